@@ -1,0 +1,1 @@
+"""The command ``qnad``; one module a command, heavy imports inside the commands."""

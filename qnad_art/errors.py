@@ -1,0 +1,56 @@
+"""Every exception and warning of the package: what is wrong, what is valid, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class QnadError(Exception):
+    """Base class: ``except QnadError`` catches everything that qnad_art raises on purpose."""
+
+
+class InvalidInputError(QnadError, ValueError):
+    """An argument or an input array has a value, shape or type that cannot be used."""
+
+
+class UnknownNameError(QnadError, ValueError):
+    """A name (device, strategy, data set, model, …) is not registered."""
+
+    def __init__(self, kind: str, name: object, valid: Iterable[str]) -> None:
+        names = sorted(valid)
+        near = difflib.get_close_matches(str(name), names, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        super().__init__(f"Unknown {kind} {name!r}.{hint} Valid: {', '.join(names)}.")
+
+
+class DeviceError(QnadError, ValueError):
+    """A quantum device or its description cannot be used."""
+
+
+class CalibrationError(QnadError, RuntimeError):
+    """A quantum-executed layer was run before its scales were calibrated on data."""
+
+
+class ArtifactError(QnadError, ValueError):
+    """A saved file is missing, damaged, of another kind or of another format version."""
+
+
+class DatasetError(QnadError, ValueError):
+    """A data set is not where it should be, or does not hold what it should."""
+
+
+class DependencyError(QnadError, ImportError):
+    """An installed library is missing or does not fit the others."""
+
+
+class QnadWarning(UserWarning):
+    """Base class of the package's warnings."""
+
+
+class CacheWarning(QnadWarning):
+    """A cache entry was damaged or could not be written; the value was computed anew."""
+
+
+class ClippingWarning(QnadWarning):
+    """Activations lie outside the calibrated range and saturate."""
