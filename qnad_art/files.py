@@ -40,3 +40,11 @@ def read_json(path: Path) -> Any:
         raise ArtifactError(f"{path} does not exist.") from error
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} cannot be read as JSON: {error}.") from error
+
+
+def cache_directory() -> Path:
+    """Where computed tables are kept: ``$QNAD_CACHE_DIR`` or the user cache directory."""
+    from platformdirs import user_cache_path
+
+    chosen = os.environ.get("QNAD_CACHE_DIR")
+    return Path(chosen) if chosen else user_cache_path("qnad-art")

@@ -1,0 +1,329 @@
+"""Device profiles: what a quantum processor is, as data, and where profiles come from.
+
+A :class:`DeviceProfile` holds everything the physics needs (relaxation, gate errors, readout,
+ZZ coupling) in SI units and nothing else, so it can be read, diffed, hashed and shipped as JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from qnad_art.errors import DeviceError, UnknownNameError
+from qnad_art.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from qiskit.providers import BackendV2
+
+TwoQubitGate = Literal["cx", "ecr", "cz"]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Seconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+
+FORMAT_VERSION = 1
+DEFAULT_DEVICE = "ibm_nairobi"
+"""The device of the paper (section IV)."""
+
+TYPICAL_ZZ_HZ: dict[str, float] = {"cx": 55e3, "ecr": 55e3, "cz": 5e3}
+"""ZZ rate in Hz assumed where a device publishes no Hamiltonian.
+
+``cx`` and ``ecr`` (fixed-frequency transmons, fixed couplers): between the medians that the
+Hamiltonians of ibm_mumbai (52 kHz) and ibm_sherbrooke (59 kHz) give. ``cz`` (tunable couplers
+suppress the coupling when idle): a few kHz, an order of magnitude. Give ``zz_hz`` to use a
+measured value."""
+
+
+class Qubit(BaseModel):
+    """One transmon. Times in seconds, frequencies in Hz, ``None`` where unknown or infinite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    t1: Annotated[float, Field(gt=0.0)] | None = None
+    t2: Annotated[float, Field(gt=0.0)] | None = None
+    frequency: float | None = None
+    anharmonicity: float | None = None
+    p1_given_0: Probability = 0.0
+    """Readout: probability to read 1 after preparing 0."""
+    p0_given_1: Probability = 0.0
+    """Readout: probability to read 0 after preparing 1."""
+    sx_error: Probability = 0.0
+    sx_duration: Seconds = 0.0
+    x_error: Probability = 0.0
+    x_duration: Seconds = 0.0
+
+
+class Edge(BaseModel):
+    """One native two-qubit gate, in the direction the device lists it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    control: int
+    target: int
+    error: Probability = 0.0
+    duration: Seconds = 0.0
+    zz_hz: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    """Always-on ZZ coupling ζ/2π between the two qubits, in Hz."""
+
+
+class DeviceProfile(BaseModel):
+    """A quantum device: qubits, native gates, ZZ rates, and where the numbers came from.
+
+    ``zz_scale`` in [0, 1] is the part of the ZZ coupling that survives during a gate; an echoed
+    cross-resonance gate cancels some of it (1: none cancelled).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[1] = FORMAT_VERSION
+    name: str
+    calibrated: str | None = None
+    two_qubit_gate: TwoQubitGate
+    qubits: tuple[Qubit, ...]
+    edges: tuple[Edge, ...]
+    zz_source: Literal["hamiltonian", "given", "typical", "none"] = "given"
+    zz_scale: Probability = 1.0
+
+    @model_validator(mode="after")
+    def _edges_join_existing_qubits(self) -> DeviceProfile:
+        pairs = [(edge.control, edge.target) for edge in self.edges]
+        for control, target in pairs:
+            if control == target or not {control, target} <= set(range(len(self.qubits))):
+                raise ValueError(
+                    f"edge ({control}, {target}) does not join two of {len(self.qubits)} qubits"
+                )
+        if len(set(pairs)) != len(pairs):
+            raise ValueError("an edge is listed twice in the same direction")
+        return self
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of everything that changes the physics (not of name and dates)."""
+        content = self.model_dump(exclude={"name", "calibrated", "zz_source"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def neighbours(self) -> tuple[tuple[int, ...], ...]:
+        """For each qubit the qubits coupled to it, ascending."""
+        coupled: list[set[int]] = [set() for _ in self.qubits]
+        for edge in self.edges:
+            coupled[edge.control].add(edge.target)
+            coupled[edge.target].add(edge.control)
+        return tuple(tuple(sorted(qubits)) for qubits in coupled)
+
+    @cached_property
+    def edge_of(self) -> dict[tuple[int, int], Edge]:
+        """Native gate by (control, target)."""
+        return {(edge.control, edge.target): edge for edge in self.edges}
+
+    def native_gate(self, first: int, second: int) -> tuple[int, int]:
+        """(control, target) of the gate between two qubits, with ``first`` as control if native."""
+        for pair in ((first, second), (second, first)):
+            if pair in self.edge_of:
+                return pair
+        raise DeviceError(f"{self.name}: no two-qubit gate joins qubits {first} and {second}.")
+
+    def save(self, path: str | Path) -> None:
+        """Write the profile as JSON, atomically."""
+        write_json(Path(path), self.model_dump(mode="json"))
+
+    @classmethod
+    def load(cls, path: str | Path) -> DeviceProfile:
+        """Read a profile from JSON; raises :class:`~qnad_art.errors.DeviceError` if invalid."""
+        return cls.from_dict(read_json(Path(path)), source=str(path))
+
+    @classmethod
+    def from_dict(cls, content: Any, *, source: str = "device profile") -> DeviceProfile:
+        """Validate plain data; raises :class:`~qnad_art.errors.DeviceError` naming each fault."""
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            faults = "; ".join(
+                f"{'.'.join(map(str, fault['loc'])) or 'profile'}: {fault['msg']}"
+                for fault in error.errors()[:5]
+            )
+            raise DeviceError(f"{source} is not a valid device profile: {faults}.") from error
+
+    @classmethod
+    def ideal(cls) -> DeviceProfile:
+        """The noiseless oracle: ibm_nairobi's coupling map, no error, no relaxation, no ZZ."""
+        pairs = [(0, 1), (1, 2), (1, 3), (3, 5), (4, 5), (5, 6)]
+        edges = [Edge(control=a, target=b) for i, j in pairs for a, b in ((i, j), (j, i))]
+        return cls(
+            name="ideal",
+            two_qubit_gate="cx",
+            qubits=(Qubit(),) * 7,
+            edges=tuple(edges),
+            zz_source="none",
+        )
+
+    @classmethod
+    def from_backend(cls, backend: BackendV2, *, zz_hz: float | None = None) -> DeviceProfile:
+        """Profile of any Qiskit ``BackendV2``.
+
+        Gate errors, durations, T1 and T2 come from ``backend.target``; asymmetric readout and
+        anharmonicity from ``backend.properties()`` where it has one (otherwise readout is taken
+        as symmetric); ZZ rates from the Hamiltonian of ``backend.configuration()``. ``zz_hz``
+        overrides every ZZ rate; without it and without a Hamiltonian :data:`TYPICAL_ZZ_HZ` is
+        used and ``zz_source`` says so. Gates reported as broken (error ≥ 1) are left out.
+        """
+        gate = _two_qubit_gate(backend)
+        edges = _edges(backend, gate)
+        properties = backend.properties() if hasattr(backend, "properties") else None
+        rates = _hamiltonian_zz_hz(backend)
+        source = "hamiltonian" if rates else "typical"
+        if zz_hz is not None:
+            rates, source = {}, "given"
+        default = TYPICAL_ZZ_HZ[gate] if zz_hz is None else zz_hz
+        # A published Hamiltonian that leaves an edge out says that the edge is not coupled.
+        missing = 0.0 if rates else default
+        edges = [
+            edge.model_copy(
+                update={"zz_hz": rates.get(frozenset((edge.control, edge.target)), missing)}
+            )
+            for edge in edges
+        ]
+        content = {
+            "name": str(backend.name),
+            "calibrated": str(properties.last_update_date) if properties is not None else None,
+            "two_qubit_gate": gate,
+            "qubits": [
+                _qubit(backend, properties, index).model_dump()
+                for index in range(backend.num_qubits)
+            ],
+            "edges": [edge.model_dump() for edge in edges],
+            "zz_source": source,
+        }
+        return cls.from_dict(content, source=f"backend {backend.name}")
+
+
+def device_names() -> list[str]:
+    """Names that :func:`load_device` accepts: ``ideal`` and every snapshot of an IBM device."""
+    return ["ideal", *sorted(_fake_backends())]
+
+
+def load_device(device: str | Path | DeviceProfile | BackendV2) -> DeviceProfile:
+    """Profile from a name (``ibm_nairobi``), a JSON file, a Qiskit backend, or a profile itself.
+
+    Raises:
+        UnknownNameError: no such name; the message lists the valid ones.
+        DeviceError: the file or backend does not describe a usable device.
+    """
+    if isinstance(device, DeviceProfile):
+        return device
+    if not isinstance(device, (str, Path)):
+        return DeviceProfile.from_backend(device)
+    if str(device).endswith(".json"):
+        return DeviceProfile.load(device)
+    if device == "ideal":
+        return DeviceProfile.ideal()
+    snapshots = _fake_backends()
+    name = str(device).replace("fake_", "ibm_", 1)
+    if name not in snapshots:
+        raise UnknownNameError("device", str(device), device_names())
+    return DeviceProfile.from_backend(snapshots[name]()).model_copy(update={"name": name})
+
+
+def _fake_backends() -> dict[str, type[BackendV2]]:
+    """Classes of the snapshots that qiskit-ibm-runtime ships, by the name of the real device."""
+    from qiskit_ibm_runtime import fake_provider
+
+    backends: dict[str, type[BackendV2]] = {}
+    for attribute in dir(fake_provider):
+        candidate = getattr(fake_provider, attribute)
+        name = getattr(candidate, "backend_name", None)
+        if attribute.startswith("Fake") and isinstance(name, str) and name.startswith("fake_"):
+            backends[name.replace("fake_", "ibm_", 1)] = candidate
+    return backends
+
+
+def _two_qubit_gate(backend: BackendV2) -> TwoQubitGate:
+    gates: tuple[TwoQubitGate, ...] = ("cx", "ecr", "cz")
+    for gate in gates:
+        if gate in backend.target.operation_names:
+            return gate
+    raise DeviceError(
+        f"backend {backend.name} has no cx, ecr or cz gate; "
+        f"its operations are {', '.join(sorted(backend.target.operation_names))}."
+    )
+
+
+def _edges(backend: BackendV2, gate: TwoQubitGate) -> list[Edge]:
+    edges = []
+    for qubits, properties in backend.target[gate].items():
+        if qubits is None:
+            raise DeviceError(f"backend {backend.name} gives no coupling map for {gate}.")
+        error = _number(properties, "error")
+        if error < 1.0:
+            duration = _number(properties, "duration")
+            edges.append(Edge(control=qubits[0], target=qubits[1], error=error, duration=duration))
+    if not edges:
+        raise DeviceError(f"backend {backend.name} has no working {gate} gate.")
+    return sorted(edges, key=lambda edge: (edge.control, edge.target))
+
+
+def _qubit(backend: BackendV2, properties: Any, index: int) -> Qubit:
+    target = backend.target
+    known = target.qubit_properties[index] if target.qubit_properties else None
+    readout = _number(target["measure"].get((index,)), "error")
+    gates = {
+        f"{gate}_{quantity}": _number(target[gate].get((index,)), quantity)
+        for gate in ("sx", "x")
+        for quantity in ("error", "duration")
+    }
+    return Qubit(
+        t1=_positive(getattr(known, "t1", None)),
+        t2=_positive(getattr(known, "t2", None)),
+        frequency=_positive(getattr(known, "frequency", None)),
+        anharmonicity=_property(properties, index, "anharmonicity"),
+        p1_given_0=_first(_property(properties, index, "prob_meas1_prep0"), readout),
+        p0_given_1=_first(_property(properties, index, "prob_meas0_prep1"), readout),
+        **gates,
+    )
+
+
+def _property(properties: Any, index: int, name: str) -> float | None:
+    """A calibrated value of ``backend.properties()`` in SI units, ``None`` where unknown."""
+    if properties is None or name not in properties.qubit_property(index):
+        return None
+    return float(properties.qubit_property(index, name)[0])
+
+
+def _hamiltonian_zz_hz(backend: BackendV2) -> dict[frozenset[int], float]:
+    """ζ/2π in Hz by pair of qubits, from the published Duffing-oscillator Hamiltonian.
+
+    ζ = -2 J² (α1 + α2) / ((Δ + α1)(α2 - Δ)), Δ = ω1 - ω2, all published in rad/ns
+    (second-order perturbation theory of two coupled transmons).
+    """
+    if not hasattr(backend, "configuration"):
+        return {}
+    hamiltonian = getattr(backend.configuration(), "hamiltonian", None) or {}
+    values = hamiltonian.get("vars") or {}
+    rates = {}
+    for key, coupling in values.items():
+        if not key.startswith("jq"):
+            continue
+        first, second = (int(index) for index in key[2:].split("q"))
+        alpha1, alpha2 = values[f"delta{first}"], values[f"delta{second}"]
+        detuning = values[f"wq{first}"] - values[f"wq{second}"]
+        zeta = -2 * coupling**2 * (alpha1 + alpha2) / ((detuning + alpha1) * (alpha2 - detuning))
+        rates[frozenset((first, second))] = zeta / (2 * math.pi) * 1e9
+    return rates
+
+
+def _number(properties: Any, quantity: str) -> float:
+    """A property of a gate, 0 where the backend does not know it."""
+    value = getattr(properties, quantity, None)
+    return 0.0 if value is None or math.isnan(value) else float(value)
+
+
+def _positive(value: float | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) and value > 0 else None
+
+
+def _first(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value
