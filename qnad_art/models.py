@@ -1,0 +1,298 @@
+"""The built-in networks, and their weights as safetensors files (nothing is ever unpickled)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from qnad_art.errors import ArtifactError, InvalidInputError, UnknownNameError
+from qnad_art.files import write_bytes
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What rebuilds a network: its name in :data:`MODELS` and the shapes at its two ends.
+
+    Images have ``in_channels`` channels of ``image_size`` × ``image_size`` pixels in [0, 1].
+    Raises UnknownNameError for another name, InvalidInputError for sizes that are no counts.
+    """
+
+    name: str
+    num_classes: int
+    in_channels: int
+    image_size: int
+
+    def __post_init__(self) -> None:
+        if self.name not in MODELS:
+            raise UnknownNameError("model", self.name, MODELS)
+        for field in ("num_classes", "in_channels", "image_size"):
+            value = getattr(self, field)
+            if type(value) is not int or not 1 <= value <= 100_000:
+                raise InvalidInputError(f"{field} must be a whole number from 1, not {value!r}.")
+
+
+MODELS: tuple[str, ...] = ("lenet5", "alexnet", "vgg16_bn", "resnet18")
+
+_DEFAULTS = {
+    "lenet5": Architecture("lenet5", num_classes=10, in_channels=1, image_size=28),
+    "alexnet": Architecture("alexnet", num_classes=10, in_channels=3, image_size=32),
+    "vgg16_bn": Architecture("vgg16_bn", num_classes=100, in_channels=3, image_size=32),
+    "resnet18": Architecture("resnet18", num_classes=1000, in_channels=3, image_size=224),
+}
+# Channel means and standard deviations of CIFAR-10 and CIFAR-100; lenet5 takes pixels as they are.
+_STATISTICS = {
+    "lenet5": ((0.0,), (1.0,)),
+    "alexnet": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "vgg16_bn": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
+# The convolutions as (channels, kernel, stride, padding); None is a 2×2 max-pooling.
+_Plan = tuple[tuple[int, int, int, int] | None, ...]
+_LENET5: _Plan = ((6, 5, 1, 2), None, (16, 5, 1, 0), None)
+_ALEXNET: _Plan = (
+    *((64, 11, 4, 5), None, (192, 5, 1, 2), None),
+    *((384, 3, 1, 1), (256, 3, 1, 1), (256, 3, 1, 1), None),
+)
+_VGG16: _Plan = tuple(
+    (width, 3, 1, 1) if width else None
+    for width in (64, 64, 0, 128, 128, 0, *(256, 256, 256, 0), *(512, 512, 512, 0) * 2)
+)
+_PLANS = {"lenet5": _LENET5, "alexnet": _ALEXNET, "vgg16_bn": _VGG16}
+_FORMAT = "weights.1"
+
+
+class ImageClassifier(nn.Module):
+    """Images N×C×H×W in [0, 1] → standardised channels → features → classifier → logits N×K.
+
+    Standardising inside keeps attack budgets in pixel units. With other than three channels,
+    each takes the average of the three channels' constants.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        name, channels = architecture.name, architecture.in_channels
+        for constant, values in zip(("mean", "std"), _STATISTICS[name], strict=True):
+            value = torch.tensor(values)
+            fitted = value if len(value) == channels else value.mean().repeat(channels)
+            # Constants of the architecture, so no part of the weights.
+            self.register_buffer(constant, fitted.view(1, channels, 1, 1), persistent=False)
+        self.features, flat = _convolutions(architecture)
+        self.dropout = nn.Dropout(0.3 if name == "vgg16_bn" else 0.0)
+        classes = architecture.num_classes
+        self.classifier: nn.Module = nn.Linear(flat, classes)
+        if name == "lenet5":
+            hidden = (nn.Linear(flat, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU())
+            self.classifier = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(84, classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits, shape N×K."""
+        hidden: Tensor = self.features((x - self.mean) / self.std)
+        logits: Tensor = self.classifier(self.dropout(hidden.flatten(1)))
+        return logits
+
+
+def _convolutions(architecture: Architecture) -> tuple[nn.Sequential, int]:
+    """Return the convolutional layers and the number of features they make of one image."""
+    plan = _PLANS[architecture.name]
+    if architecture.name == "lenet5" and architecture.image_size < 12:
+        # So small a map would leave the second convolution nothing to slide over.
+        plan = tuple(step and (*step[:3], 2) for step in plan)
+
+    def after(size: int) -> int:
+        for step in plan:
+            size = (size + 2 * step[3] - step[1]) // step[2] + 1 if step else size // 2
+        return size
+
+    if after(architecture.image_size) < 1:
+        smallest = next(size for size in count(1) if after(size) >= 1)
+        raise InvalidInputError(
+            f"{architecture.name} cannot take images of {architecture.image_size} pixels; "
+            f"the smallest are {smallest}×{smallest}."
+        )
+    layers: list[nn.Module] = []
+    channels = architecture.in_channels
+    for step in plan:
+        if step is None:
+            layers.append(nn.MaxPool2d(2))
+            continue
+        width, kernel, stride, padding = step
+        layers.append(nn.Conv2d(channels, width, kernel, stride, padding))
+        layers += [nn.BatchNorm2d(width)] if architecture.name == "vgg16_bn" else []
+        layers.append(nn.ReLU())
+        channels = width
+    return nn.Sequential(*layers), channels * after(architecture.image_size) ** 2
+
+
+def build_model(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    in_channels: int | None = None,
+    image_size: int | None = None,
+    seed: int = 0,
+) -> nn.Module:
+    """Build an untrained network whose weights depend on ``seed`` alone.
+
+    ``name`` is one of :data:`MODELS`; shapes left out are those of the network's usual data. The
+    result maps images N×C×H×W in [0, 1] to logits N×K and carries ``model.architecture``;
+    ``lenet5`` and torchvision's ``resnet18`` standardise nothing. Raises UnknownNameError for the
+    name and InvalidInputError for images that are too small for the network.
+    """
+    if name not in MODELS:
+        raise UnknownNameError("model", name, MODELS)
+    sizes = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
+    given: dict[str, Any] = {field: size for field, size in sizes.items() if size is not None}
+    architecture = replace(_DEFAULTS[name], **given)
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed, which would seed the GPUs' generators as well.
+        torch.default_generator.manual_seed(seed)
+        return _resnet18(architecture) if name == "resnet18" else ImageClassifier(architecture)
+
+
+def architecture_of(model: nn.Module) -> Architecture:
+    """Return the :class:`Architecture` of a model made by :func:`build_model`."""
+    architecture = getattr(model, "architecture", None)
+    if not isinstance(architecture, Architecture):
+        raise InvalidInputError(
+            f"{type(model).__name__} carries no architecture; make the model with build_model()."
+        )
+    return architecture
+
+
+def _resnet18(architecture: Architecture) -> nn.Module:
+    from torchvision.models import resnet18
+
+    if architecture.in_channels != 3:
+        raise InvalidInputError(
+            f"resnet18 takes 3 channels, not {architecture.in_channels}; lenet5 takes grey images."
+        )
+    model: nn.Module = resnet18(weights=None, num_classes=architecture.num_classes)
+    # Past Module.__setattr__, whose declared type takes tensors and modules only.
+    object.__setattr__(model, "architecture", architecture)
+    return model
+
+
+def save_weights(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    card: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write the weights of a :func:`build_model` network to a safetensors file in one step.
+
+    ``card`` (anything JSON can hold: data, settings, accuracies) goes into the file beside the
+    architecture. ``dtype`` (say ``torch.float16``) converts the floating-point weights. Raises
+    :class:`~qnad_art.errors.InvalidInputError` for weights that are not finite in that type.
+    """
+    tensors = {
+        name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()
+    }
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point():
+            tensors[name] = tensor.to(dtype or tensor.dtype)
+            if not tensors[name].isfinite().all():
+                raise InvalidInputError(
+                    f"{name} is not finite as {tensors[name].dtype}; save it as torch.float32, or "
+                    "train again with a lower learning rate."
+                )
+    metadata = {
+        "qnad_art": _FORMAT,
+        "architecture": json.dumps(asdict(architecture_of(model))),
+        "card": json.dumps(dict(card or {}), allow_nan=False),
+    }
+    write_bytes(Path(path), safetensors.torch.save(tensors, metadata))
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Read weights into ``model``, in the model's own dtype and on its device.
+
+    The file must hold exactly the model's tensors; otherwise
+    :class:`~qnad_art.errors.ArtifactError` is raised and the model stays as it was.
+    """
+    install_tensors(model, read_tensors(path)[0], path)
+
+
+def load_model(path: str | Path, name: str | None = None) -> nn.Module:
+    """Build the network that a weights file describes, with its weights, in ``eval`` mode.
+
+    For a file that does not say its architecture, ``name`` gives one of usual shapes. Raises
+    :class:`~qnad_art.errors.ArtifactError` for a damaged file or one that contradicts ``name``.
+    """
+    tensors, metadata = read_tensors(path)
+    stored = _stored_architecture(metadata, path)
+    if stored is None and name is None:
+        raise ArtifactError(f"{path} does not say its architecture; name it: {', '.join(MODELS)}.")
+    if stored and name not in (None, stored.name):
+        raise ArtifactError(f"{path} holds {stored.name}, not {name}; leave the name out.")
+    model = build_model(**asdict(stored)) if stored else build_model(str(name))
+    install_tensors(model, tensors, path)
+    return model.eval()
+
+
+def read_card(path: str | Path) -> dict[str, Any]:
+    """Return the card of a weights file, empty where none was saved."""
+    return parse_json(read_tensors(path)[1].get("card", "{}"), path)
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of any safetensors file, or raise ArtifactError."""
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} does not exist.") from error
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ArtifactError(f"{path} is no intact safetensors file: {error}.") from error
+
+
+def install_tensors(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Put ``tensors``, read from ``path``, into ``model`` after checking every one of them."""
+    own = model.state_dict()
+    problems = [f"{name} is missing" for name in own.keys() - tensors.keys()]
+    problems += [f"{name} does not belong to the model" for name in tensors.keys() - own.keys()]
+    for name in own.keys() & tensors.keys():
+        shape, expected = tuple(tensors[name].shape), tuple(own[name].shape)
+        if shape != expected:
+            problems.append(f"{name} has shape {shape} instead of {expected}")
+        elif not tensors[name].isfinite().all():
+            problems.append(f"{name} holds values that are not finite")
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise ArtifactError(
+            f"{path} does not fit {type(model).__name__}: {'; '.join(sorted(problems)[:3])}{more}. "
+            "Build the model with the classes, channels and image size the weights were made for."
+        )
+    model.load_state_dict(dict(tensors))
+
+
+def _stored_architecture(metadata: Mapping[str, str], path: str | Path) -> Architecture | None:
+    if "qnad_art" not in metadata:
+        return None
+    if metadata["qnad_art"] != _FORMAT:
+        raise ArtifactError(f"{path} is {metadata['qnad_art']!r}, not {_FORMAT!r}; train again.")
+    try:
+        return Architecture(**parse_json(metadata.get("architecture", ""), path))
+    except (TypeError, InvalidInputError, UnknownNameError) as error:
+        raise ArtifactError(f"{path} names an unusable architecture: {error}") from error
+
+
+def parse_json(text: str, path: str | Path) -> dict[str, Any]:
+    """Parse one JSON object from the metadata of ``path``, or raise ArtifactError."""
+    try:
+        return dict(json.loads(text))
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(f"The metadata of {path} are damaged: {error}.") from error
