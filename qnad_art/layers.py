@@ -80,6 +80,7 @@ class QuantumLayer(nn.Module):
     noise: NoiseSource
     engine: Any
     input_scale: float | None
+    clipped: float
     site: Tensor
     pairs: Tensor
 
@@ -89,10 +90,11 @@ class QuantumLayer(nn.Module):
         self.noise = noise
         self.engine = None
         self.input_scale = None
+        self.clipped = 0.0
         shape, device = self.weight.shape, self.weight.device
         self.register_buffer("site", torch.zeros(shape, dtype=torch.int16, device=device), False)
         self.register_buffer("pairs", torch.zeros(shape, dtype=torch.int8, device=device), False)
-        self._cache: tuple[Any, Kernels] | None = None
+        self._cache: tuple[Any, Kernels, Any] | None = None
         self._maps: dict[Any, Tensor] = {}
 
     def assign(self, site: Tensor, pairs: Tensor) -> None:
@@ -108,18 +110,23 @@ class QuantumLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Noisy layer output; shapes as in the plain layer."""
-        if self.input_scale is None:
-            raise CalibrationError(
-                "This layer has no activation scale yet: call calibrate(x) on the "
-                "quantum-executed model with a few hundred training images."
-            )
         if self.engine is not None:
             result: Tensor = self.engine(self, x)
             return result
         return self.compiled(x)
 
+    def classical(self, x: Tensor) -> Tensor:
+        """What the plain layer would have computed."""
+        result: Tensor = super().forward(x)  # type: ignore[misc]
+        return result
+
     def compiled(self, x: Tensor) -> Tensor:
         """The exact compile: expectation, plus Gaussian shot noise if ``shots`` is set."""
+        if self.input_scale is None:
+            raise CalibrationError(
+                "This layer has no activation scale yet: call calibrate(x) on the "
+                "quantum-executed module with a few hundred training images."
+            )
         mean, variance = self.moments(x)
         if variance is None:
             return mean
@@ -139,16 +146,16 @@ class QuantumLayer(nn.Module):
             features["xcos"] = features["x"] * features["cos"]
         if "second.x2" in kernels:
             features["x2"] = features["x"].square()
-        mean = self._apply(features["x"], kernels["mean.x"])
+        mean = self._linear_map(features["x"], kernels["mean.x"])
         if "mean.cos" in kernels:
-            mean = mean + self._apply(features["cos"], kernels["mean.cos"])
+            mean = mean + self._linear_map(features["cos"], kernels["mean.cos"])
         mean = mean + self._constant("mean.1", kernels, x)
         if "noise" not in kernels:
             return mean, None
         variance = self._constant("variance.1", kernels, x)
         for name, feature in features.items():
             if f"second.{name}" in kernels:
-                variance = variance - self._apply(feature, kernels[f"second.{name}"])
+                variance = variance - self._linear_map(feature, kernels[f"second.{name}"])
         return mean, variance.clamp_min(0).expand_as(mean)
 
     def kernels(self) -> Kernels:
@@ -158,14 +165,16 @@ class QuantumLayer(nn.Module):
         which bypasses it, call :meth:`invalidate`.
         """
         weight, bias = self.weight, self.bias
+        watched = [weight] if bias is None else [weight, bias]
         key = (
-            *(weight._version, weight.data_ptr(), weight.dtype, weight.device),
-            *((bias._version, bias.data_ptr()) if bias is not None else ()),
-            *(self.execution, self.input_scale),
+            *((id(t), t._version, t.data_ptr(), t.dtype, t.device) for t in watched),
+            *(id(self.execution), self.input_scale),
         )
         if self._cache is None or self._cache[0] != key:
             with torch.no_grad():
-                self._cache = (key, self._compile(weight))
+                kernels = self._compile(weight)
+            # Holding what the key names keeps the ids from being given to other objects.
+            self._cache = (key, kernels, (*watched, self.execution))
             self._maps = {}
         kernels = self._cache[1]
         if torch.is_grad_enabled() and weight.requires_grad:
@@ -258,7 +267,14 @@ class QuantumLayer(nn.Module):
             self._maps[key] = value
         return value
 
-    def _apply(self, x: Tensor, kernel: Tensor) -> Tensor:
+    def products(self, x: Tensor) -> int:
+        """Products (circuits) that an image costs in this layer; ``x`` is a batch of inputs."""
+        raise InvalidInputError(f"{type(self).__name__} is not a concrete layer.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_cache": None, "_maps": {}}
+
+    def _linear_map(self, x: Tensor, kernel: Tensor) -> Tensor:
         """The layer's linear map with ``kernel`` for weight and no bias."""
         raise InvalidInputError(f"{type(self).__name__} is not a concrete layer.")
 
@@ -274,11 +290,15 @@ class QuantumLayer(nn.Module):
 class QuantumLinear(QuantumLayer, nn.Linear):
     """:class:`torch.nn.Linear` as quantum circuits; input (…, in), output (…, out)."""
 
-    def _apply(self, x: Tensor, kernel: Tensor) -> Tensor:
+    def _linear_map(self, x: Tensor, kernel: Tensor) -> Tensor:
         return functional.linear(x, kernel)
 
     def _ones(self, kernel: Tensor, x: Tensor) -> Tensor:
         return kernel
+
+    def products(self, x: Tensor) -> int:
+        """Products of an image: every weight once a position."""
+        return self.weight.numel() * (x[0].numel() // x.shape[-1])
 
     def _channels(self, values: Tensor) -> Tensor:
         return values
@@ -293,7 +313,7 @@ class _QuantumConv(QuantumLayer):
     padding_mode: str
     groups: int
 
-    def _apply(self, x: Tensor, kernel: Tensor) -> Tensor:
+    def _linear_map(self, x: Tensor, kernel: Tensor) -> Tensor:
         result: Tensor = self._conv_forward(x, kernel, None)  # type: ignore[operator]
         return result
 
@@ -304,6 +324,14 @@ class _QuantumConv(QuantumLayer):
         ones = kernel.new_ones((1, 1, *x.shape[-spatial:]))
         convolve = (functional.conv1d, functional.conv2d)[spatial - 1]
         return convolve(ones, kernel, None, self.stride, self.padding, self.dilation)[0]
+
+    def products(self, x: Tensor) -> int:
+        """Products of an image: every weight once an output position, zero padding left out."""
+        out, fan_in, *kernel = self.weight.shape
+        executed = self._ones(x.new_ones((1, 1, *kernel)), x)
+        if executed.numel() == 1:
+            executed = executed * self._linear_map(x[:1], self.weight)[0, 0].numel()
+        return int(executed.sum()) * out * fan_in
 
     def _channels(self, values: Tensor) -> Tensor:
         return values.view(-1, *(1,) * (self.weight.dim() - 2))

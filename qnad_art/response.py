@@ -114,7 +114,7 @@ def _site_values(device: DeviceProfile, site: Site, max_pairs: int) -> Array:
     circuits[0].sx(0)
     circuits[1].x(0)
     for circuit in circuits:
-        circuit.save_superop(label="1")
+        _save_channel(circuit, 1)
     if site.neighbour is not None and max_pairs:
         circuits += [_block_circuit(device, site, sign * max_pairs) for sign in (1, -1)]
     channels = _target_channels(device, site, circuits)
@@ -139,8 +139,15 @@ def _block_circuit(device: DeviceProfile, site: Site, pairs: int) -> QuantumCirc
     prepare_neighbour(circuit, pairs)
     for count in range(1, abs(pairs) + 1):
         append_pair(circuit, device, site)
-        circuit.save_superop(label=str(count))
+        _save_channel(circuit, count)
     return circuit
+
+
+def _save_channel(circuit: QuantumCircuit, count: int) -> None:
+    """Have Aer keep the superoperator of everything so far under the label ``count``."""
+    from qiskit_aer.library import SaveSuperOp
+
+    circuit.append(SaveSuperOp(circuit.num_qubits, label=str(count)), circuit.qubits)
 
 
 def _target_channels(

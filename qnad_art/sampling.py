@@ -26,17 +26,27 @@ class NoiseSource:
         self.seed = secrets.randbits(63) if seed is None else seed
         self._generators: dict[torch.device, torch.Generator] = {}
         self._frozen: dict[torch.device, Tensor] | None = None
+        self._depth = 0
 
     def normal_like(self, reference: Tensor) -> Tensor:
         """Independent N(0, 1) of the shape, type and device of ``reference``."""
         generator = self._generator(reference.device)
         return torch.empty_like(reference, requires_grad=False).normal_(generator=generator)
 
-    def begin(self) -> None:
-        """Mark the start of a forward pass: with a frozen draw, wind the generators back."""
-        if self._frozen is not None:
+    @contextmanager
+    def forward_pass(self) -> Iterator[None]:
+        """Around a forward pass: a frozen draw winds the generators back at its start.
+
+        Passes may nest (an average over draws is one pass of several): the outermost counts.
+        """
+        if self._depth == 0 and self._frozen is not None:
             for device, state in self._frozen.items():
                 self._generators[device].set_state(state)
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

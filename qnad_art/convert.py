@@ -1,0 +1,186 @@
+"""Torch model → quantum-executed model, with a report of what became quantum and what did not."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from qnad_art.device import DEFAULT_DEVICE, DeviceProfile, load_device
+from qnad_art.errors import InvalidInputError
+from qnad_art.layers import QUANTUM_CLASSES, Execution, Gain, QuantumLayer
+from qnad_art.module import QuantumExecutedModule
+from qnad_art.placement import Order, device_placement
+from qnad_art.response import MAX_PAIRS, Readout, response_table
+from qnad_art.sampling import NoiseSource
+
+if TYPE_CHECKING:
+    from qiskit.providers import BackendV2
+    from rich.table import Table
+
+
+def convert(
+    model: nn.Module,
+    calibration: Tensor | npt.NDArray[np.floating] | None = None,
+    *,
+    device: str | Path | DeviceProfile | BackendV2 = DEFAULT_DEVICE,
+    shots: int | None = None,
+    readout: Readout = "twirled",
+    gain: Gain = "calibrated",
+    percentile: float = 100.0,
+    include: Sequence[str] = ("*",),
+    exclude: Sequence[str] = (),
+    order: Order = "aware",
+    compute: Sequence[int] | None = None,
+    max_pairs: int = MAX_PAIRS,
+    seed: int | None = None,
+) -> QuantumExecutedModule:
+    """Copy ``model`` with every Conv1d, Conv2d and Linear run as noisy quantum circuits.
+
+    Args:
+        model: any module; it is left as it is.
+        calibration: inputs (N, …) that set the activation scales, some hundred training images;
+            without them call ``calibrate`` on the result before running it.
+        device: name, JSON file, Qiskit backend or profile, see
+            :func:`~qnad_art.device.load_device`.
+        shots: shots a product; ``None`` for the exact expectation.
+        readout: ``"twirled"`` or ``"raw"``, see :func:`~qnad_art.response.response_table`.
+        gain: ``"calibrated"`` or ``"raw"``, see :class:`~qnad_art.layers.Execution`.
+        percentile: of the activations taken as scale.
+        include, exclude: patterns over module names (``features.*``); a layer is converted if it
+            matches one of ``include`` and none of ``exclude``.
+        order, compute: see :func:`~qnad_art.placement.device_placement`.
+        max_pairs: largest pair count that a plan may use.
+        seed: of the shot noise; ``None`` takes a fresh one.
+
+    Raises:
+        InvalidInputError: no layer is left to convert, or a setting is out of range.
+    """
+    profile = load_device(device)
+    placement = device_placement(profile, compute=compute, order=order)
+    table = response_table(profile, placement.sites, max_pairs=max_pairs, readout=readout)
+    execution = Execution(table, shots, gain)
+    network = copy.deepcopy(model)
+    noise = NoiseSource(seed)
+    layers = _chosen_layers(network, include, exclude)
+    if not layers:
+        raise InvalidInputError(
+            f"No Conv1d, Conv2d or Linear layer matches include={list(include)} and "
+            f"exclude={list(exclude)}."
+        )
+    for layer in layers:
+        layer.__class__ = QUANTUM_CLASSES[type(layer)]
+        assert isinstance(layer, QuantumLayer)
+        layer.execute_as(execution, noise)
+    module = QuantumExecutedModule(
+        network, device=profile, placement=placement, execution=execution, noise=noise
+    )
+    module.train(model.training)
+    if calibration is not None:
+        parameter = next(module.parameters())
+        data = torch.as_tensor(calibration)
+        module.calibrate(data.to(parameter.dtype), percentile=percentile)
+    return module
+
+
+def _chosen_layers(
+    network: nn.Module, include: Sequence[str], exclude: Sequence[str]
+) -> list[nn.Module]:
+    """Layers to convert. A subclass of a plain layer may compute something else: not converted."""
+
+    def matches(name: str, patterns: Sequence[str]) -> bool:
+        return any(fnmatch(name, pattern) for pattern in patterns)
+
+    for name, module in network.named_modules():
+        if isinstance(module, QuantumLayer):
+            raise InvalidInputError(f"{name} is quantum-executed already; convert the plain model.")
+    return [
+        module
+        for name, module in network.named_modules()
+        if type(module) in QUANTUM_CLASSES
+        and matches(name, include)
+        and not matches(name, exclude)
+    ]
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One layer with parameters: what became of it.
+
+    ``products`` an image; ``scale`` is s_x, ``clipped`` the fraction of the calibration
+    activations beyond it. ``None`` for what stays classical.
+    """
+
+    name: str
+    kind: str
+    weights: int
+    quantum: bool
+    products: int | None = None
+    scale: float | None = None
+    clipped: float | None = None
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What became quantum, what stayed classical, and what an image costs."""
+
+    device: str
+    layers: tuple[LayerReport, ...]
+
+    @property
+    def products(self) -> int:
+        """Products (circuits) that one image costs."""
+        return sum(layer.products or 0 for layer in self.layers)
+
+    def __rich__(self) -> Table:
+        """Table for rich."""
+        from rich.table import Table
+
+        table = Table(title=f"Quantum execution on {self.device}: {self.products:,} products an image")
+        for heading in ("layer", "kind", "weights", "runs", "products", "scale s_x", "clipped"):
+            table.add_column(heading, justify="left" if heading in ("layer", "kind") else "right")
+        for layer in self.layers:
+            table.add_row(
+                layer.name,
+                layer.kind,
+                f"{layer.weights:,}",
+                "quantum" if layer.quantum else "classical",
+                "" if layer.products is None else f"{layer.products:,}",
+                "" if layer.scale is None else f"{layer.scale:.4g}",
+                "" if layer.clipped is None else f"{layer.clipped:.2%}",
+            )
+        return table
+
+
+def conversion_report(
+    module: QuantumExecutedModule, x: Tensor | npt.NDArray[np.floating]
+) -> ConversionReport:
+    """Report on a converted module; ``x`` (at least one input) gives the layers' input shapes."""
+    parameter = next(module.parameters())
+    products = module.products(torch.as_tensor(x).to(parameter.dtype))
+    rows = []
+    for name, part in module.network.named_modules():
+        if isinstance(part, QuantumLayer):
+            kind = type(part).__name__.removeprefix("Quantum")
+            rows.append(
+                LayerReport(
+                    name,
+                    kind,
+                    part.weight.numel(),
+                    True,
+                    products.get(name, 0),
+                    part.input_scale,
+                    part.clipped,
+                )
+            )
+        elif own := sum(p.numel() for p in part.parameters(recurse=False)):
+            rows.append(LayerReport(name, type(part).__name__, own, False))
+    return ConversionReport(module.device_profile.name, tuple(rows))

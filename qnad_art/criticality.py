@@ -1,0 +1,87 @@
+"""Criticality: which weights the loss depends on most (Algorithm 1, line 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from qnad_art.errors import InvalidInputError
+from qnad_art.module import QuantumExecutedModule
+
+Scope = Literal["global", "layer"]
+SCOPES: tuple[Scope, ...] = ("global", "layer")
+
+
+def weight_gradients(
+    module: QuantumExecutedModule, x: Tensor, y: Tensor, *, batch_size: int = 128
+) -> dict[str, Tensor]:
+    """|∂L/∂w| of every quantum-executed weight, through the noisy execution.
+
+    Args:
+        module: the network as it runs, noise and crosstalk included.
+        x: inputs (N, …), clean or adversarial (the paper ranks after the attack).
+        y: class indices (N,), int64.
+        batch_size: images a backward pass; the gradients add up, so it does not change the result
+            (but for shot noise).
+
+    Returns:
+        By layer name a tensor of the weight's shape. L is the mean cross-entropy over ``x``.
+    """
+    if len(x) != len(y) or len(x) == 0:
+        raise InvalidInputError(f"{len(x)} inputs for {len(y)} labels; give as many, at least one.")
+    layers = module.layers
+    weights = [layer.weight for layer in layers.values()]
+    required = [weight.requires_grad for weight in weights]
+    training = module.training
+    totals = [torch.zeros_like(weight) for weight in weights]
+    module.eval()
+    try:
+        for weight in weights:
+            weight.requires_grad_(True)
+        for inputs, labels in zip(x.split(batch_size), y.split(batch_size), strict=True):
+            place = weights[0].device
+            logits = module(inputs.to(place))
+            loss = functional.cross_entropy(logits, labels.to(place), reduction="sum") / len(x)
+            for total, gradient in zip(totals, torch.autograd.grad(loss, weights), strict=True):
+                total += gradient
+    finally:
+        for weight, was in zip(weights, required, strict=True):
+            weight.requires_grad_(was)
+        module.train(training)
+    return {name: total.abs() for name, total in zip(layers, totals, strict=True)}
+
+
+def select_critical(
+    scores: Mapping[str, Tensor], fraction: float, *, scope: Scope = "global"
+) -> dict[str, Tensor]:
+    """The top ``fraction`` of the weights by score, as bool tensors by layer.
+
+    Args:
+        scores: larger is more critical.
+        fraction: in [0, 1].
+        scope: ``"global"`` ranks all weights together (the paper), ``"layer"`` takes the fraction
+            of each layer.
+    """
+    if not 0 <= fraction <= 1:
+        raise InvalidInputError(f"fraction is {fraction}; it must be in [0, 1].")
+    if scope not in SCOPES:
+        raise InvalidInputError(f"scope {scope!r} is not one of {', '.join(SCOPES)}.")
+    if scope == "layer":
+        return {name: _top({name: score}, fraction)[name] for name, score in scores.items()}
+    return _top(scores, fraction)
+
+
+def _top(scores: Mapping[str, Tensor], fraction: float) -> dict[str, Tensor]:
+    flat = torch.cat([score.flatten() for score in scores.values()])
+    chosen = torch.zeros(flat.shape, dtype=torch.bool, device=flat.device)
+    count = round(fraction * flat.numel())
+    chosen[torch.topk(flat, count, sorted=False).indices] = True
+    parts = chosen.split([score.numel() for score in scores.values()])
+    return {
+        name: part.view_as(score)
+        for (name, score), part in zip(scores.items(), parts, strict=True)
+    }

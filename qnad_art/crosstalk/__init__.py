@@ -1,0 +1,58 @@
+"""Crosstalk plans and the strategies that make them."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol
+
+from qnad_art.errors import InvalidInputError, UnknownNameError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from qnad_art.crosstalk.plan import CrosstalkPlan
+    from qnad_art.module import QuantumExecutedModule
+
+
+class Strategy(Protocol):
+    """What chooses weights and pair counts. Settings are the constructor's keyword arguments."""
+
+    @property
+    def name(self) -> str:
+        """Name under which plans record the strategy."""
+
+    def plan(self, module: QuantumExecutedModule, x: Tensor, y: Tensor) -> CrosstalkPlan:
+        """A plan for ``module`` from inputs ``x`` (N, …) and class indices ``y`` (N,)."""
+
+
+STRATEGIES: dict[str, str] = {
+    "uniform": "qnad_art.crosstalk.uniform:Uniform",
+    "random": "qnad_art.crosstalk.random:Random",
+}
+"""Built-in strategies by name, imported only when asked for."""
+
+
+def build_strategy(strategy: str | Strategy, **settings: Any) -> Strategy:
+    """A strategy from its name and settings (an instance is returned as it is).
+
+    Raises:
+        UnknownNameError: no such strategy.
+        InvalidInputError: the strategy has no such setting, or refuses its value.
+    """
+    if not isinstance(strategy, str):
+        if settings:
+            raise InvalidInputError(
+                f"settings {sorted(settings)} go with a strategy's name, not with an instance."
+            )
+        return strategy
+    if strategy not in STRATEGIES:
+        raise UnknownNameError("strategy", strategy, STRATEGIES)
+    module, _, attribute = STRATEGIES[strategy].partition(":")
+    factory = getattr(import_module(module), attribute)
+    valid = list(inspect.signature(factory).parameters)
+    for name in settings:
+        if name not in valid:
+            raise UnknownNameError(f"setting of strategy {strategy!r}:", name, valid)
+    built: Strategy = factory(**settings)
+    return built

@@ -1,0 +1,51 @@
+"""The control: as many weights as ``uniform``, chosen at random instead of by gradient."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from qnad_art.criticality import Scope, select_critical
+from qnad_art.crosstalk.plan import CrosstalkPlan, placed_plan
+from qnad_art.crosstalk.uniform import check_pairs
+from qnad_art.module import QuantumExecutedModule
+
+
+@dataclass(frozen=True)
+class Random:
+    """A random ``fraction`` of the weights get ``pairs``; shows what the gradients are worth.
+
+    Args:
+        fraction, pairs, scope: as in :class:`~qnad_art.crosstalk.uniform.Uniform`.
+        seed: of the choice.
+    """
+
+    fraction: float = 0.3
+    pairs: int = 1
+    scope: Scope = "global"
+    seed: int = 0
+
+    name = "random"
+
+    def __post_init__(self) -> None:
+        check_pairs(self.pairs)
+
+    def plan(self, module: QuantumExecutedModule, x: Tensor, y: Tensor) -> CrosstalkPlan:
+        """Plan for ``module``; ``x`` and ``y`` are not looked at."""
+        generator = torch.Generator().manual_seed(self.seed)
+        scores = {
+            name: torch.rand(shape, generator=generator)
+            for name, shape in module.weight_shapes.items()
+        }
+        return placed_plan(
+            module.device_profile,
+            module.placement,
+            select_critical(scores, self.fraction, scope=self.scope),
+            pairs=self.pairs,
+            strategy=self.name,
+            requested=self.fraction,
+            scores=scores,
+            settings=asdict(self),
+        )

@@ -1,0 +1,281 @@
+"""The quantum-executed network: a module whose convolutions and linear layers are circuits."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from qnad_art.crosstalk.plan import CrosstalkPlan, inherent_plan
+from qnad_art.device import DeviceProfile
+from qnad_art.errors import ClippingWarning, InvalidInputError
+from qnad_art.layers import Execution, Gain, QuantumLayer
+from qnad_art.placement import Placement
+from qnad_art.sampling import NoiseSource
+
+HISTOGRAM_BINS = 1 << 14
+
+
+class QuantumExecutedModule(nn.Module):
+    """A converted network with its device, placement, crosstalk plan and noise source.
+
+    The noise is in the module itself, so whoever runs it (an attack that rebuilds its classifier
+    from ``model``, say) runs the circuits. Make one with :func:`qnad_art.convert`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        device: DeviceProfile,
+        placement: Placement,
+        execution: Execution,
+        noise: NoiseSource,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.device_profile = device
+        self.placement = placement
+        self.noise = noise
+        self._execution = execution
+        self._plan = inherent_plan(device, placement, self.weight_shapes)
+        self._install_plan()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of the noisy execution; ``x`` as for the plain network, finite."""
+        if not bool(torch.isfinite(x).all()):
+            raise InvalidInputError("The input holds NaN or infinite values; clean it first.")
+        with self.noise.forward_pass():
+            result: Tensor = self.network(x)
+        return result
+
+    @property
+    def layers(self) -> dict[str, QuantumLayer]:
+        """The quantum-executed layers by name, in the order of ``named_modules``."""
+        return {
+            name: module
+            for name, module in self.network.named_modules()
+            if isinstance(module, QuantumLayer)
+        }
+
+    @property
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each quantum-executed layer's weight."""
+        return {name: tuple(layer.weight.shape) for name, layer in self.layers.items()}
+
+    @property
+    def execution(self) -> Execution:
+        """Response table, shots and gain in force."""
+        return self._execution
+
+    @execution.setter
+    def execution(self, execution: Execution) -> None:
+        self._execution = execution
+        for layer in self.layers.values():
+            layer.execution = execution
+
+    @property
+    def shots(self) -> int | None:
+        """Shots a product, ``None`` for the exact expectation."""
+        return self._execution.shots
+
+    @shots.setter
+    def shots(self, shots: int | None) -> None:
+        self.execution = replace(self._execution, shots=shots)
+
+    @property
+    def gain(self) -> Gain:
+        """``"calibrated"`` or ``"raw"``."""
+        return self._execution.gain
+
+    @gain.setter
+    def gain(self, gain: Gain) -> None:
+        self.execution = replace(self._execution, gain=gain)
+
+    @property
+    def plan(self) -> CrosstalkPlan:
+        """The crosstalk plan in force."""
+        return self._plan
+
+    @plan.setter
+    def plan(self, plan: CrosstalkPlan) -> None:
+        plan.check_device(self.device_profile)
+        shapes = {name: tuple(layer.pairs.shape) for name, layer in plan.layers.items()}
+        if shapes != self.weight_shapes:
+            raise InvalidInputError(
+                "The plan is for another network: its layers are "
+                f"{shapes}, those of this network {self.weight_shapes}."
+            )
+        if plan.sites != self.placement.sites:
+            raise InvalidInputError("The plan uses other sites than this module's placement.")
+        largest = max((int(p.pairs.abs().max()) for p in plan.layers.values()), default=0)
+        if largest > self._execution.table.max_pairs:
+            raise InvalidInputError(
+                f"The plan injects up to {largest} pairs; the response table ends at "
+                f"{self._execution.table.max_pairs}. Convert with max_pairs={largest}."
+            )
+        self._plan = plan
+        self._install_plan()
+
+    def remove_crosstalk(self) -> None:
+        """Back to inherent noise only."""
+        self.plan = inherent_plan(self.device_profile, self.placement, self.weight_shapes)
+
+    @contextmanager
+    def frozen_draw(self) -> Iterator[None]:
+        """Context in which every forward pass sees the same shot noise."""
+        with self.noise.frozen():
+            yield
+
+    @contextmanager
+    def classically(self) -> Iterator[None]:
+        """Context in which the plain network runs, without circuits."""
+        with self._engine(lambda layer, x: layer.classical(x)):
+            yield
+
+    def calibrate(self, x: Tensor, *, percentile: float = 100.0, batch_size: int = 256) -> None:
+        """Set each layer's activation scale s_x from data.
+
+        Args:
+            x: inputs (N, …) of the plain network, some hundred training images.
+            percentile: of |activation|, in (0, 100]; 100 is the maximum. Larger activations
+                saturate; the fraction of the calibration data that does is kept in
+                ``layer.clipped``, and a :class:`~qnad_art.errors.ClippingWarning` names the
+                layers where it exceeds what the percentile asked for.
+            batch_size: images a forward pass.
+        """
+        if not 0 < percentile <= 100:
+            raise InvalidInputError(f"percentile is {percentile}; it must be in (0, 100].")
+        if len(x) == 0:
+            raise InvalidInputError("Calibration needs at least one input.")
+        batches = x.split(batch_size)
+        largest = self._measure(batches, lambda layer, value: value.abs().max())
+        scales = {name: max(float(torch.stack(v).max()), 1e-12) for name, v in largest.items()}
+        if percentile < 100:
+            scales = self._percentile_scales(batches, scales, percentile)
+        for name, layer in self.layers.items():
+            if name in scales:
+                layer.input_scale = scales[name]
+        for name, clipped in self.clipping(x, batch_size=batch_size).items():
+            self.layers[name].clipped = clipped
+            if clipped > (100 - percentile) / 100 + 1e-3:
+                warnings.warn(
+                    f"{clipped:.2%} of the activations of {name} lie above the "
+                    f"{percentile} percentile and saturate.",
+                    ClippingWarning,
+                    stacklevel=2,
+                )
+
+    def clipping(self, x: Tensor, *, batch_size: int = 256) -> dict[str, float]:
+        """Fraction of each layer's activations on ``x`` that saturates at the scale s_x."""
+
+        def beyond(layer: QuantumLayer, value: Tensor) -> Tensor:
+            scale = layer.input_scale if layer.input_scale is not None else float("inf")
+            return torch.tensor([float((value.abs() > scale).sum()), value.numel()])
+
+        counts = self._measure(x.split(batch_size), beyond)
+        totals = {name: torch.stack(values).double().sum(0) for name, values in counts.items()}
+        return {name: float(total[0] / total[1]) for name, total in totals.items()}
+
+    def products(self, x: Tensor) -> dict[str, int]:
+        """Products an image of ``x`` costs, by layer (zero padding is not executed)."""
+        counts = self._measure([x[:1]], lambda layer, value: torch.tensor(layer.products(value)))
+        return {name: int(torch.stack(values).sum()) for name, values in counts.items()}
+
+    def _percentile_scales(
+        self, batches: Sequence[Tensor], largest: Mapping[str, float], percentile: float
+    ) -> dict[str, float]:
+        """Percentile of |activation| to 1/16,384 of the maximum, in flat memory."""
+        names = {id(layer): name for name, layer in self.layers.items()}
+
+        def histogram(layer: QuantumLayer, value: Tensor) -> Tensor:
+            top = largest[names[id(layer)]]
+            return torch.histc(value.abs().float(), HISTOGRAM_BINS, 0.0, top).double()
+
+        counts = self._measure(batches, histogram)
+        scales = {}
+        for name, values in counts.items():
+            cumulative = torch.stack(values).sum(0).cumsum(0)
+            wanted = cumulative[-1] * (percentile / 100)
+            bin_index = int(torch.searchsorted(cumulative, wanted))
+            scales[name] = largest[name] * min(bin_index + 1, HISTOGRAM_BINS) / HISTOGRAM_BINS
+        return scales
+
+    def _measure(
+        self, batches: Sequence[Tensor], what: Callable[[QuantumLayer, Tensor], Tensor]
+    ) -> dict[str, list[Tensor]]:
+        """``what(layer, input)`` of every call of every layer while the plain network runs."""
+        names = {id(layer): name for name, layer in self.layers.items()}
+        found: dict[str, list[Tensor]] = {}
+
+        def record(layer: QuantumLayer, value: Tensor) -> Tensor:
+            found.setdefault(names[id(layer)], []).append(what(layer, value))
+            return layer.classical(value)
+
+        training = self.training
+        self.eval()
+        place = next(iter(self.parameters()), torch.empty(0))
+        try:
+            with torch.no_grad(), self._engine(record):
+                for batch in batches:
+                    self.network(batch.to(place.device))
+        finally:
+            self.train(training)
+        return found
+
+    @contextmanager
+    def _engine(self, engine: Callable[[QuantumLayer, Tensor], Tensor]) -> Iterator[None]:
+        before = {name: layer.engine for name, layer in self.layers.items()}
+        for layer in self.layers.values():
+            layer.engine = engine
+        try:
+            yield
+        finally:
+            for name, layer in self.layers.items():
+                layer.engine = before[name]
+
+    def _install_plan(self) -> None:
+        for name, layer in self.layers.items():
+            part = self._plan.layers[name]
+            layer.assign(part.site, part.pairs)
+
+
+class AveragedDraws(nn.Module):
+    """Mean over ``draws`` noisy passes: averaged prediction, and EOT when differentiated.
+
+    A module, not an option of a classifier, so attacks that rebuild their classifier from
+    ``model`` keep it (expectation over transformation, Athalye et al. 2018).
+
+    Args:
+        module: a noisy module returning logits (N, classes).
+        draws: passes to average, at least 1.
+        of: ``"logits"`` averages logits; ``"probabilities"`` returns the log of the mean softmax.
+    """
+
+    def __init__(
+        self, module: nn.Module, draws: int, *, of: Literal["logits", "probabilities"] = "logits"
+    ) -> None:
+        super().__init__()
+        if draws < 1:
+            raise InvalidInputError(f"draws is {draws}; it must be at least 1.")
+        if of not in ("logits", "probabilities"):
+            raise InvalidInputError(f"of is {of!r}; it must be 'logits' or 'probabilities'.")
+        self.module = module
+        self.draws = draws
+        self.of = of
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Averaged logits (N, classes)."""
+        with ExitStack() as stack:
+            for module in self.modules():
+                if isinstance(module, QuantumExecutedModule):
+                    stack.enter_context(module.noise.forward_pass())
+            passes = torch.stack([self.module(x) for _ in range(self.draws)])
+        if self.of == "logits":
+            return passes.mean(0)
+        return torch.logsumexp(passes.log_softmax(-1), 0) - torch.log(passes.new_tensor(self.draws))
