@@ -1,0 +1,195 @@
+"""``qnad train``: train one of the built-in networks and write its weights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from qnad_art.errors import DatasetError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from qnad_art.datasets import Dataset
+    from qnad_art.training import EpochResult, TrainResult, TrainSettings
+
+
+def train(
+    model: Annotated[str, typer.Argument(help="lenet5, alexnet, vgg16_bn or resnet18.")],
+    data: Annotated[
+        str, typer.Option(help="mnist5k, digits, mnist, cifar10, cifar100, or an image folder/zip.")
+    ],
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder with the data sets; else QNAD_DATA_DIR.")
+    ] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch a data set that is not there.")
+    ] = False,
+    epochs: Annotated[int | None, typer.Option(help="Default: what suits the model.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images in one step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak of the one-cycle.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Fixes weights, batches and augmentation.")] = 0,
+    limit: Annotated[int | None, typer.Option(help="Use only so many training images.")] = None,
+    validation_fraction: Annotated[
+        float, typer.Option(help="Share of the training images to validate on; 0 for none.")
+    ] = 0.1,
+    output: Annotated[
+        Path | None, typer.Option(help="Default: MODEL-DATA.safetensors in this folder.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue from the checkpoint beside the output.")
+    ] = False,
+) -> None:
+    """Train a network and write its weights, with their test accuracy, to a safetensors file."""
+    from qnad_art.models import build_model, save_weights
+    from qnad_art.training import TrainSettings
+
+    changes: dict[str, Any] = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "precision": precision,
+    }
+    given = {name: value for name, value in changes.items() if value is not None}
+    settings = TrainSettings.for_model(model, device=device, seed=seed, **given)
+
+    console = Console(highlight=False, soft_wrap=True)
+    training, test = _load(console, data, data_dir, download)
+    if limit is not None:
+        training = training.take(limit, seed)
+    validation = None
+    if validation_fraction:
+        validation, training = training.split(validation_fraction, seed)
+    network = build_model(
+        model,
+        num_classes=len(training.classes),
+        in_channels=training.x.shape[1],
+        image_size=training.x.shape[2],
+        seed=seed,
+    )
+    output = output or Path(f"{model}-{training.name}.safetensors")
+    checkpoint = output.with_suffix(".checkpoint.safetensors")
+    result = _train(console, network, training, validation, settings, checkpoint, resume)
+    card = _test(console, network, test) | _describe(training, settings, result)
+    save_weights(network, output, card=card)
+    checkpoint.unlink(missing_ok=True)
+    console.print(f"Weights written to {output}")
+
+
+def _load(
+    console: Console, name: str, data_dir: Path | None, download: bool
+) -> tuple[Dataset, Dataset]:
+    from qnad_art.datasets import load_dataset
+
+    with console.status(f"Loading {name}") as status:
+
+        def progress(done: int, total: int) -> None:
+            status.update(f"Decoding {name}: {done:,} of {total:,} images")
+
+        training, test = (
+            load_dataset(name, split, data_dir=data_dir, download=download, progress=progress)
+            for split in ("train", "test")
+        )
+    if training.x.shape[1:] != test.x.shape[1:]:
+        # Found now rather than after hours of training.
+        raise DatasetError(
+            f"{name}: training images are {training.x.shape[1:]}, test images {test.x.shape[1:]}; "
+            "make them one shape."
+        )
+    for role, part in (("Training", training), ("Test", test)):
+        console.print(f"{role}: {len(part):,} images. {part.provenance}", markup=False)
+    return training, test
+
+
+def _train(
+    console: Console,
+    network: nn.Module,
+    training: Dataset,
+    validation: Dataset | None,
+    settings: TrainSettings,
+    checkpoint: Path,
+    resume: bool,
+) -> TrainResult:
+    from qnad_art import training as engine
+
+    if checkpoint.exists() and not resume:
+        console.print(
+            f"An earlier run left {checkpoint}: --resume continues it; now it is replaced."
+        )
+    with console.status(f"Epoch 1 of {settings.epochs}") as status:
+
+        def on_epoch(result: EpochResult) -> None:
+            # One line an epoch reads well in a log file too, where the status is not shown.
+            console.print(_epoch_line(result))
+            status.update(f"Epoch {result.epoch + 1} of {result.epochs}")
+
+        try:
+            return engine.train(
+                network,
+                training,
+                settings,
+                validation=validation,
+                checkpoint=checkpoint,
+                resume=resume,
+                on_epoch=on_epoch,
+            )
+        except KeyboardInterrupt:
+            if checkpoint.exists():
+                advice = f"The last epoch is in {checkpoint}; repeat the command with --resume."
+            else:
+                advice = "No epoch was finished, so nothing was kept."
+            console.print(f"Stopped. {advice}")
+            raise typer.Exit(130) from None
+
+
+def _epoch_line(result: EpochResult) -> str:
+    left = round((result.epochs - result.epoch) * result.seconds)
+    minutes, seconds = divmod(left, 60)
+    accuracy = result.validation_accuracy
+    validated = "" if accuracy is None else f"  validation accuracy {accuracy:.2%}"
+    return (
+        f"epoch {result.epoch:>{len(str(result.epochs))}}/{result.epochs}  "
+        f"loss {result.loss:.4f}{validated}  "
+        f"{result.seconds:.1f} s, about {minutes // 60}:{minutes % 60:02}:{seconds:02} left"
+    )
+
+
+def _test(console: Console, network: nn.Module, test: Dataset) -> dict[str, Any]:
+    """Measure the test accuracy, print it, and return it for the card."""
+    from scipy.stats import binomtest
+
+    from qnad_art.training import evaluate_accuracy
+
+    with console.status("Testing"):
+        accuracy = evaluate_accuracy(network, test)
+    trials = binomtest(round(accuracy * len(test)), len(test))
+    interval = trials.proportion_ci(confidence_level=0.95, method="wilson")
+    low, high = float(interval.low), float(interval.high)
+    console.print(
+        f"Test accuracy {accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}, "
+        f"{len(test):,} images)"
+    )
+    return {
+        "test_accuracy": accuracy,
+        "test_accuracy_wilson95": [low, high],
+        "test_images": len(test),
+        "test_provenance": test.provenance,
+    }
+
+
+def _describe(training: Dataset, settings: TrainSettings, result: TrainResult) -> dict[str, Any]:
+    return {
+        "data": training.name,
+        "classes": list(training.classes),
+        "training_images": len(training),
+        "training_provenance": training.provenance,
+        "settings": asdict(settings),
+        "device": result.device,
+        "seconds": sum(epoch.seconds for epoch in result.history),
+    }
