@@ -195,9 +195,8 @@ class QuantumLayer(nn.Module):
         scale_w = rows.abs().amax(1, keepdim=True)
         sine = rows / scale_w.clamp_min(torch.finfo(rows.dtype).tiny)
         cosine = (1 - sine.square()).clamp_min(torch.finfo(rows.dtype).tiny).sqrt()
-        a0, a1, a2, contraction = self._response(sine, cosine)
-        if self.execution.gain == "calibrated":
-            scale_w = scale_w / contraction.mean(1, keepdim=True).clamp_min(1e-3)
+        a0, a1, a2 = self._response(sine, cosine)
+        scale_w = scale_w / self.contraction().to(rows.dtype)[:, None]
         kernels = {
             "mean.1": _sum_inputs(a0 * scale_w * scale_x, weight),
             "mean.x": a2 * scale_w,
@@ -221,14 +220,29 @@ class QuantumLayer(nn.Module):
             for name, kernel in kernels.items()
         }
 
-    def _response(
-        self, sine: Tensor, cosine: Tensor
-    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-        """a = C f(φ) of every weight (a1 ``None`` where zero) and its contraction, as (rows, J)."""
-        table = torch.as_tensor(self.execution.table.values).to(sine.device, sine.dtype)
+    def contraction(self) -> Tensor:
+        """Mean contraction of each output's products, by which its sum is divided; shape (out,).
+
+        How much a product's phase vector shrinks, whatever its weight: decoherence and readout,
+        known from the calibration circuits. Ones with ``gain="raw"``.
+        """
+        if self.execution.gain == "raw":
+            return torch.ones(len(self.weight), device=self.weight.device)
+        table = torch.as_tensor(self.execution.table.values, device=self.weight.device)
+        lengths = table[..., 2, 1:].square().sum(-1).sqrt().flatten()
+        mean = lengths.index_select(0, self._codes()).view(len(self.weight), -1).mean(1)
+        return mean.clamp_min(1e-3)
+
+    def _codes(self) -> Tensor:
+        """Position of every weight's C in the flattened table."""
         max_pairs = self.execution.table.max_pairs
-        code = self.site.flatten(1).int() * (2 * max_pairs + 1) + self.pairs.flatten(1) + max_pairs
-        code = code.flatten()
+        code = self.site.int() * (2 * max_pairs + 1) + self.pairs + max_pairs
+        return code.flatten()
+
+    def _response(self, sine: Tensor, cosine: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """a = C f(φ) of every weight as (rows, J); a1 is ``None`` where it vanishes."""
+        table = torch.as_tensor(self.execution.table.values).to(sine.device, sine.dtype)
+        code = self._codes()
 
         def coefficient(values: Tensor) -> Tensor | float:
             values = values.flatten()
@@ -241,16 +255,9 @@ class QuantumLayer(nn.Module):
             vanishes = all(isinstance(term, float) for term in (constant, cos, sin))
             return None if vanishes else total
 
-        # How much a product's phase vector shrinks, whatever its weight: decoherence and readout.
-        contraction = table[..., 2, 1:].square().sum(-1).sqrt().flatten()
         zero = torch.zeros_like(sine)
         a0, a1, a2 = row(0), row(1), row(2)
-        return (
-            zero if a0 is None else a0,
-            a1,
-            zero if a2 is None else a2,
-            contraction.index_select(0, code).view_as(sine),
-        )
+        return zero if a0 is None else a0, a1, zero if a2 is None else a2
 
     def _constant(self, name: str, kernels: Kernels, x: Tensor) -> Tensor:
         """A constant term by output position (padding is not executed); the mean's has the bias."""
@@ -269,6 +276,17 @@ class QuantumLayer(nn.Module):
 
     def products(self, x: Tensor) -> int:
         """Products (circuits) that an image costs in this layer; ``x`` is a batch of inputs."""
+        _, executed, _ = self.windows(x[:1])
+        return int(executed.sum()) * (self.weight.shape[0] // executed.shape[1])
+
+    def windows(self, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+        """The activations that meet the weights, for engines that run products one by one.
+
+        Returns:
+            Activations (N, groups, J, positions) for J weights an output; whether each is executed
+            (1, groups, J, positions), zero padding is not; and the shape of the output, into which
+            sums (N, out, positions) reshape.
+        """
         raise InvalidInputError(f"{type(self).__name__} is not a concrete layer.")
 
     def __getstate__(self) -> dict[str, Any]:
@@ -296,9 +314,10 @@ class QuantumLinear(QuantumLayer, nn.Linear):
     def _ones(self, kernel: Tensor, x: Tensor) -> Tensor:
         return kernel
 
-    def products(self, x: Tensor) -> int:
-        """Products of an image: every weight once a position."""
-        return self.weight.numel() * (x[0].numel() // x.shape[-1])
+    def windows(self, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+        """See :meth:`QuantumLayer.windows`; leading dimensions of ``x`` are images."""
+        windows = x.reshape(-1, 1, x.shape[-1], 1)
+        return windows, torch.ones_like(windows[:1]), (*x.shape[:-1], self.out_features)
 
     def _channels(self, values: Tensor) -> Tensor:
         return values
@@ -312,6 +331,7 @@ class _QuantumConv(QuantumLayer):
     dilation: Any
     padding_mode: str
     groups: int
+    _reversed_padding_repeated_twice: list[int]
 
     def _linear_map(self, x: Tensor, kernel: Tensor) -> Tensor:
         result: Tensor = self._conv_forward(x, kernel, None)  # type: ignore[operator]
@@ -325,13 +345,33 @@ class _QuantumConv(QuantumLayer):
         convolve = (functional.conv1d, functional.conv2d)[spatial - 1]
         return convolve(ones, kernel, None, self.stride, self.padding, self.dilation)[0]
 
-    def products(self, x: Tensor) -> int:
-        """Products of an image: every weight once an output position, zero padding left out."""
-        out, fan_in, *kernel = self.weight.shape
-        executed = self._ones(x.new_ones((1, 1, *kernel)), x)
-        if executed.numel() == 1:
-            executed = executed * self._linear_map(x[:1], self.weight)[0, 0].numel()
-        return int(executed.sum()) * out * fan_in
+    def windows(self, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+        """See :meth:`QuantumLayer.windows`; ``x`` is a batch."""
+        output = self._linear_map(x[:1], self.weight.detach()).shape[1:]
+        ones = torch.ones_like(x[:1])
+        if self.padding_mode != "zeros":
+            padding = self._reversed_padding_repeated_twice
+            x, ones = (functional.pad(t, padding, mode=self.padding_mode) for t in (x, ones))
+        else:
+            padding = self._zero_padding()
+            x, ones = functional.pad(x, padding), functional.pad(ones, padding)
+
+        def unfold(values: Tensor) -> Tensor:
+            for axis, size in enumerate(self.weight.shape[2:]):
+                values = _sliding(values, 2 + axis, size, self.stride[axis], self.dilation[axis])
+            spatial = len(output) - 1
+            values = values.movedim(tuple(range(2, 2 + spatial)), tuple(range(-spatial, 0)))
+            return values.reshape(len(values), self.groups, -1, output[1:].numel())
+
+        return unfold(x), unfold(ones), (-1, *output)
+
+    def _zero_padding(self) -> list[int]:
+        """Padding as :func:`torch.nn.functional.pad` takes it (last axis first)."""
+        if not isinstance(self.padding, str):
+            return [size for size in reversed(self.padding) for _ in range(2)]
+        if self.padding == "valid":
+            return [0] * (2 * (self.weight.dim() - 2))
+        return list(self._reversed_padding_repeated_twice)
 
     def _channels(self, values: Tensor) -> Tensor:
         return values.view(-1, *(1,) * (self.weight.dim() - 2))
@@ -378,6 +418,12 @@ class _CompileWithGradient(torch.autograd.Function):
             outputs, given = zip(*used, strict=True)
             (result,) = torch.autograd.grad(outputs, weight, given)
         return (result, None, *(None for _ in gradients))
+
+
+def _sliding(values: Tensor, axis: int, size: int, stride: int, dilation: int) -> Tensor:
+    """Windows along ``axis``; the kernel position becomes the last dimension."""
+    windows = values.unfold(axis, dilation * (size - 1) + 1, stride)
+    return windows[..., ::dilation]
 
 
 def _sum_inputs(terms: Tensor, weight: Tensor) -> Tensor:
