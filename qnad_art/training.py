@@ -117,7 +117,7 @@ def train(
     do not fit the model or the loss stops being finite.
     """
     _require_fit(model, data)
-    if validation:
+    if validation is not None:
         _require_fit(model, validation)
     if resume and not checkpoint:
         raise InvalidInputError("resume=True needs a checkpoint to continue from.")
@@ -130,7 +130,7 @@ def train(
     for epoch in range(len(run.history) + 1, settings.epochs + 1):
         start = time.perf_counter()
         loss = run.train_epoch(x, y, epoch)
-        accuracy = evaluate_accuracy(model, validation) if validation else None
+        accuracy = evaluate_accuracy(model, validation) if validation is not None else None
         seconds = time.perf_counter() - start
         run.history.append(EpochResult(epoch, settings.epochs, loss, accuracy, seconds))
         if checkpoint:
