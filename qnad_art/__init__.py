@@ -1,3 +1,46 @@
-"""QNAD for ART: pretrained PyTorch networks run as noisy quantum circuits, hardened by crosstalk."""
+"""QNAD for ART: pretrained PyTorch networks run as noisy quantum circuits, hardened by crosstalk.
+
+>>> from qnad_art import QNAD, QuantumExecutedClassifier, convert
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qnad_art.conversion import convert as convert
+    from qnad_art.crosstalk.plan import CrosstalkPlan as CrosstalkPlan
+    from qnad_art.defence import QNAD as QNAD
+    from qnad_art.device import DeviceProfile as DeviceProfile
+    from qnad_art.device import load_device as load_device
+    from qnad_art.estimator import QuantumExecutedClassifier as QuantumExecutedClassifier
+    from qnad_art.module import AveragedDraws as AveragedDraws
+    from qnad_art.module import QuantumExecutedModule as QuantumExecutedModule
 
 __version__ = "0.1.0"
+
+# Imported when first used: torch, ART and Qiskit take seconds.
+_PUBLIC = {
+    "AveragedDraws": "qnad_art.module",
+    "CrosstalkPlan": "qnad_art.crosstalk.plan",
+    "DeviceProfile": "qnad_art.device",
+    "QNAD": "qnad_art.defence",
+    "QuantumExecutedClassifier": "qnad_art.estimator",
+    "QuantumExecutedModule": "qnad_art.module",
+    "convert": "qnad_art.conversion",
+    "load_device": "qnad_art.device",
+}
+__all__ = [*_PUBLIC, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

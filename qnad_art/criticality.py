@@ -19,7 +19,7 @@ SCOPES: tuple[Scope, ...] = ("global", "layer")
 def weight_gradients(
     module: QuantumExecutedModule, x: Tensor, y: Tensor, *, batch_size: int = 128
 ) -> dict[str, Tensor]:
-    """|∂L/∂w| of every quantum-executed weight, through the noisy execution.
+    """∂L/∂w of every quantum-executed weight, through the noisy execution.
 
     Args:
         module: the network as it runs, noise and crosstalk included.
@@ -52,16 +52,16 @@ def weight_gradients(
         for weight, was in zip(weights, required, strict=True):
             weight.requires_grad_(was)
         module.train(training)
-    return {name: total.abs() for name, total in zip(layers, totals, strict=True)}
+    return dict(zip(layers, totals, strict=True))
 
 
 def select_critical(
     scores: Mapping[str, Tensor], fraction: float, *, scope: Scope = "global"
 ) -> dict[str, Tensor]:
-    """The top ``fraction`` of the weights by score, as bool tensors by layer.
+    """The top ``fraction`` of the weights by |score|, as bool tensors by layer.
 
     Args:
-        scores: larger is more critical.
+        scores: the larger their absolute value, the more critical.
         fraction: in [0, 1].
         scope: ``"global"`` ranks all weights together (the paper), ``"layer"`` takes the fraction
             of each layer.
@@ -79,9 +79,8 @@ def _top(scores: Mapping[str, Tensor], fraction: float) -> dict[str, Tensor]:
     flat = torch.cat([score.flatten() for score in scores.values()])
     chosen = torch.zeros(flat.shape, dtype=torch.bool, device=flat.device)
     count = round(fraction * flat.numel())
-    chosen[torch.topk(flat, count, sorted=False).indices] = True
+    chosen[torch.topk(flat.abs(), count, sorted=False).indices] = True
     parts = chosen.split([score.numel() for score in scores.values()])
     return {
-        name: part.view_as(score)
-        for (name, score), part in zip(scores.items(), parts, strict=True)
+        name: part.view_as(score) for (name, score), part in zip(scores.items(), parts, strict=True)
     }

@@ -45,7 +45,11 @@ class Placement:
         return tuple(
             tuple(
                 sorted(
-                    (i for i, s in enumerate(self.sites) if s.qubit == q and s.neighbour is not None),
+                    (
+                        i
+                        for i, s in enumerate(self.sites)
+                        if s.qubit == q and s.neighbour is not None
+                    ),
                     key=lambda i: (self.sites[i].partner is not None, i),
                 )
             )

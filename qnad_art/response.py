@@ -219,10 +219,16 @@ def _read(path: Path, shape: tuple[int, ...]) -> Array | None:
             values: Array = file.get_tensor("values")
             digest = (file.metadata() or {}).get("sha256")
     except (OSError, SafetensorError) as error:
-        warnings.warn(f"Cache entry {path} is damaged ({error}); computing it anew.", CacheWarning)
+        warnings.warn(
+            f"Cache entry {path} is damaged ({error}); computing it anew.",
+            CacheWarning,
+            stacklevel=3,
+        )
         return None
     if digest != _digest(values) or values.shape != shape:
-        warnings.warn(f"Cache entry {path} fails its checksum; computing it anew.", CacheWarning)
+        warnings.warn(
+            f"Cache entry {path} fails its checksum; computing it anew.", CacheWarning, stacklevel=3
+        )
         return None
     return values
 
@@ -235,7 +241,7 @@ def _write(path: Path, values: Array) -> None:
     try:
         write_bytes(path, data)
     except OSError as error:
-        warnings.warn(f"Cannot write the cache entry {path}: {error}.", CacheWarning)
+        warnings.warn(f"Cannot write the cache entry {path}: {error}.", CacheWarning, stacklevel=3)
 
 
 def _digest(values: Array) -> str:

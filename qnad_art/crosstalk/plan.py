@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -176,24 +176,28 @@ def placed_plan(
     placement: Placement,
     critical: Mapping[str, Tensor],
     *,
-    pairs: int,
+    pairs: Callable[[Tensor], Tensor],
     strategy: str,
     requested: float,
-    scores: Mapping[str, Tensor] | None = None,
-    settings: Mapping[str, Any] | None = None,
+    scores: Mapping[str, Tensor],
+    settings: Mapping[str, Any],
 ) -> CrosstalkPlan:
-    """Algorithm 1 from line 2 on: place critical weights and give each served one ``pairs``.
+    """Algorithm 1 from line 2 on: place critical weights, inject where a neighbour was found.
 
     Args:
         critical: by layer a bool tensor of the weight's shape.
-        pairs: signed pair count of every weight that found a neighbour.
-        scores: by layer the criticality, see :meth:`~qnad_art.placement.Placement.place`.
+        pairs: signed pair counts of a layer, from where a neighbour was found (bool, the
+            weight's shape).
+        scores: by layer the criticality (its absolute value counts), see
+            :meth:`~qnad_art.placement.Placement.place`.
+        strategy, requested, settings: recorded in the plan.
     """
     injectable = torch.tensor([site.neighbour is not None for site in placement.sites])
     layers = {}
     for name, wanted in critical.items():
-        site = placement.place(wanted, None if scores is None else scores[name])
-        layers[name] = LayerPlan(site, injectable[site.long()].to(torch.int8) * pairs)
+        site = placement.place(wanted, scores[name].abs())
+        served = injectable[site.long()]
+        layers[name] = LayerPlan(site, torch.where(served, pairs(served), 0).to(torch.int8))
     return CrosstalkPlan(
         device.name,
         device.hash,
@@ -201,5 +205,5 @@ def placed_plan(
         layers,
         strategy=strategy,
         requested=requested,
-        settings=dict(settings or {}),
+        settings=dict(settings),
     )

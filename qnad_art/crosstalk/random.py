@@ -9,7 +9,7 @@ from torch import Tensor
 
 from qnad_art.criticality import Scope, select_critical
 from qnad_art.crosstalk.plan import CrosstalkPlan, placed_plan
-from qnad_art.crosstalk.uniform import check_pairs
+from qnad_art.crosstalk.uniform import Polarity, check_injection, signed_pairs
 from qnad_art.module import QuantumExecutedModule
 
 
@@ -18,19 +18,20 @@ class Random:
     """A random ``fraction`` of the weights get ``pairs``; shows what the gradients are worth.
 
     Args:
-        fraction, pairs, scope: as in :class:`~qnad_art.crosstalk.uniform.Uniform`.
+        fraction, pairs, polarity, scope: as in :class:`~qnad_art.crosstalk.uniform.Uniform`.
         seed: of the choice.
     """
 
     fraction: float = 0.3
     pairs: int = 1
+    polarity: Polarity = "alternating"
     scope: Scope = "global"
     seed: int = 0
 
     name = "random"
 
     def __post_init__(self) -> None:
-        check_pairs(self.pairs)
+        check_injection(self.pairs, self.polarity)
 
     def plan(self, module: QuantumExecutedModule, x: Tensor, y: Tensor) -> CrosstalkPlan:
         """Plan for ``module``; ``x`` and ``y`` are not looked at."""
@@ -43,7 +44,7 @@ class Random:
             module.device_profile,
             module.placement,
             select_critical(scores, self.fraction, scope=self.scope),
-            pairs=self.pairs,
+            pairs=lambda served: signed_pairs(served, self.pairs, self.polarity),
             strategy=self.name,
             requested=self.fraction,
             scores=scores,

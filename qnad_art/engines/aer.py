@@ -193,5 +193,3 @@ class AerEngine:
         if layer.bias is not None:
             result = result + layer.bias.detach().cpu().double()[:, None]
         return result.view(shape).to(x.device)
-
-

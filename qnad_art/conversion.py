@@ -105,9 +105,7 @@ def _chosen_layers(
     return [
         module
         for name, module in network.named_modules()
-        if type(module) in QUANTUM_CLASSES
-        and matches(name, include)
-        and not matches(name, exclude)
+        if type(module) in QUANTUM_CLASSES and matches(name, include) and not matches(name, exclude)
     ]
 
 
@@ -144,7 +142,9 @@ class ConversionReport:
         """Table for rich."""
         from rich.table import Table
 
-        table = Table(title=f"Quantum execution on {self.device}: {self.products:,} products an image")
+        table = Table(
+            title=f"Quantum execution on {self.device}: {self.products:,} products an image"
+        )
         for heading in ("layer", "kind", "weights", "runs", "products", "scale s_x", "clipped"):
             table.add_column(heading, justify="left" if heading in ("layer", "kind") else "right")
         for layer in self.layers:

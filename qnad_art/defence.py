@@ -1,0 +1,182 @@
+"""The ART defence: QNAD as a transformer of classifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from art.defences.transformer.transformer import Transformer
+
+from qnad_art.crosstalk import Strategy, build_strategy
+from qnad_art.device import DEFAULT_DEVICE, DeviceProfile, load_device
+from qnad_art.errors import InvalidInputError, QnadError, UnknownNameError
+from qnad_art.estimator import QuantumExecutedClassifier, check_inputs, check_labels
+from qnad_art.layers import Gain
+from qnad_art.placement import Order
+from qnad_art.response import Readout
+
+if TYPE_CHECKING:
+    from art.attacks import EvasionAttack
+    from art.estimators.classification import PyTorchClassifier
+    from qiskit.providers import BackendV2
+
+    from qnad_art.crosstalk.plan import CrosstalkPlan
+
+
+class QNAD(Transformer):  # type: ignore[misc]
+    """Quantum noise and regulated crosstalk as an adversarial defence (IEEE HOST 2024).
+
+    ``fit`` finds the critical weights and makes the crosstalk plan (Algorithm 1); calling the
+    defence returns a classifier that runs as circuits under that plan.
+
+    Args:
+        classifier: a trained ``PyTorchClassifier``; it is never changed.
+        device: as :func:`qnad_art.device.load_device`.
+        shots: shots a product; ``None`` for the exact expectation.
+        strategy: name of a crosstalk strategy (``"uniform"``, ``"random"``) or an instance.
+        fraction: of the weights to put under crosstalk, in [0, 1].
+        attack: makes an ART attack from the noisy classifier; criticality is then ranked on its
+            adversarial examples (the paper ranks after the attack). ``None``: on clean inputs.
+        readout, gain, percentile, include, exclude, order, compute, max_pairs, seed: as
+            :func:`qnad_art.convert`.
+        calibration_images: how many of the inputs set the activation scales.
+        **strategy_settings: of the strategy, e.g. ``pairs=2``.
+    """
+
+    params = [  # noqa: RUF012
+        *("device", "shots", "strategy", "fraction", "attack", "readout", "gain", "percentile"),
+        *("include", "exclude", "order", "compute", "max_pairs", "seed", "calibration_images"),
+        "strategy_settings",
+    ]
+
+    def __init__(
+        self,
+        classifier: PyTorchClassifier,
+        device: str | Path | DeviceProfile | BackendV2 = DEFAULT_DEVICE,
+        *,
+        shots: int | None = None,
+        strategy: str | Strategy = "uniform",
+        fraction: float = 0.3,
+        attack: Callable[[QuantumExecutedClassifier], EvasionAttack] | None = None,
+        readout: Readout = "twirled",
+        gain: Gain = "calibrated",
+        percentile: float = 100.0,
+        include: Sequence[str] = ("*",),
+        exclude: Sequence[str] = (),
+        order: Order = "aware",
+        compute: Sequence[int] | None = None,
+        max_pairs: int = 8,
+        seed: int | None = None,
+        calibration_images: int = 512,
+        **strategy_settings: Any,
+    ) -> None:
+        super().__init__(classifier=classifier)
+        self.device = device
+        self.shots = shots
+        self.strategy = strategy
+        self.fraction = fraction
+        self.attack = attack
+        self.readout = readout
+        self.gain = gain
+        self.percentile = percentile
+        self.include = include
+        self.exclude = exclude
+        self.order = order
+        self.compute = compute
+        self.max_pairs = max_pairs
+        self.seed = seed
+        self.calibration_images = calibration_images
+        self.strategy_settings = strategy_settings
+        self._plan: CrosstalkPlan | None = None
+        self._check_params()
+
+    @property
+    def plan(self) -> CrosstalkPlan:
+        """The fitted crosstalk plan."""
+        if self._plan is None:
+            raise QnadError("QNAD is not fitted yet: call fit(x, y) first.")
+        return self._plan
+
+    def fit(self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: Any) -> None:
+        """Make the crosstalk plan from training data.
+
+        Args:
+            x: inputs (N, *input_shape) to rank criticality on.
+            y: labels, indices (N,) or one-hot (N, classes); ``None`` takes the classifier's own
+                predictions.
+        """
+        if kwargs:
+            raise UnknownNameError("argument of fit:", ", ".join(kwargs), ["x", "y"])
+        x = check_inputs(x, self.classifier.input_shape)
+        hardened = self._execute(self.classifier, x)
+        labels = self.classifier.predict(x) if y is None else np.asarray(y)
+        check_labels(labels, len(x), self.classifier.nb_classes)
+        indices = labels.argmax(1) if labels.ndim == 2 and labels.shape[1] > 1 else labels.ravel()
+        ranked_on = x
+        if self.attack is not None:
+            ranked_on = self.attack(hardened).generate(x, indices)
+        inputs, _ = hardened._apply_preprocessing(ranked_on, y=None, fit=False)
+        self._plan = self._strategy().plan(
+            hardened.module,
+            torch.as_tensor(inputs),
+            torch.as_tensor(indices.astype(np.int64)),
+        )
+        self._is_fitted = True
+
+    def __call__(
+        self, x: np.ndarray, transformed_classifier: PyTorchClassifier
+    ) -> QuantumExecutedClassifier:
+        """Quantum-executed copy of ``transformed_classifier`` under the fitted plan.
+
+        Args:
+            x: inputs that set the activation scales, training images.
+            transformed_classifier: the classifier to harden: the one given to the constructor, or
+                another of the same architecture (the plan carries over).
+        """
+        hardened = self._execute(transformed_classifier, x)
+        hardened.plan = self.plan
+        return hardened
+
+    def set_params(self, **kwargs: Any) -> None:
+        """Change settings; unknown ones are an error, and a changed defence must be fitted anew."""
+        for name in kwargs:
+            if name not in self.params:
+                raise UnknownNameError("setting of QNAD:", name, self.params)
+        super().set_params(**kwargs)
+        self._plan, self._is_fitted = None, False
+
+    def _check_params(self) -> None:
+        load_device(self.device)
+        self._strategy()
+        if not 0 <= self.fraction <= 1:
+            raise InvalidInputError(f"fraction is {self.fraction}; it must be in [0, 1].")
+        if self.calibration_images < 1:
+            raise InvalidInputError(
+                f"calibration_images is {self.calibration_images}; it must be at least 1."
+            )
+
+    def _strategy(self) -> Strategy:
+        if not isinstance(self.strategy, str):
+            return self.strategy
+        return build_strategy(self.strategy, fraction=self.fraction, **self.strategy_settings)
+
+    def _execute(self, classifier: PyTorchClassifier, x: np.ndarray) -> QuantumExecutedClassifier:
+        """``classifier`` as circuits, inherent noise only."""
+        return QuantumExecutedClassifier.from_art(
+            classifier,
+            x[: self.calibration_images],
+            device=self.device,
+            shots=self.shots,
+            readout=self.readout,
+            gain=self.gain,
+            percentile=self.percentile,
+            include=self.include,
+            exclude=self.exclude,
+            order=self.order,
+            compute=self.compute,
+            max_pairs=self.max_pairs,
+            seed=self.seed,
+        )

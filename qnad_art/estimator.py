@@ -1,0 +1,312 @@
+"""The ART estimator: a classifier whose inference is noisy quantum circuits.
+
+The noise is in the ``nn.Module``, not in overrides, so every ART attack meets it, those that
+rebuild a plain ``PyTorchClassifier`` from ``model`` included. What is overridden here only checks
+inputs, saves work, and keeps copies and pickles sound.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from art.estimators.classification import PyTorchClassifier
+from torch import Tensor, nn
+
+from qnad_art.conversion import ConversionReport, conversion_report, convert
+from qnad_art.crosstalk.plan import CrosstalkPlan
+from qnad_art.device import DEFAULT_DEVICE
+from qnad_art.errors import InvalidInputError
+from qnad_art.layers import Gain
+from qnad_art.module import AveragedDraws, QuantumExecutedModule
+
+
+class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
+    """``PyTorchClassifier`` of a quantum-executed module; takes the same arguments.
+
+    Args:
+        model: result of :func:`qnad_art.convert`, or an :class:`~qnad_art.module.AveragedDraws`
+            around one. Never an ``nn.Sequential``: ART would run its children and skip its forward.
+        loss, input_shape, nb_classes, …: as ``PyTorchClassifier``.
+        shots, gain: override the module's settings if given.
+
+    Most users get one from :meth:`from_art` or :class:`qnad_art.QNAD`.
+    """
+
+    estimator_params = [*PyTorchClassifier.estimator_params, "shots", "gain"]  # noqa: RUF012
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: nn.Module,
+        input_shape: tuple[int, ...],
+        nb_classes: int,
+        optimizer: torch.optim.Optimizer | None = None,
+        *,
+        shots: int | Literal["keep"] | None = "keep",
+        gain: Gain | None = None,
+        **settings: Any,
+    ) -> None:
+        _quantum_part(model)
+        super().__init__(model, loss, input_shape, nb_classes, optimizer=optimizer, **settings)
+        if shots != "keep":
+            self.shots = shots
+        if gain is not None:
+            self.gain = gain
+
+    @classmethod
+    def from_art(
+        cls,
+        classifier: PyTorchClassifier,
+        x: np.ndarray,
+        *,
+        device: Any = DEFAULT_DEVICE,
+        **settings: Any,
+    ) -> QuantumExecutedClassifier:
+        """Quantum-executed copy of a trained ART classifier.
+
+        Args:
+            classifier: its model is copied, its preprocessing, clip values and loss are kept. The
+                copy has no optimizer; set one to train it through the noise.
+            x: inputs (N, *input_shape) that set the activation scales, some hundred training
+                images.
+            device, **settings: as :func:`qnad_art.convert`.
+        """
+        if not isinstance(classifier, PyTorchClassifier):
+            raise InvalidInputError(
+                f"classifier is a {type(classifier).__name__}; QNAD needs an ART PyTorchClassifier."
+            )
+        inputs = check_inputs(x, classifier.input_shape)
+        inputs, _ = classifier._apply_preprocessing(inputs, y=None, fit=False)
+        module = convert(classifier.model, inputs, device=device, **settings)
+        return cls._like(classifier, module)
+
+    @classmethod
+    def _like(cls, classifier: PyTorchClassifier, model: nn.Module) -> QuantumExecutedClassifier:
+        """A classifier of ``model`` with everything else from ``classifier``."""
+        return cls(
+            model,
+            copy.deepcopy(classifier.loss),
+            classifier.input_shape,
+            classifier.nb_classes,
+            channels_first=classifier.channels_first,
+            clip_values=classifier.clip_values,
+            preprocessing_defences=classifier.preprocessing_defences,
+            postprocessing_defences=classifier.postprocessing_defences,
+            preprocessing=classifier.preprocessing,
+            device_type="gpu" if classifier.device.type == "cuda" else "cpu",
+        )
+
+    @property
+    def module(self) -> QuantumExecutedModule:
+        """The quantum-executed module inside ``model``."""
+        return _quantum_part(self.model)
+
+    @property
+    def shots(self) -> int | None:
+        """Shots a product, ``None`` for the exact expectation."""
+        return self.module.shots
+
+    @shots.setter
+    def shots(self, shots: int | None) -> None:
+        self.module.shots = shots
+
+    @property
+    def gain(self) -> Gain:
+        """``"calibrated"`` or ``"raw"``, see :class:`~qnad_art.layers.Execution`."""
+        return self.module.gain
+
+    @gain.setter
+    def gain(self, gain: Gain) -> None:
+        self.module.gain = gain
+
+    @property
+    def plan(self) -> CrosstalkPlan:
+        """The crosstalk plan in force."""
+        return self.module.plan
+
+    @plan.setter
+    def plan(self, plan: CrosstalkPlan) -> None:
+        self.module.plan = plan
+
+    def reseed(self, seed: int | None = None) -> None:
+        """Restart the shot noise from ``seed``."""
+        self.module.noise.reseed(seed)
+
+    @contextmanager
+    def frozen_draw(self) -> Iterator[None]:
+        """Context with the same shot noise in every pass (for attacks that compare passes)."""
+        with self.module.frozen_draw():
+            yield
+
+    def averaged(
+        self, draws: int, *, of: Literal["logits", "probabilities"] = "logits"
+    ) -> QuantumExecutedClassifier:
+        """This classifier with every pass averaged over ``draws``, for averaged prediction or EOT.
+
+        The result shares the module (and its noise) with this one; attack it for an attack with
+        expectation over transformation.
+        """
+        return self._like(self, AveragedDraws(self.module, draws, of=of))
+
+    def report(self) -> ConversionReport:
+        """What became quantum, what stayed classical, products an image."""
+        return conversion_report(self.module, torch.zeros((1, *self.input_shape)))
+
+    def predict(
+        self, x: np.ndarray, batch_size: int = 128, training_mode: bool = False, **kwargs: Any
+    ) -> np.ndarray:
+        """Logits (N, nb_classes) for inputs (N, *input_shape)."""
+        x = check_inputs(x, self.input_shape)
+        if len(x) == 0:
+            return np.zeros((0, self.nb_classes), dtype=np.float32)
+        result: np.ndarray = super().predict(x, batch_size, training_mode, **kwargs)
+        return result
+
+    def fit(self, x: np.ndarray, y: np.ndarray, **kwargs: Any) -> None:
+        """Train the weights through the noisy execution; as ``PyTorchClassifier.fit``."""
+        x = check_inputs(x, self.input_shape)
+        check_labels(y, len(x), self.nb_classes)
+        if self._optimizer is None:
+            raise InvalidInputError(
+                "Training needs an optimizer: set_params(optimizer=torch.optim.SGD("
+                "classifier.model.parameters(), lr=0.01)) first."
+            )
+        super().fit(x, y, **kwargs)
+
+    def loss_gradient(
+        self,
+        x: np.ndarray | Tensor,
+        y: np.ndarray | Tensor,
+        training_mode: bool = False,
+        **kwargs: Any,
+    ) -> np.ndarray | Tensor:
+        """∂loss/∂x through the noisy execution, in the type and shape of ``x``."""
+        x = check_inputs(x, self.input_shape)
+        check_labels(y, len(x), self.nb_classes)
+        with _without_weight_gradients(self.model):
+            result: np.ndarray | Tensor = super().loss_gradient(x, y, training_mode, **kwargs)
+        return result
+
+    def class_gradient(
+        self, x: np.ndarray, label: Any = None, training_mode: bool = False, **kwargs: Any
+    ) -> np.ndarray:
+        """∂logit/∂x, (N, nb_classes or 1, *input_shape); one noise draw for all classes."""
+        x = check_inputs(x, self.input_shape)
+        with _without_weight_gradients(self.model):
+            result: np.ndarray = super().class_gradient(x, label, training_mode, **kwargs)
+        return result
+
+    def save(self, filename: str, path: str | None = None) -> None:
+        """Save to the folder ``path/filename`` (safetensors and JSON); see :meth:`load`."""
+        from qnad_art.storage import save_classifier
+
+        save_classifier(self, Path(path or ".") / filename)
+
+    @classmethod
+    def load(
+        cls, directory: str | Path, *, model: nn.Module | None = None, **settings: Any
+    ) -> QuantumExecutedClassifier:
+        """Load what :meth:`save` wrote.
+
+        Args:
+            directory: the folder.
+            model: an instance of the plain network, needed unless it came from
+                :func:`qnad_art.models.build_model` (code is never stored).
+            **settings: passed to the constructor (``optimizer``, ``device_type``, …).
+
+        Raises:
+            ArtifactError: missing, damaged or foreign files, or a ``model`` that does not fit.
+        """
+        from qnad_art.storage import load_classifier
+
+        return load_classifier(Path(directory), model=model, **settings)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State for pickle and deepcopy; ART's own writes files by the clock."""
+        state = self.__dict__.copy()
+        del state["_model_wrapper"], state["_model"]
+        state["_device"] = str(self._device)
+        state["inner_model"] = self.model
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        model = state.pop("inner_model")
+        self.__dict__.update(state)
+        self._device = torch.device(state["_device"])
+        self._model = self._make_model_wrapper(model)
+
+
+def check_inputs(x: Any, input_shape: tuple[int, ...]) -> Any:
+    """``x`` as float32, of its own kind (ndarray or tensor).
+
+    Raises:
+        InvalidInputError: not numeric, not (N, *input_shape), NaN or infinite.
+    """
+    if isinstance(x, Tensor):
+        values = x if x.is_floating_point() else x.float()
+        values = values.to(torch.float32)
+        finite = bool(torch.isfinite(values).all())
+    else:
+        try:
+            values = np.asarray(x, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise InvalidInputError(f"The input is not an array of numbers: {error}.") from error
+        finite = bool(np.isfinite(values).all())
+    if tuple(values.shape[1:]) != tuple(input_shape):
+        raise InvalidInputError(
+            f"The input has shape {tuple(values.shape)}; expected (N, "
+            f"{', '.join(map(str, input_shape))})."
+        )
+    if not finite:
+        raise InvalidInputError("The input holds NaN or infinite values; clean it first.")
+    return values
+
+
+def check_labels(y: Any, count: int, nb_classes: int) -> None:
+    """Raise :class:`~qnad_art.errors.InvalidInputError` unless ``y`` labels ``count`` inputs.
+
+    Valid: class indices (N,) or (N, 1) in [0, nb_classes), or one row of nb_classes each.
+    """
+    shape = tuple(y.shape)
+    if shape not in {(count,), (count, 1), (count, nb_classes)}:
+        raise InvalidInputError(
+            f"The labels have shape {shape}; expected ({count},) or ({count}, {nb_classes})."
+        )
+    if count and shape != (count, nb_classes):
+        smallest, largest = y.min(), y.max()
+        if smallest < 0 or largest >= nb_classes:
+            raise InvalidInputError(
+                f"Labels run from {smallest} to {largest}; valid are 0 to {nb_classes - 1}."
+            )
+
+
+def _quantum_part(model: nn.Module) -> QuantumExecutedModule:
+    """The quantum-executed module in ``model``; raises if ART would bypass it or it is missing."""
+    if isinstance(model, nn.Module) and not isinstance(model, nn.Sequential):
+        for part in model.modules():
+            if isinstance(part, QuantumExecutedModule):
+                return part
+    raise InvalidInputError(
+        f"model is a {type(model).__name__} without quantum execution at its top; make one with "
+        "qnad_art.convert(model, x), or use QuantumExecutedClassifier.from_art(classifier, x)."
+    )
+
+
+@contextmanager
+def _without_weight_gradients(model: nn.Module) -> Iterator[None]:
+    """Attacks need ∂/∂x only; ART would have the weights' gradients computed as well."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)

@@ -1,0 +1,217 @@
+"""Saving a hardened classifier as data: safetensors and JSON, checksummed, never code or pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from qnad_art.artifacts import load_tensors, save_tensors
+from qnad_art.conversion import convert
+from qnad_art.crosstalk.plan import CrosstalkPlan
+from qnad_art.device import DeviceProfile
+from qnad_art.errors import ArtifactError, InvalidInputError
+from qnad_art.files import read_json, write_json
+from qnad_art.module import AveragedDraws
+
+if TYPE_CHECKING:
+    from qnad_art.estimator import QuantumExecutedClassifier
+
+KIND = "quantum-executed-classifier"
+FORMAT_VERSION = 1
+MANIFEST, WEIGHTS, PLAN = "manifest.json", "weights.safetensors", "plan.safetensors"
+
+
+def save_classifier(classifier: QuantumExecutedClassifier, directory: Path) -> None:
+    """Write ``directory`` (replaced if it holds an earlier save) in one step.
+
+    Raises:
+        InvalidInputError: the classifier has parts that data cannot describe (preprocessing or
+            postprocessing defences, a loss other than cross-entropy), or ``directory`` exists and
+            is something else.
+    """
+    manifest = _manifest(classifier)
+    if directory.exists() and not (directory / MANIFEST).is_file():
+        raise InvalidInputError(f"{directory} exists and is no saved classifier; choose another.")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
+    try:
+        weights = classifier.module.network.state_dict()
+        save_tensors(aside / WEIGHTS, weights, kind="weights", header={})
+        classifier.plan.save(aside / PLAN)
+        manifest["sha256"] = {name: _sha256(aside / name) for name in (WEIGHTS, PLAN)}
+        write_json(aside / MANIFEST, manifest)
+        aside.chmod(0o755)
+        _swap(aside, directory)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def load_classifier(
+    directory: Path, *, model: nn.Module | None, **settings: Any
+) -> QuantumExecutedClassifier:
+    """See :meth:`qnad_art.estimator.QuantumExecutedClassifier.load`."""
+    from qnad_art.estimator import QuantumExecutedClassifier
+
+    manifest = read_json(directory / MANIFEST)
+    if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
+        raise ArtifactError(f"{directory} is not a saved {KIND}.")
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise ArtifactError(
+            f"{directory} has format version {manifest.get('format_version')}; this qnad_art "
+            f"reads {FORMAT_VERSION}. Update qnad_art, or save the classifier again."
+        )
+    for name in (WEIGHTS, PLAN):
+        if not (directory / name).is_file():
+            raise ArtifactError(f"{directory / name} is missing.")
+        if _sha256(directory / name) != manifest.get("sha256", {}).get(name):
+            raise ArtifactError(f"{directory / name} fails its checksum: it was damaged or edited.")
+    plan = CrosstalkPlan.load(directory / PLAN)
+    weights, _ = load_tensors(directory / WEIGHTS, kind="weights")
+    try:
+        network = model if model is not None else _build(manifest["architecture"])
+        _load_weights(network, weights, directory)
+        module = convert(
+            network,
+            device=DeviceProfile.from_dict(manifest["device"]),
+            include=list(manifest["layers"]),
+            **manifest["execution"],
+        )
+        for name, layer in module.layers.items():
+            layer.input_scale = manifest["layers"][name]["input_scale"]
+            layer.clipped = manifest["layers"][name]["clipped"]
+        module.plan = plan
+        averaged = manifest["averaged"]
+        mean, deviation = manifest["preprocessing"] or (0.0, 1.0)
+        given: dict[str, Any] = {
+            "loss": nn.CrossEntropyLoss(),
+            "input_shape": tuple(manifest["input_shape"]),
+            "nb_classes": manifest["nb_classes"],
+            "clip_values": _arrays(manifest["clip_values"]),
+            "channels_first": manifest["channels_first"],
+            "preprocessing": _arrays((mean, deviation)),
+            "device_type": "cpu",
+        }
+        return QuantumExecutedClassifier(
+            AveragedDraws(module, **averaged) if averaged else module, **{**given, **settings}
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{directory / MANIFEST} is incomplete: {error!r}.") from error
+
+
+def _manifest(classifier: QuantumExecutedClassifier) -> dict[str, Any]:
+    from qnad_art import __version__
+
+    module = classifier.module
+    if classifier.preprocessing_defences or classifier.postprocessing_defences:
+        raise InvalidInputError(
+            "Preprocessing and postprocessing defences are code and are not saved: save the "
+            "classifier without them and attach them again after loading."
+        )
+    if not isinstance(classifier.loss, nn.CrossEntropyLoss):
+        raise InvalidInputError(
+            f"Only classifiers with CrossEntropyLoss can be saved, not "
+            f"{type(classifier.loss).__name__}."
+        )
+    architecture = getattr(module.network, "architecture", None)
+    averaged = classifier.model
+    clip = classifier.clip_values
+    return {
+        "kind": KIND,
+        "format_version": FORMAT_VERSION,
+        "qnad_art": __version__,
+        "torch": torch.__version__,
+        "architecture": None if architecture is None else asdict(architecture),
+        "device": module.device_profile.model_dump(mode="json"),
+        "execution": {
+            "readout": module.execution.table.readout,
+            "shots": module.shots,
+            "gain": module.gain,
+            "max_pairs": module.execution.table.max_pairs,
+            "order": module.placement.order,
+            "compute": list(module.placement.compute),
+        },
+        "layers": {
+            name: {"input_scale": layer.input_scale, "clipped": layer.clipped}
+            for name, layer in module.layers.items()
+        },
+        "averaged": (
+            {"draws": averaged.draws, "of": averaged.of}
+            if isinstance(averaged, AveragedDraws)
+            else None
+        ),
+        "input_shape": list(classifier.input_shape),
+        "nb_classes": classifier.nb_classes,
+        "channels_first": classifier.channels_first,
+        "clip_values": None if clip is None else [np.asarray(v).tolist() for v in clip],
+        "preprocessing": _preprocessing(classifier),
+    }
+
+
+def _preprocessing(classifier: QuantumExecutedClassifier) -> list[Any] | None:
+    preprocessing = classifier.preprocessing
+    if preprocessing is None:
+        return None
+    mean, deviation = (getattr(preprocessing, name, None) for name in ("mean", "std"))
+    if mean is None or deviation is None:
+        raise InvalidInputError(
+            f"Only (mean, std) preprocessing can be saved, not {type(preprocessing).__name__}."
+        )
+    return [np.asarray(mean).tolist(), np.asarray(deviation).tolist()]
+
+
+def _build(architecture: dict[str, Any] | None) -> nn.Module:
+    from qnad_art.models import build_model
+
+    if architecture is None:
+        raise ArtifactError(
+            "The network's class is not one of qnad_art.models, and code is never stored: pass an "
+            "instance, load(directory, model=MyNetwork())."
+        )
+    settings = dict(architecture)
+    return build_model(settings.pop("name"), **settings)
+
+
+def _load_weights(network: nn.Module, weights: dict[str, torch.Tensor], directory: Path) -> None:
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ArtifactError(
+            f"The weights in {directory} do not fit the network: {error}"
+        ) from error
+
+
+def _arrays(values: Any) -> Any:
+    """JSON lists as ART takes them: a tuple of floats or float32 arrays."""
+    if values is None:
+        return None
+    return tuple(np.float32(v) if np.ndim(v) == 0 else np.asarray(v, np.float32) for v in values)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _swap(aside: Path, directory: Path) -> None:
+    """Put ``aside`` in the place of ``directory``."""
+    if not directory.exists():
+        os.replace(aside, directory)
+        return
+    old = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}.old."))
+    os.replace(directory, old / "old")
+    try:
+        os.replace(aside, directory)
+    except OSError:
+        os.replace(old / "old", directory)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
