@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from qnad_art.device import DEFAULT_DEVICE, DeviceProfile, load_device
 from qnad_art.errors import InvalidInputError
-from qnad_art.layers import QUANTUM_CLASSES, Execution, Gain, QuantumLayer
+from qnad_art.kernels import Execution, Gain
+from qnad_art.layers import QUANTUM_CLASSES, QuantumLayer
 from qnad_art.module import QuantumExecutedModule
 from qnad_art.placement import Order, device_placement
 from qnad_art.response import MAX_PAIRS, Readout, response_table
@@ -53,7 +54,7 @@ def convert(
             :func:`~qnad_art.device.load_device`.
         shots: shots a product; ``None`` for the exact expectation.
         readout: ``"twirled"`` or ``"raw"``, see :func:`~qnad_art.response.response_table`.
-        gain: ``"calibrated"`` or ``"raw"``, see :class:`~qnad_art.layers.Execution`.
+        gain: ``"calibrated"`` or ``"raw"``, see :class:`~qnad_art.kernels.Execution`.
         percentile: of the activations taken as scale.
         include, exclude: patterns over module names (``features.*``); a layer is converted if it
             matches one of ``include`` and none of ``exclude``.

@@ -14,7 +14,7 @@ from qnad_art.crosstalk import Strategy, build_strategy
 from qnad_art.device import DEFAULT_DEVICE, DeviceProfile, load_device
 from qnad_art.errors import InvalidInputError, QnadError, UnknownNameError
 from qnad_art.estimator import QuantumExecutedClassifier, check_inputs, check_labels
-from qnad_art.layers import Gain
+from qnad_art.kernels import Gain
 from qnad_art.placement import Order
 from qnad_art.response import Readout
 

@@ -25,7 +25,6 @@ TwoQubitGate = Literal["cx", "ecr", "cz"]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
-FORMAT_VERSION = 1
 DEFAULT_DEVICE = "ibm_nairobi"
 """The device of the paper (section IV)."""
 
@@ -79,7 +78,7 @@ class DeviceProfile(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[1] = 1
     name: str
     calibrated: str | None = None
     two_qubit_gate: TwoQubitGate

@@ -22,7 +22,7 @@ from qnad_art.conversion import ConversionReport, conversion_report, convert
 from qnad_art.crosstalk.plan import CrosstalkPlan
 from qnad_art.device import DEFAULT_DEVICE
 from qnad_art.errors import InvalidInputError
-from qnad_art.layers import Gain
+from qnad_art.kernels import Gain
 from qnad_art.module import AveragedDraws, QuantumExecutedModule
 
 
@@ -118,7 +118,7 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
 
     @property
     def gain(self) -> Gain:
-        """``"calibrated"`` or ``"raw"``, see :class:`~qnad_art.layers.Execution`."""
+        """``"calibrated"`` or ``"raw"``, see :class:`~qnad_art.kernels.Execution`."""
         return self.module.gain
 
     @gain.setter
@@ -250,8 +250,7 @@ def check_inputs(x: Any, input_shape: tuple[int, ...]) -> Any:
         InvalidInputError: not numeric, not (N, *input_shape), NaN or infinite.
     """
     if isinstance(x, Tensor):
-        values = x if x.is_floating_point() else x.float()
-        values = values.to(torch.float32)
+        values: Any = x.to(torch.float32)
         finite = bool(torch.isfinite(values).all())
     else:
         try:

@@ -1,81 +1,31 @@
 """Convolution and linear layers whose every product is a noisy quantum circuit.
 
-With the response ``C`` of each product (see :mod:`qnad_art.response`), a weight becomes three
-numbers ``a = C f(φ)`` and the layer's exact noisy output is
-
-    y_o = s_x s_w,o / g_o · Σ_j [a0 + a1·sqrt(1 - x̂_j²) + a2·x̂_j] + bias
-
-(x̂ = x / s_x, ŵ = w / s_w = sin φ, g the gain), i.e. ordinary convolutions with changed weights.
-With S shots a product, the sum has the variance ``(s_x s_w / g)² Σ_j (1 - E_j²) / S``, E_j the
-bracket. Terms whose coefficients vanish for a device are left out.
+They are the plain layers' own classes with another forward: kernels from
+:mod:`qnad_art.kernels`, the plain linear map, and shot noise.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from qnad_art.errors import CalibrationError, InvalidInputError
-from qnad_art.response import ResponseTable
+from qnad_art.kernels import Execution, Kernels, compile_kernels
 from qnad_art.sampling import NoiseSource
-
-Gain = Literal["calibrated", "raw"]
-GAINS: tuple[Gain, ...] = ("calibrated", "raw")
-
-ZERO = 1e-12
-"""Coefficients of the response at or below this are numerical zeros."""
-VARIANCE_TOLERANCE = 1e-3
-"""Terms of the shot-noise variance that cannot exceed this fraction of it are left out."""
-
-
-@dataclass(frozen=True)
-class Execution:
-    """How the products of a network are run.
-
-    Args:
-        table: noise of every site and pair count.
-        shots: shots a product; ``None`` for the exact expectation.
-        gain: ``"calibrated"`` divides each output's sum by the mean contraction of its products
-            (known from the calibration circuits), ``"raw"`` does not.
-    """
-
-    table: ResponseTable
-    shots: int | None = None
-    gain: Gain = "calibrated"
-
-    def __post_init__(self) -> None:
-        if self.gain not in GAINS:
-            raise InvalidInputError(f"gain {self.gain!r} is not one of {', '.join(GAINS)}.")
-        if self.shots is not None and (not isinstance(self.shots, int) or self.shots < 1):
-            raise InvalidInputError(
-                f"shots is {self.shots!r}; give a whole number from 1, or None for the expectation."
-            )
-
-
-Kernels = dict[str, Tensor]
-"""What a layer computes with, from weights, sites, pairs and scales.
-
-``mean.x`` and ``mean.cos`` have the weight's shape and act on x and sqrt(1 - x̂²); ``mean.1`` is
-the constant part, summed over input channels. With shots, ``second.x2``, ``second.x``,
-``second.cos`` and ``second.xcos`` likewise give Σ E_j² up to its constant part, ``variance.1`` is
-Σ_j 1 minus that constant part, and ``noise`` (one number an output) scales the deviation. Terms
-that vanish for the device are absent.
-"""
 
 
 class QuantumLayer(nn.Module):
-    """Common part of the quantum-executed layers: the compile, its cache, mean and shot noise.
+    """Common part of the quantum-executed layers: the compile's cache, mean and shot noise.
 
     Subclasses are the plain layer's own class as well, so parameters, ``state_dict`` keys, hooks
     and ``repr`` stay those of the network that was converted.
     """
 
-    weight: nn.Parameter
-    bias: nn.Parameter | None
+    weight: Any
+    bias: Any
     execution: Execution
     noise: NoiseSource
     engine: Any
@@ -95,7 +45,7 @@ class QuantumLayer(nn.Module):
         self.register_buffer("site", torch.zeros(shape, dtype=torch.int16, device=device), False)
         self.register_buffer("pairs", torch.zeros(shape, dtype=torch.int8, device=device), False)
         self._cache: tuple[Any, Kernels, Any] | None = None
-        self._maps: dict[Any, Tensor] = {}
+        self._constants: dict[Any, Tensor] = {}
 
     def assign(self, site: Tensor, pairs: Tensor) -> None:
         """Place every weight on a site (index into the table) with a signed pair count."""
@@ -117,46 +67,45 @@ class QuantumLayer(nn.Module):
 
     def classical(self, x: Tensor) -> Tensor:
         """What the plain layer would have computed."""
-        result: Tensor = super().forward(x)  # type: ignore[misc]
+        result: Tensor = super().forward(x)
         return result
 
     def compiled(self, x: Tensor) -> Tensor:
         """The exact compile: expectation, plus Gaussian shot noise if ``shots`` is set."""
-        if self.input_scale is None:
+        mean, variance = self.moments(x)
+        if variance is None:
+            return mean
+        # In place where autograd allows: fresh memory costs the CPU more than the arithmetic.
+        tiny = torch.finfo(mean.dtype).tiny
+        noise = self.noise.normal_like(mean)
+        if variance.requires_grad:
+            noise = noise * variance.clamp_min(tiny).sqrt()
+        else:
+            noise.mul_(variance.clamp_min_(tiny).sqrt_())
+        return mean.addcmul_(noise, self._channels(self.kernels()["noise"]))
+
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Exact mean of the output; variance in units of ``noise²`` (``None`` without shots)."""
+        scale = self.input_scale
+        if scale is None:
             raise CalibrationError(
                 "This layer has no activation scale yet: call calibrate(x) on the "
                 "quantum-executed module with a few hundred training images."
             )
-        mean, variance = self.moments(x)
-        if variance is None:
-            return mean
-        deviation = variance.sqrt() * self.noise.normal_like(mean)
-        return torch.addcmul(mean, deviation, self._channels(self.kernels()["noise"]))
-
-    def moments(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Exact mean of the output; variance in units of ``noise²`` (``None`` without shots)."""
         kernels = self.kernels()
-        scale = self.input_scale
-        assert scale is not None
-        features = {"x": x.clamp(-scale, scale)}
+        x = x.clamp(-scale, scale)
+        features = {"x": x}
         if any(name.endswith("cos") for name in kernels):
             # The root's slope is infinite at the ends of its range, where clamping has none.
-            inside = (1 - (features["x"] / scale).square()).clamp_min(torch.finfo(x.dtype).tiny)
-            features["cos"] = inside.sqrt()
-            features["xcos"] = features["x"] * features["cos"]
+            cosine = (1 - (x / scale).square()).clamp_min(torch.finfo(x.dtype).tiny).sqrt()
+            features |= {"cos": cosine, "xcos": x * cosine}
         if "second.x2" in kernels:
-            features["x2"] = features["x"].square()
-        mean = self._linear_map(features["x"], kernels["mean.x"])
-        if "mean.cos" in kernels:
-            mean = mean + self._linear_map(features["cos"], kernels["mean.cos"])
-        mean = mean + self._constant("mean.1", kernels, x)
+            features["x2"] = x.square()
+        mean = self._polynomial("mean", features, kernels, x)
         if "noise" not in kernels:
             return mean, None
-        variance = self._constant("variance.1", kernels, x)
-        for name, feature in features.items():
-            if f"second.{name}" in kernels:
-                variance = variance - self._linear_map(feature, kernels[f"second.{name}"])
-        return mean, variance.clamp_min(0).expand_as(mean)
+        variance = self._polynomial("second", features, kernels, x)
+        return mean, variance
 
     def kernels(self) -> Kernels:
         """The compiled kernels, computed once and again when anything they depend on changes.
@@ -170,13 +119,14 @@ class QuantumLayer(nn.Module):
             *((id(t), t._version, t.data_ptr(), t.dtype, t.device) for t in watched),
             *(id(self.execution), self.input_scale),
         )
-        if self._cache is None or self._cache[0] != key:
+        cache = self._cache
+        if cache is None or cache[0] != key:
             with torch.no_grad():
                 kernels = self._compile(weight)
-            # Holding what the key names keeps the ids from being given to other objects.
-            self._cache = (key, kernels, (*watched, self.execution))
-            self._maps = {}
-        kernels = self._cache[1]
+            # Holding what the key names keeps its ids from being given to other objects.
+            cache = self._cache = (key, kernels, (*watched, self.execution))
+            self._constants = {}
+        kernels = cache[1]
         if torch.is_grad_enabled() and weight.requires_grad:
             tensors = _CompileWithGradient.apply(weight, self, *kernels.values())
             return dict(zip(kernels, tensors, strict=True))
@@ -185,94 +135,6 @@ class QuantumLayer(nn.Module):
     def invalidate(self) -> None:
         """Forget the compiled kernels."""
         self._cache = None
-
-    def _compile(self, weight: Tensor) -> Kernels:
-        """Kernels as a differentiable function of the weight."""
-        scale_x, shots = self.input_scale, self.execution.shots
-        assert scale_x is not None
-        work = weight if weight.dtype == torch.float64 else weight.float()
-        rows = work.flatten(1)
-        scale_w = rows.abs().amax(1, keepdim=True)
-        sine = rows / scale_w.clamp_min(torch.finfo(rows.dtype).tiny)
-        cosine = (1 - sine.square()).clamp_min(torch.finfo(rows.dtype).tiny).sqrt()
-        a0, a1, a2 = self._response(sine, cosine)
-        scale_w = scale_w / self.contraction().to(rows.dtype)[:, None]
-        kernels = {
-            "mean.1": _sum_inputs(a0 * scale_w * scale_x, weight),
-            "mean.x": a2 * scale_w,
-        }
-        if a1 is not None:
-            kernels["mean.cos"] = a1 * scale_w * scale_x
-        if shots is not None:
-            a1_squared = 0 if a1 is None else a1.square()
-            kernels["noise"] = scale_w.flatten() * (scale_x / shots**0.5)
-            kernels["variance.1"] = _sum_inputs(1 - a0.square() - a1_squared, weight)
-            second = {"x2": (a2.square() - a1_squared, 2), "x": (2 * a0 * a2, 1)}
-            if a1 is not None:
-                second |= {"cos": (2 * a0 * a1, 0), "xcos": (2 * a1 * a2, 1)}
-            for name, (term, power) in second.items():
-                if term.detach().abs().mean(1).max() > VARIANCE_TOLERANCE:
-                    kernels[f"second.{name}"] = term / scale_x**power
-        return {
-            name: (kernel.view_as(weight) if kernel.shape == rows.shape else kernel).to(
-                weight.dtype
-            )
-            for name, kernel in kernels.items()
-        }
-
-    def contraction(self) -> Tensor:
-        """Mean contraction of each output's products, by which its sum is divided; shape (out,).
-
-        How much a product's phase vector shrinks, whatever its weight: decoherence and readout,
-        known from the calibration circuits. Ones with ``gain="raw"``.
-        """
-        if self.execution.gain == "raw":
-            return torch.ones(len(self.weight), device=self.weight.device)
-        table = torch.as_tensor(self.execution.table.values, device=self.weight.device)
-        lengths = table[..., 2, 1:].square().sum(-1).sqrt().flatten()
-        mean = lengths.index_select(0, self._codes()).view(len(self.weight), -1).mean(1)
-        return mean.clamp_min(1e-3)
-
-    def _codes(self) -> Tensor:
-        """Position of every weight's C in the flattened table."""
-        max_pairs = self.execution.table.max_pairs
-        code = self.site.int() * (2 * max_pairs + 1) + self.pairs + max_pairs
-        return code.flatten()
-
-    def _response(self, sine: Tensor, cosine: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-        """a = C f(φ) of every weight as (rows, J); a1 is ``None`` where it vanishes."""
-        table = torch.as_tensor(self.execution.table.values).to(sine.device, sine.dtype)
-        code = self._codes()
-
-        def coefficient(values: Tensor) -> Tensor | float:
-            values = values.flatten()
-            used = values.abs().max() > ZERO
-            return values.index_select(0, code).view_as(sine) if used else 0.0
-
-        def row(index: int) -> Tensor | None:
-            constant, cos, sin = (coefficient(table[..., index, column]) for column in range(3))
-            total = constant + cos * cosine + sin * sine
-            vanishes = all(isinstance(term, float) for term in (constant, cos, sin))
-            return None if vanishes else total
-
-        zero = torch.zeros_like(sine)
-        a0, a1, a2 = row(0), row(1), row(2)
-        return zero if a0 is None else a0, a1, zero if a2 is None else a2
-
-    def _constant(self, name: str, kernels: Kernels, x: Tensor) -> Tensor:
-        """A constant term by output position (padding is not executed); the mean's has the bias."""
-        key = (name, x.shape[-2:], x.dtype)
-        tracked = kernels[name].requires_grad or (
-            self.bias is not None and self.bias.requires_grad and torch.is_grad_enabled()
-        )
-        if not tracked and key in self._maps:
-            return self._maps[key]
-        value = self._ones(kernels[name], x)
-        if name == "mean.1" and self.bias is not None:
-            value = value + self._channels(self.bias)
-        if not tracked:
-            self._maps[key] = value
-        return value
 
     def products(self, x: Tensor) -> int:
         """Products (circuits) that an image costs in this layer; ``x`` is a batch of inputs."""
@@ -290,7 +152,45 @@ class QuantumLayer(nn.Module):
         raise InvalidInputError(f"{type(self).__name__} is not a concrete layer.")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cache": None, "_maps": {}}
+        return {**self.__dict__, "_cache": None, "_constants": {}}
+
+    def _compile(self, weight: Tensor) -> Kernels:
+        scale = self.input_scale
+        assert scale is not None
+        return compile_kernels(
+            weight, self.site, self.pairs, execution=self.execution, scale_x=scale
+        )
+
+    def _polynomial(
+        self, kind: str, features: dict[str, Tensor], kernels: Kernels, x: Tensor
+    ) -> Tensor:
+        """Constant term plus the linear maps of all features that have a kernel of this kind."""
+        constant = self._constant("mean.1" if kind == "mean" else "variance.1", kernels, x)
+        total: Tensor | None = None
+        for name, feature in features.items():
+            kernel = kernels.get(f"{kind}.{name}")
+            if kernel is not None:
+                term = self._linear_map(feature, kernel)
+                total = term if total is None else total.add_(term)
+        if total is None:
+            total = torch.zeros_like(self._linear_map(x, kernels["mean.x"]))
+        return total.add_(constant)
+
+    def _constant(self, name: str, kernels: Kernels, x: Tensor) -> Tensor:
+        """A constant term by output position (padding is not executed); the mean's has the bias."""
+        bias = self.bias if name == "mean.1" else None
+        tracked = kernels[name].requires_grad or (
+            bias is not None and bias.requires_grad and torch.is_grad_enabled()
+        )
+        key = (name, x.shape[-2:])
+        if not tracked and key in self._constants:
+            return self._constants[key]
+        value = self._ones(kernels[name], x)
+        if bias is not None:
+            value = value + self._channels(bias)
+        if not tracked:
+            self._constants[key] = value
+        return value
 
     def _linear_map(self, x: Tensor, kernel: Tensor) -> Tensor:
         """The layer's linear map with ``kernel`` for weight and no bias."""
@@ -308,16 +208,16 @@ class QuantumLayer(nn.Module):
 class QuantumLinear(QuantumLayer, nn.Linear):
     """:class:`torch.nn.Linear` as quantum circuits; input (…, in), output (…, out)."""
 
+    def windows(self, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+        """See :meth:`QuantumLayer.windows`; leading dimensions of ``x`` are images."""
+        windows = x.reshape(-1, 1, x.shape[-1], 1)
+        return windows, torch.ones_like(windows[:1]), (*x.shape[:-1], self.out_features)
+
     def _linear_map(self, x: Tensor, kernel: Tensor) -> Tensor:
         return functional.linear(x, kernel)
 
     def _ones(self, kernel: Tensor, x: Tensor) -> Tensor:
         return kernel
-
-    def windows(self, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
-        """See :meth:`QuantumLayer.windows`; leading dimensions of ``x`` are images."""
-        windows = x.reshape(-1, 1, x.shape[-1], 1)
-        return windows, torch.ones_like(windows[:1]), (*x.shape[:-1], self.out_features)
 
     def _channels(self, values: Tensor) -> Tensor:
         return values
@@ -329,9 +229,26 @@ class _QuantumConv(QuantumLayer):
     stride: Any
     padding: Any
     dilation: Any
-    padding_mode: str
+    padding_mode: Any
     groups: int
     _reversed_padding_repeated_twice: list[int]
+
+    def windows(self, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+        """See :meth:`QuantumLayer.windows`; ``x`` is a batch."""
+        output = self._linear_map(x[:1], self.weight.detach()).shape[1:]
+        padding = self._reversed_padding_repeated_twice
+        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+        ones = torch.ones_like(x[:1])
+        x, ones = (functional.pad(values, padding, mode=mode) for values in (x, ones))
+
+        def unfold(values: Tensor) -> Tensor:
+            for axis, size in enumerate(self.weight.shape[2:]):
+                values = _sliding(values, 2 + axis, size, self.stride[axis], self.dilation[axis])
+            spatial = len(output) - 1
+            values = values.movedim(tuple(range(2, 2 + spatial)), tuple(range(-spatial, 0)))
+            return values.reshape(len(values), self.groups, -1, output[1:].numel())
+
+        return unfold(x), unfold(ones), (-1, *output)
 
     def _linear_map(self, x: Tensor, kernel: Tensor) -> Tensor:
         result: Tensor = self._conv_forward(x, kernel, None)  # type: ignore[operator]
@@ -344,34 +261,6 @@ class _QuantumConv(QuantumLayer):
         ones = kernel.new_ones((1, 1, *x.shape[-spatial:]))
         convolve = (functional.conv1d, functional.conv2d)[spatial - 1]
         return convolve(ones, kernel, None, self.stride, self.padding, self.dilation)[0]
-
-    def windows(self, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
-        """See :meth:`QuantumLayer.windows`; ``x`` is a batch."""
-        output = self._linear_map(x[:1], self.weight.detach()).shape[1:]
-        ones = torch.ones_like(x[:1])
-        if self.padding_mode != "zeros":
-            padding = self._reversed_padding_repeated_twice
-            x, ones = (functional.pad(t, padding, mode=self.padding_mode) for t in (x, ones))
-        else:
-            padding = self._zero_padding()
-            x, ones = functional.pad(x, padding), functional.pad(ones, padding)
-
-        def unfold(values: Tensor) -> Tensor:
-            for axis, size in enumerate(self.weight.shape[2:]):
-                values = _sliding(values, 2 + axis, size, self.stride[axis], self.dilation[axis])
-            spatial = len(output) - 1
-            values = values.movedim(tuple(range(2, 2 + spatial)), tuple(range(-spatial, 0)))
-            return values.reshape(len(values), self.groups, -1, output[1:].numel())
-
-        return unfold(x), unfold(ones), (-1, *output)
-
-    def _zero_padding(self) -> list[int]:
-        """Padding as :func:`torch.nn.functional.pad` takes it (last axis first)."""
-        if not isinstance(self.padding, str):
-            return [size for size in reversed(self.padding) for _ in range(2)]
-        if self.padding == "valid":
-            return [0] * (2 * (self.weight.dim() - 2))
-        return list(self._reversed_padding_repeated_twice)
 
     def _channels(self, values: Tensor) -> Tensor:
         return values.view(-1, *(1,) * (self.weight.dim() - 2))
@@ -424,9 +313,3 @@ def _sliding(values: Tensor, axis: int, size: int, stride: int, dilation: int) -
     """Windows along ``axis``; the kernel position becomes the last dimension."""
     windows = values.unfold(axis, dilation * (size - 1) + 1, stride)
     return windows[..., ::dilation]
-
-
-def _sum_inputs(terms: Tensor, weight: Tensor) -> Tensor:
-    """Sum (rows, J) over input channels: (out,) for linear, (out, 1, *kernel) for convolutions."""
-    summed = terms.view_as(weight).sum(1)
-    return summed if weight.dim() == 2 else summed.unsqueeze(1)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from qnad_art.crosstalk.plan import CrosstalkPlan, inherent_plan
 from qnad_art.device import DeviceProfile
 from qnad_art.errors import ClippingWarning, InvalidInputError
-from qnad_art.layers import Execution, Gain, QuantumLayer
+from qnad_art.kernels import Execution, Gain
+from qnad_art.layers import QuantumLayer
 from qnad_art.placement import Placement
 from qnad_art.sampling import NoiseSource
 

@@ -59,7 +59,7 @@ class ResponseTable:
     @property
     def max_pairs(self) -> int:
         """Largest absolute pair count."""
-        return (self.values.shape[1] - 1) // 2
+        return int(self.values.shape[1] - 1) // 2
 
     @cached_property
     def index(self) -> dict[Site, int]:
@@ -69,7 +69,8 @@ class ResponseTable:
     def expectation(self, theta: Array, phi: Array, site: Array, pairs: Array) -> Array:
         """⟨Z⟩ of products: angles in rad, ``site`` as index, ``pairs`` signed; all of one shape."""
         values = self.values[site, np.asarray(pairs) + self.max_pairs]
-        return np.einsum("...a,...ab,...b->...", _fourier(theta), values, _fourier(phi))
+        result: Array = np.einsum("...a,...ab,...b->...", _fourier(theta), values, _fourier(phi))
+        return result
 
 
 def response_table(
@@ -186,7 +187,8 @@ def _fourier_coefficients(row: Array, sx: Array, blocks: Array) -> Array:
     rotations = _rz_terms()
     inputs = np.stack([sx @ term @ sx @ np.array([1.0, 0.0, 0.0, 1.0]) for term in rotations])
     outputs = np.einsum("i,nij,bjk->nbk", row @ sx, blocks, rotations)
-    return np.einsum("nbk,ak->nab", outputs, inputs)
+    coefficients: Array = np.einsum("nbk,ak->nab", outputs, inputs)
+    return coefficients
 
 
 def _rz_terms() -> Array:

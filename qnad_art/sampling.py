@@ -1,4 +1,4 @@
-"""Seeded shot noise: a generator a device, copied and pickled with the model, that can be frozen."""
+"""Seeded shot noise: generators that are copied and pickled with the model and can be frozen."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ The independent check of the compiled path, and a slow but literal way to run sm
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from torch import Tensor
 from qnad_art.circuits import Site, product_circuit
 from qnad_art.device import DeviceProfile
 from qnad_art.errors import InvalidInputError
+from qnad_art.kernels import contraction
 from qnad_art.layers import QuantumLayer
 from qnad_art.noise import site_noise_model
 from qnad_art.response import READOUTS, Readout
@@ -178,7 +180,7 @@ class AerEngine:
             where = np.broadcast_to(mask[group], (images, fan_in, positions))
             products = np.zeros(where.shape)
 
-            def spread(values: Array, where: npt.NDArray[np.bool_] = where) -> Array:
+            def spread(values: Any, where: npt.NDArray[np.bool_] = where) -> Any:
                 return np.broadcast_to(values[None, :, None], where.shape)[where]
 
             products[where] = self.expectations(
@@ -189,7 +191,12 @@ class AerEngine:
                 spread(pairs[output]),
             )
             sums[:, output] = products.sum(1)
-        result = torch.as_tensor(sums) * (scale_x * scale_w / layer.contraction().cpu())[:, None]
+        result = (
+            torch.as_tensor(sums)
+            * (scale_x * scale_w / contraction(layer.site, layer.pairs, layer.execution).cpu())[
+                :, None
+            ]
+        )
         if layer.bias is not None:
             result = result + layer.bias.detach().cpu().double()[:, None]
         return result.view(shape).to(x.device)

@@ -1,0 +1,160 @@
+"""The exact compile of one layer: weights, sites and pair counts → convolution kernels.
+
+With the response ``C`` of each product (see :mod:`qnad_art.response`), a weight becomes three
+numbers ``a = C f(φ)`` and the layer's exact noisy output is
+
+    y_o = s_x s_w,o / g_o · Σ_j [a0 + a1·sqrt(1 - x̂_j²) + a2·x̂_j] + bias
+
+(x̂ = x / s_x, ŵ = w / s_w = sin φ, g the gain), i.e. ordinary convolutions with changed weights.
+With S shots a product, the sum has the variance ``(s_x s_w / g)² Σ_j (1 - E_j²) / S``, E_j the
+bracket. Terms whose coefficients vanish for a device are left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from qnad_art.errors import InvalidInputError
+from qnad_art.response import ResponseTable
+
+Gain = Literal["calibrated", "raw"]
+GAINS: tuple[Gain, ...] = ("calibrated", "raw")
+
+ZERO = 1e-12
+"""Coefficients of the response at or below this are numerical zeros."""
+VARIANCE_TOLERANCE = 1e-3
+"""Terms of the shot-noise variance that cannot exceed this fraction of it are left out."""
+
+Kernels = dict[str, Tensor]
+"""What a layer computes with.
+
+``mean.x`` and ``mean.cos`` have the weight's shape and act on x and sqrt(1 - x̂²); ``mean.1`` is
+the constant part, summed over input channels. With shots, ``second.x2``, ``second.x``,
+``second.cos`` and ``second.xcos`` likewise give -Σ E_j² up to its constant part, ``variance.1`` is
+Σ_j 1 minus that constant part, and ``noise`` (one number an output) scales the deviation. Terms
+that vanish for the device are absent.
+"""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How the products of a network are run.
+
+    Args:
+        table: noise of every site and pair count.
+        shots: shots a product; ``None`` for the exact expectation.
+        gain: ``"calibrated"`` divides each output's sum by the mean contraction of its products
+            (known from the calibration circuits), ``"raw"`` does not.
+    """
+
+    table: ResponseTable
+    shots: int | None = None
+    gain: Gain = "calibrated"
+
+    def __post_init__(self) -> None:
+        if self.gain not in GAINS:
+            raise InvalidInputError(f"gain {self.gain!r} is not one of {', '.join(GAINS)}.")
+        if self.shots is not None and (
+            not isinstance(self.shots, int) or isinstance(self.shots, bool) or self.shots < 1
+        ):
+            raise InvalidInputError(
+                f"shots is {self.shots!r}; give a whole number from 1, or None for the expectation."
+            )
+
+
+def compile_kernels(
+    weight: Tensor, site: Tensor, pairs: Tensor, *, execution: Execution, scale_x: float
+) -> Kernels:
+    """Kernels of a layer, as a differentiable function of ``weight`` (out, in / groups, …).
+
+    Args:
+        site, pairs: shape of the weight; index into the response table and signed pair count.
+        execution: response table, shots and gain.
+        scale_x: activation scale s_x.
+    """
+    code = _codes(site, pairs, execution.table)
+    rows = (weight if weight.dtype == torch.float64 else weight.float()).flatten(1)
+    tiny = torch.finfo(rows.dtype).tiny
+    scale_w = rows.abs().amax(1, keepdim=True)
+    sine = rows / scale_w.clamp_min(tiny)
+    cosine = (1 - sine.square()).clamp_min(tiny).sqrt()
+    a0, a1, a2 = _response(sine, cosine, code, execution.table)
+    scale_w = scale_w / contraction(site, pairs, execution).to(rows.dtype)[:, None]
+    kernels = {"mean.x": a2 * scale_w, "mean.1": _sum_inputs(a0 * scale_w * scale_x, weight)}
+    if a1 is not None:
+        kernels["mean.cos"] = a1 * scale_w * scale_x
+    if execution.shots is not None:
+        kernels["noise"] = scale_w.flatten() * (scale_x / execution.shots**0.5)
+        kernels |= _variance(a0, a1, a2, weight, scale_x)
+    return {
+        name: (kernel.view_as(weight) if kernel.shape == rows.shape else kernel).to(weight.dtype)
+        for name, kernel in kernels.items()
+    }
+
+
+def contraction(site: Tensor, pairs: Tensor, execution: Execution) -> Tensor:
+    """Mean contraction of each output's products, by which its sum is divided; shape (out,).
+
+    How much a product's phase vector shrinks, whatever its weight: decoherence and readout, known
+    from the calibration circuits. Ones with ``gain="raw"``.
+    """
+    if execution.gain == "raw":
+        return torch.ones(len(site), device=site.device)
+    table = torch.as_tensor(execution.table.values, device=site.device)
+    lengths = table[..., 2, 1:].square().sum(-1).sqrt().flatten()
+    products = lengths.index_select(0, _codes(site, pairs, execution.table))
+    return products.view(len(site), -1).mean(1).clamp_min(1e-3)
+
+
+def _codes(site: Tensor, pairs: Tensor, table: ResponseTable) -> Tensor:
+    """Position of every weight's C in the flattened table."""
+    code = site.int() * (2 * table.max_pairs + 1) + pairs + table.max_pairs
+    return code.flatten()
+
+
+def _response(
+    sine: Tensor, cosine: Tensor, code: Tensor, table: ResponseTable
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """a = C f(φ) of every weight as (rows, J); a1 is ``None`` where it vanishes."""
+    values = torch.as_tensor(table.values).to(sine.device, sine.dtype)
+
+    def coefficient(row: int, column: int) -> Tensor | None:
+        entries = values[..., row, column].flatten()
+        if entries.abs().max() <= ZERO:
+            return None
+        return entries.index_select(0, code).view_as(sine)
+
+    def amplitude(row: int) -> Tensor | None:
+        terms = [
+            entries if factor is None else entries * factor
+            for column, factor in enumerate((None, cosine, sine))
+            if (entries := coefficient(row, column)) is not None
+        ]
+        return torch.stack(terms).sum(0) if len(terms) > 1 else terms[0] if terms else None
+
+    a0, a1, a2 = amplitude(0), amplitude(1), amplitude(2)
+    zero = torch.zeros_like(sine)
+    return zero if a0 is None else a0, a1, zero if a2 is None else a2
+
+
+def _variance(a0: Tensor, a1: Tensor | None, a2: Tensor, weight: Tensor, scale_x: float) -> Kernels:
+    """Σ_j (1 - E_j²) as a constant and minus kernels on x², x, cos and x·cos."""
+    cos_squared = torch.zeros_like(a2) if a1 is None else a1.square()
+    terms = {"x2": (a2.square() - cos_squared, 2), "x": (2 * a0 * a2, 1)}
+    if a1 is not None:
+        terms |= {"cos": (2 * a0 * a1, 0), "xcos": (2 * a1 * a2, 1)}
+    kernels = {"variance.1": _sum_inputs(1 - a0.square() - cos_squared, weight)}
+    for name, (term, power) in terms.items():
+        if term.detach().abs().mean(1).max() > VARIANCE_TOLERANCE:
+            kernels[f"second.{name}"] = -term / scale_x**power
+    return kernels
+
+
+def _sum_inputs(terms: Tensor, weight: Tensor) -> Tensor:
+    """Sum (rows, J) over input channels: (out,) for linear, (out, 1, *kernel) for convolutions."""
+    summed = terms.view_as(weight).sum(1)
+    return summed if weight.dim() == 2 else summed.unsqueeze(1)
