@@ -139,7 +139,8 @@ class QuantumLayer(nn.Module):
     def products(self, x: Tensor) -> int:
         """Products (circuits) that an image costs in this layer; ``x`` is a batch of inputs."""
         _, executed, _ = self.windows(x[:1])
-        return int(executed.sum()) * (self.weight.shape[0] // executed.shape[1])
+        outputs_a_group: int = self.weight.shape[0] // executed.shape[1]
+        return int(executed.sum()) * outputs_a_group
 
     def windows(self, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
         """The activations that meet the weights, for engines that run products one by one.

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 Readout = Literal["twirled", "raw"]
 READOUTS: tuple[Readout, ...] = ("twirled", "raw")
 Array = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.integer]
 
 MAX_PAIRS = 8
 """Largest number of injected pairs in a table unless asked otherwise."""
@@ -66,7 +67,7 @@ class ResponseTable:
         """Position of each site in ``values``."""
         return {site: position for position, site in enumerate(self.sites)}
 
-    def expectation(self, theta: Array, phi: Array, site: Array, pairs: Array) -> Array:
+    def expectation(self, theta: Array, phi: Array, site: Integers, pairs: Integers) -> Array:
         """⟨Z⟩ of products: angles in rad, ``site`` as index, ``pairs`` signed; all of one shape."""
         values = self.values[site, np.asarray(pairs) + self.max_pairs]
         result: Array = np.einsum("...a,...ab,...b->...", _fourier(theta), values, _fourier(phi))

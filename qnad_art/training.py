@@ -227,7 +227,7 @@ class _Run:
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=low):
             loss = nn.functional.cross_entropy(self.model(images), y)
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizer.step()
         return loss.detach()
 

@@ -1,1 +1,55 @@
 """The command ``qnad``; one module a command, heavy imports inside the commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from qnad_art import __version__
+from qnad_art.cli import bench, devices, quickstart, train, verify
+from qnad_art.errors import QnadError
+
+app = typer.Typer(
+    name="qnad",
+    help="Run PyTorch networks as noisy quantum circuits and defend them with crosstalk.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command()(quickstart.quickstart)
+app.command()(train.train)
+app.command()(verify.verify)
+app.add_typer(devices.app, name="devices")
+app.add_typer(bench.app, name="bench")
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"qnad-art {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point: errors of the package are printed as one line, without a traceback."""
+    try:
+        app()
+    except QnadError as error:
+        Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        # Python flushes stdout at exit; give it somewhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

@@ -6,6 +6,7 @@ The independent check of the compiled path, and a slow but literal way to run sm
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,16 @@ Integers = npt.NDArray[np.integer]
 
 MAX_PRODUCTS = 2_000_000
 CIRCUITS_A_RUN = 2_000
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Products of one site, sorted by pair count; all arrays (n,)."""
+
+    site: Site
+    theta: Array
+    phi: Array
+    pairs: Integers
 
 
 class AerEngine:
@@ -57,6 +68,7 @@ class AerEngine:
         self.shots = shots
         self.max_products = max_products
         self._random = np.random.default_rng(seed)
+        self._noise_models: dict[Site, Any] = {}
 
     def __call__(self, layer: QuantumLayer, x: Tensor) -> Tensor:
         """The layer's output from circuits; its gradient is the compiled layer's."""
@@ -76,83 +88,79 @@ class AerEngine:
             site, pairs: index and signed pair count, shape (n,).
         """
         result = np.empty(len(theta))
-        kinds, kind = np.unique(np.stack([site, pairs]), axis=1, return_inverse=True)
-        for number, (site_index, count) in enumerate(kinds.T):
-            (members,) = np.nonzero(kind.reshape(-1) == number)
+        for index in np.unique(site):
+            (members,) = np.nonzero(site == index)
+            members = members[np.argsort(pairs[members], kind="stable")]
             for chunk in np.array_split(members, -(-len(members) // CIRCUITS_A_RUN)):
-                result[chunk] = self._run(
-                    sites[int(site_index)], int(count), theta[chunk], phi[chunk]
-                )
+                batch = _Batch(sites[int(index)], theta[chunk], phi[chunk], pairs[chunk])
+                result[chunk] = self._run(batch)
         return result
 
-    def _run(self, site: Site, pairs: int, theta: Array, phi: Array) -> Array:
-        """Products of one kind; twirled readout draws at random which shots are flipped."""
+    def _run(self, batch: _Batch) -> Array:
+        """Products of one site; twirled readout draws at random which shots are flipped."""
         if self.shots is None:
-            plain = self._exact(site, pairs, theta, phi, flip=False)
+            plain = self._exact(batch, flip=False)
             if self.readout == "raw":
                 return plain
-            return (plain - self._exact(site, pairs, theta, phi, flip=True)) / 2
-        shots = np.full(len(theta), self.shots)
+            return (plain - self._exact(batch, flip=True)) / 2
+        shots = np.full(len(batch.theta), self.shots)
         if self.readout == "raw":
-            return self._counted(site, pairs, theta, phi, shots, flip=False) / self.shots
+            return self._counted(batch, shots, flip=False) / self.shots
         flipped = self._random.binomial(shots, 0.5)
-        total = self._counted(site, pairs, theta, phi, shots - flipped, flip=False)
-        return (total - self._counted(site, pairs, theta, phi, flipped, flip=True)) / self.shots
+        total = self._counted(batch, shots - flipped, flip=False)
+        return (total - self._counted(batch, flipped, flip=True)) / self.shots
 
-    def _exact(self, site: Site, pairs: int, theta: Array, phi: Array, *, flip: bool) -> Array:
+    def _exact(self, batch: _Batch, *, flip: bool) -> Array:
         """⟨Z⟩ from the density matrix, the readout error applied to its probabilities."""
-        from qiskit_aer.library import SaveProbabilities
-
-        circuit, bindings = self._circuit(site, pairs, theta, phi, flip=flip, measure=False)
-        circuit.append(SaveProbabilities(1), [0])
-        result = self._simulator(site).run(circuit, shots=1, parameter_binds=[bindings]).result()
-        ones = np.array([result.data(i)["probabilities"][1] for i in range(len(theta))])
-        qubit = self.device.qubits[site.qubit]
+        result = self._execute(batch, flip=flip, measure=False, shots=1)
+        ones = np.array([result.data(i)["probabilities"][1] for i in range(len(batch.theta))])
+        qubit = self.device.qubits[batch.site.qubit]
         read_ones = ones * (1 - qubit.p0_given_1) + (1 - ones) * qubit.p1_given_0
         return 1 - 2 * read_ones
 
-    def _counted(
-        self, site: Site, pairs: int, theta: Array, phi: Array, shots: Integers, *, flip: bool
-    ) -> Array:
+    def _counted(self, batch: _Batch, shots: Integers, *, flip: bool) -> Array:
         """Sum of ±1 outcomes of ``shots`` measurements each.
 
         One Aer run has one number of shots: the largest is run, and each product keeps a random
         subset of its outcomes.
         """
-        circuit, bindings = self._circuit(site, pairs, theta, phi, flip=flip, measure=True)
         most = max(int(shots.max()), 1)
-        seed = int(self._random.integers(2**31))
-        run = self._simulator(site).run(
-            circuit, shots=most, parameter_binds=[bindings], seed_simulator=seed
-        )
-        result = run.result()
-        ones = np.array([result.get_counts(i).get("1", 0) for i in range(len(theta))])
+        result = self._execute(batch, flip=flip, measure=True, shots=most)
+        ones = np.array([result.get_counts(i).get("1", 0) for i in range(len(batch.theta))])
         kept = self._random.hypergeometric(ones, most - ones, shots)
         return (shots - 2 * kept).astype(float)
 
-    def _circuit(  # type: ignore[no-untyped-def]
-        self, site: Site, pairs: int, theta: Array, phi: Array, *, flip: bool, measure: bool
-    ):
+    def _execute(self, batch: _Batch, *, flip: bool, measure: bool, shots: int) -> Any:
+        """Aer's result: a circuit for each pair count, run with the angles of each product."""
         from qiskit.circuit import Parameter
-
-        angles = Parameter("theta"), Parameter("phi")
-        circuit = product_circuit(
-            self.device,
-            site,
-            pairs,
-            theta=angles[0],
-            phi=angles[1],
-            flip=flip,
-            measure=measure,
-        )
-        return circuit, {angles[0]: theta.tolist(), angles[1]: phi.tolist()}
-
-    def _simulator(self, site: Site):  # type: ignore[no-untyped-def]
         from qiskit_aer import AerSimulator
+        from qiskit_aer.library import SaveProbabilities
 
-        return AerSimulator(
-            method="density_matrix", noise_model=site_noise_model(self.device, site)
+        if batch.site not in self._noise_models:
+            self._noise_models[batch.site] = site_noise_model(self.device, batch.site)
+        circuits, bindings = [], []
+        for pairs in np.unique(batch.pairs):  # ascending, as the batch is
+            angles = {"theta": Parameter("theta"), "phi": Parameter("phi")}
+            circuit = product_circuit(
+                self.device, batch.site, int(pairs), **angles, flip=flip, measure=measure
+            )
+            if not measure:
+                circuit.append(SaveProbabilities(1), [0])
+            chosen = batch.pairs == pairs
+            circuits.append(circuit)
+            bindings.append(
+                {
+                    angles["theta"]: batch.theta[chosen].tolist(),
+                    angles["phi"]: batch.phi[chosen].tolist(),
+                }
+            )
+        simulator = AerSimulator(
+            method="density_matrix", noise_model=self._noise_models[batch.site]
         )
+        seed = int(self._random.integers(2**31))
+        return simulator.run(
+            circuits, shots=shots, parameter_binds=bindings, seed_simulator=seed
+        ).result()
 
     def _layer(self, layer: QuantumLayer, x: Tensor) -> Tensor:
         """Sum of a layer's products, scaled back, plus bias."""
@@ -191,12 +199,8 @@ class AerEngine:
                 spread(pairs[output]),
             )
             sums[:, output] = products.sum(1)
-        result = (
-            torch.as_tensor(sums)
-            * (scale_x * scale_w / contraction(layer.site, layer.pairs, layer.execution).cpu())[
-                :, None
-            ]
-        )
+        gain = contraction(layer.site, layer.pairs, layer.execution).cpu()
+        result: Tensor = torch.as_tensor(sums) * (scale_x * scale_w / gain)[:, None]
         if layer.bias is not None:
             result = result + layer.bias.detach().cpu().double()[:, None]
         return result.view(shape).to(x.device)

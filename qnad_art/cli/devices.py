@@ -1,0 +1,76 @@
+"""``qnad devices``: what devices there are, and what one looks like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="List, show and export device profiles.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_devices() -> None:
+    """Names of all devices."""
+    from qnad_art.device import device_names
+
+    for name in device_names():
+        typer.echo(name)
+
+
+@app.command()
+def show(device: Annotated[str, typer.Argument(help="Device name or JSON file.")]) -> None:
+    """Qubits, gates and ZZ rates of a device."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from qnad_art.device import load_device
+    from qnad_art.placement import device_placement
+
+    profile = load_device(device)
+    compute = set(device_placement(profile).compute)
+    console = Console()
+    console.print(
+        f"[bold]{profile.name}[/]  {len(profile.qubits)} qubits, native gate "
+        f"{profile.two_qubit_gate}, calibrated {profile.calibrated or 'never'}, "
+        f"ZZ rates from: {profile.zz_source}, hash {profile.hash[:12]}"
+    )
+    qubits = Table(title="Qubits")
+    for heading in ("qubit", "runs", "T1 µs", "T2 µs", "sx error", "p(1|0)", "p(0|1)"):
+        qubits.add_column(heading, justify="right")
+    for index, qubit in enumerate(profile.qubits):
+        qubits.add_row(
+            str(index),
+            "products" if index in compute else "crosstalk",
+            "∞" if qubit.t1 is None else f"{qubit.t1 * 1e6:.1f}",
+            "∞" if qubit.t2 is None else f"{qubit.t2 * 1e6:.1f}",
+            f"{qubit.sx_error:.2e}",
+            f"{qubit.p1_given_0:.3f}",
+            f"{qubit.p0_given_1:.3f}",
+        )
+    console.print(qubits)
+    edges = Table(title=f"{profile.two_qubit_gate} gates")
+    for heading in ("control", "target", "error", "duration ns", "ZZ kHz"):
+        edges.add_column(heading, justify="right")
+    for edge in profile.edges:
+        edges.add_row(
+            str(edge.control),
+            str(edge.target),
+            f"{edge.error:.2e}",
+            f"{edge.duration * 1e9:.0f}",
+            f"{edge.zz_hz / 1e3:.1f}",
+        )
+    console.print(edges)
+
+
+@app.command()
+def export(
+    device: Annotated[str, typer.Argument(help="Device name or JSON file.")],
+    output: Annotated[Path, typer.Argument(help="JSON file to write.")],
+) -> None:
+    """Write a device profile as JSON, to edit and to use as --device FILE.json."""
+    from qnad_art.device import load_device
+
+    load_device(device).save(output)
+    typer.echo(f"wrote {output}")

@@ -1,0 +1,66 @@
+"""``qnad verify``: the compiled path against Aer, circuit by circuit."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def verify(
+    device: Annotated[str, typer.Option(help="Device name or JSON file.")] = "ibm_nairobi",
+    products: Annotated[int, typer.Option(help="Random products to compare.")] = 500,
+    readout: Annotated[str, typer.Option(help="twirled, raw or both.")] = "both",
+    shots: Annotated[int, typer.Option(help="Shots for the comparison of counts; 0: none.")] = 4096,
+    tolerance: Annotated[float, typer.Option(help="Largest difference allowed.")] = 1e-9,
+    max_pairs: Annotated[int, typer.Option(help="Pair counts up to this, both signs.")] = 8,
+    seed: Annotated[int, typer.Option(help="Of the draw and of Aer.")] = 0,
+) -> None:
+    """Compare random compiled products with Aer; exit status 1 if they differ."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from qnad_art.device import load_device
+    from qnad_art.errors import InvalidInputError
+    from qnad_art.response import READOUTS
+    from qnad_art.verify import COUNTS_LEVEL, verify_device
+
+    chosen = [name for name in READOUTS if readout in (name, "both")]
+    if not chosen:
+        raise InvalidInputError(f"readout {readout!r} is not one of twirled, raw, both.")
+    if shots < 0:
+        raise InvalidInputError(f"shots is {shots}; give 0 (no counts) or more.")
+    console = Console()
+    profile = load_device(device)
+    table = Table(title=f"Compiled products against Aer on {profile.name}")
+    for heading in ("readout", "products", "largest |difference|", "largest |z|", "p (χ²)", ""):
+        table.add_column(heading, justify="right")
+    passed = True
+    for name in chosen:
+        with console.status(f"running {products:,} circuits a comparison, {name} readout"):
+            result = verify_device(
+                profile,
+                products=products,
+                readout=name,
+                shots=shots or None,
+                tolerance=tolerance,
+                max_pairs=max_pairs,
+                seed=seed,
+            )
+        passed &= result.passed
+        table.add_row(
+            name,
+            f"{products:,}",
+            f"{result.largest_difference:.2e}",
+            "–" if result.largest_z is None else f"{result.largest_z:.2f}",
+            "–" if result.chi2_p_value is None else f"{result.chi2_p_value:.3f}",
+            "[green]pass[/]" if result.passed else "[bold red]FAIL[/]",
+        )
+    console.print(table)
+    console.print(
+        f"Tolerance {tolerance:g} on expectations; counts ({shots:,} shots) at level "
+        f"{COUNTS_LEVEL:g}."
+        if shots
+        else f"Tolerance {tolerance:g} on expectations; counts not compared."
+    )
+    raise typer.Exit(0 if passed else 1)

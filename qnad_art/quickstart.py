@@ -1,0 +1,297 @@
+"""The quickstart: train, harden, attack and report on data that the package can always load."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qnad_art.device import DEFAULT_DEVICE
+from qnad_art.files import write_bytes, write_json
+
+if TYPE_CHECKING:
+    from art.estimators.classification import PyTorchClassifier
+
+    from qnad_art.datasets import Dataset
+    from qnad_art.training import EpochResult
+
+Images = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+
+NETWORKS = ("plain", "noise", "noise + crosstalk")
+ATTACKS = ("FGSM", "PGD")
+RUNGS = ("transfer", "white-box")
+
+
+@dataclass(frozen=True)
+class QuickstartSettings:
+    """What the quickstart runs.
+
+    Args:
+        device: name or JSON file of the quantum device.
+        shots: shots a product, ``None`` for the exact expectation.
+        strategy, fraction, pairs: crosstalk, see :class:`qnad_art.QNAD`.
+        epsilons: L∞ budgets of the attacks, pixels in [0, 1].
+        pgd_steps: steps of PGD, each of ε/4.
+        epochs: of training.
+        test_images: how many of the 1,000 test images are attacked.
+        seed: of everything.
+    """
+
+    device: str = DEFAULT_DEVICE
+    shots: int | None = None
+    strategy: str = "uniform"
+    fraction: float = 0.3
+    pairs: int = 1
+    epsilons: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3)
+    pgd_steps: int = 10
+    epochs: int = 15
+    test_images: int = 1000
+    seed: int = 0
+
+    @classmethod
+    def fast(cls, **changes: Any) -> QuickstartSettings:
+        """A run of well under a minute: fewer epochs, images and budgets."""
+        small = {"epsilons": (0.1, 0.3), "epochs": 6, "test_images": 300, "pgd_steps": 5}
+        return cls(**{**small, **changes})
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """One measured cell: ``attack`` and ``rung`` are empty for clean accuracy (``epsilon`` 0).
+
+    ``accuracy`` with its 95 % Wilson interval ``low`` to ``high``, on ``images`` images and one
+    noise draw.
+    """
+
+    network: str
+    attack: str
+    rung: str
+    epsilon: float
+    accuracy: float
+    low: float
+    high: float
+    images: int
+
+
+@dataclass(frozen=True)
+class QuickstartResult:
+    """Everything the quickstart found out; written as JSON beside the figure."""
+
+    settings: QuickstartSettings
+    data: str
+    device_hash: str
+    zz_source: str
+    products_per_image: int
+    crosstalk_requested: float
+    crosstalk_achieved: float
+    versions: dict[str, str]
+    cells: list[Accuracy] = field(default_factory=list)
+
+    def cell(self, network: str, attack: str = "", rung: str = "", epsilon: float = 0) -> Accuracy:
+        """The measured cell with these coordinates."""
+        wanted = (network, attack, rung, epsilon)
+        return next(c for c in self.cells if (c.network, c.attack, c.rung, c.epsilon) == wanted)
+
+
+def run_quickstart(
+    settings: QuickstartSettings,
+    *,
+    on_epoch: Callable[[EpochResult], None] | None = None,
+    on_cell: Callable[[Accuracy], None] | None = None,
+) -> QuickstartResult:
+    """Train LeNet-5 on mnist5k, run it as noisy circuits with and without crosstalk, attack each.
+
+    ``on_epoch`` and ``on_cell`` are called as results come in.
+    """
+    from qnad_art.datasets import load_dataset
+    from qnad_art.defence import QNAD
+    from qnad_art.estimator import QuantumExecutedClassifier
+
+    train_data, test_data = load_dataset("mnist5k", "train"), load_dataset("mnist5k", "test")
+    test_data = test_data.take(settings.test_images, seed=settings.seed)
+    plain = _trained_classifier(train_data, settings, on_epoch)
+    execution: dict[str, Any] = {
+        "device": settings.device,
+        "shots": settings.shots,
+        "seed": settings.seed,
+    }
+    noisy = QuantumExecutedClassifier.from_art(plain, train_data.x[:512], **execution)
+    defence = QNAD(
+        plain,
+        strategy=settings.strategy,
+        fraction=settings.fraction,
+        pairs=settings.pairs,
+        **execution,
+    )
+    defence.fit(train_data.x[:1000], train_data.y[:1000])
+    hardened = defence(train_data.x, plain)
+    result = QuickstartResult(
+        settings=settings,
+        data=train_data.provenance,
+        device_hash=hardened.module.device_profile.hash,
+        zz_source=hardened.module.device_profile.zz_source,
+        products_per_image=hardened.report().products,
+        crosstalk_requested=hardened.plan.requested,
+        crosstalk_achieved=hardened.plan.achieved,
+        versions=_versions(),
+    )
+    classifiers = dict(zip(NETWORKS, (plain, noisy, hardened), strict=True))
+
+    def measure(network: str, x: Images, attack: str, rung: str, epsilon: float) -> None:
+        cell = _score(classifiers[network], x, test_data.y, (network, attack, rung, epsilon))
+        result.cells.append(cell)
+        if on_cell is not None:
+            on_cell(cell)
+
+    for network in NETWORKS:
+        measure(network, test_data.x, "", "", 0)
+    for attack in ATTACKS:
+        for epsilon in settings.epsilons:
+            transferred = _attack(plain, test_data, attack, epsilon, settings)
+            for network in NETWORKS:
+                own = transferred
+                if network != "plain":
+                    own = _attack(classifiers[network], test_data, attack, epsilon, settings)
+                measure(network, transferred, attack, "transfer", epsilon)
+                measure(network, own, attack, "white-box", epsilon)
+    return result
+
+
+def cells_to_measure(settings: QuickstartSettings) -> int:
+    """Number of cells that :func:`run_quickstart` will report."""
+    attacked = len(ATTACKS) * len(RUNGS) * len(settings.epsilons)
+    return len(NETWORKS) * (1 + attacked)
+
+
+def save_quickstart(result: QuickstartResult, directory: Path) -> tuple[Path, Path]:
+    """Write ``quickstart.json`` and ``quickstart.png``; returns their paths."""
+    json_path, png_path = directory / "quickstart.json", directory / "quickstart.png"
+    write_json(json_path, asdict(result))
+    write_bytes(png_path, _figure(result))
+    return json_path, png_path
+
+
+def _trained_classifier(
+    data: Dataset,
+    settings: QuickstartSettings,
+    on_epoch: Callable[[EpochResult], None] | None,
+) -> PyTorchClassifier:
+    from art.estimators.classification import PyTorchClassifier
+    from torch import nn
+
+    from qnad_art.models import build_model
+    from qnad_art.training import TrainSettings, train
+
+    model = build_model("lenet5", seed=settings.seed)
+    schedule = TrainSettings.for_model("lenet5", epochs=settings.epochs, seed=settings.seed)
+    train(model, data, schedule, on_epoch=on_epoch)
+    return PyTorchClassifier(
+        model.eval(),
+        nn.CrossEntropyLoss(),
+        data.x.shape[1:],
+        len(data.classes),
+        clip_values=(0.0, 1.0),
+        device_type="cpu",
+    )
+
+
+def _attack(
+    classifier: PyTorchClassifier,
+    data: Dataset,
+    attack: str,
+    epsilon: float,
+    settings: QuickstartSettings,
+) -> Images:
+    """Adversarial examples of ART's FGSM or PGD (no random start) against ``classifier``."""
+    from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescent
+
+    if attack == "FGSM":
+        method = FastGradientMethod(classifier, eps=epsilon, batch_size=250)
+    else:
+        method = ProjectedGradientDescent(
+            classifier,
+            eps=epsilon,
+            eps_step=epsilon / 4,
+            max_iter=settings.pgd_steps,
+            batch_size=250,
+            verbose=False,
+        )
+    examples: Images = method.generate(data.x, data.y)
+    return examples
+
+
+def _score(
+    classifier: PyTorchClassifier, x: Images, y: Labels, where: tuple[str, str, str, float]
+) -> Accuracy:
+    """Accuracy on a fresh noise draw, never the attack's own verdict."""
+    from scipy.stats import binomtest
+
+    correct = int((classifier.predict(x).argmax(1) == y).sum())
+    interval = binomtest(correct, len(y)).proportion_ci(method="wilson")
+    return Accuracy(
+        *where,
+        accuracy=correct / len(y),
+        low=float(interval.low),
+        high=float(interval.high),
+        images=len(y),
+    )
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    packages = ("qnad-art", "adversarial-robustness-toolbox", "qiskit", "qiskit-aer", "torch")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def _figure(result: QuickstartResult) -> bytes:
+    """Accuracy against ε, a panel for each attack and rung, as PNG."""
+    import io
+
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 6.5), layout="constrained")
+    panels = figure.subplots(len(ATTACKS), len(RUNGS), sharex=True, sharey=True, squeeze=False)
+    styles = {"plain": ("#555555", "o"), "noise": ("#0072b2", "s")}
+    for row, attack in zip(panels, ATTACKS, strict=True):
+        for axes, rung in zip(row, RUNGS, strict=True):
+            for network in NETWORKS:
+                colour, marker = styles.get(network, ("#d55e00", "^"))
+                cells = [result.cell(network)] + [
+                    result.cell(network, attack, rung, e) for e in result.settings.epsilons
+                ]
+                low = [100 * (c.accuracy - c.low) for c in cells]
+                high = [100 * (c.high - c.accuracy) for c in cells]
+                axes.errorbar(
+                    [c.epsilon for c in cells],
+                    [100 * c.accuracy for c in cells],
+                    yerr=[low, high],
+                    label=network,
+                    color=colour,
+                    marker=marker,
+                    markersize=5,
+                    capsize=2,
+                )
+            axes.set_title(f"{attack}, {rung}")
+            axes.grid(alpha=0.3)
+            axes.set_ylim(0, 101)
+    for axes in panels[-1]:
+        axes.set_xlabel("L∞ budget ε")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("accuracy (%)")
+    panels[0, 0].legend(loc="upper right")
+    figure.suptitle(
+        f"LeNet-5 on mnist5k as circuits of {result.settings.device} "
+        f"({result.cells[0].images} test images, 95 % Wilson intervals)"
+    )
+    FigureCanvasAgg(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
