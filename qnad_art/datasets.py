@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from qnad_art.environment import import_torchvision
 from qnad_art.errors import DatasetError, InvalidInputError, UnknownNameError
 
 DATASETS: tuple[str, ...] = ("mnist5k", "digits", "mnist", "cifar10", "cifar100")
@@ -210,8 +211,7 @@ def _read_idx(path: Path, dimensions: int) -> ByteArray:
 
 
 def _cifar(name: str, data_dir: Path, split: str, download: bool, progress: Progress) -> Dataset:
-    import torchvision
-
+    torchvision = import_torchvision()
     kind = torchvision.datasets.CIFAR10 if name == "cifar10" else torchvision.datasets.CIFAR100
     folder, archive = data_dir / kind.base_folder, data_dir / f"{name}-images.zip"
     if not folder.exists() and archive.is_file():
@@ -233,8 +233,7 @@ def _cifar(name: str, data_dir: Path, split: str, download: bool, progress: Prog
 
 def _fetch(kind: str, data_dir: Path) -> None:
     """Let torchvision download a data set, which it verifies by md5, into ``data_dir``."""
-    import torchvision
-
+    torchvision = import_torchvision()
     try:
         getattr(torchvision.datasets, kind)(str(data_dir), download=True)
     except _DAMAGED as error:

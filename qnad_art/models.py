@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from qnad_art.environment import import_torchvision
 from qnad_art.errors import ArtifactError, InvalidInputError, UnknownNameError
 from qnad_art.files import write_bytes
 
@@ -172,7 +173,7 @@ def architecture_of(model: nn.Module) -> Architecture:
 
 
 def _resnet18(architecture: Architecture) -> nn.Module:
-    from torchvision.models import resnet18
+    resnet18 = import_torchvision().models.resnet18
 
     if architecture.in_channels != 3:
         raise InvalidInputError(
