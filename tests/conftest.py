@@ -1,0 +1,85 @@
+"""Fixtures of all tests: a cache of the session's own, devices, networks, random crosstalk."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import settings
+from torch import nn
+
+from qnad_art.crosstalk.plan import LayerPlan
+from qnad_art.device import DeviceProfile, Edge, load_device
+
+settings.register_profile("qnad", derandomize=True, deadline=None, database=None)
+settings.load_profile("qnad")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Response tables of the session are computed once, and never those of the user."""
+    directory = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QNAD_CACHE_DIR", str(directory))
+        yield directory
+
+
+@pytest.fixture(scope="session")
+def nairobi():
+    return load_device("ibm_nairobi")
+
+
+@pytest.fixture(scope="session")
+def ecr_line(nairobi):
+    """Five noisy qubits in a line whose compute qubits are ECR targets: C has no zero row."""
+    edges = [
+        Edge(control=control, target=target, error=0.01, duration=5e-7, zz_hz=zz)
+        for control, target, zz in [(1, 0, 9e4), (1, 2, 1.2e5), (3, 2, -7e4), (3, 4, 1.1e5)]
+    ]
+    return DeviceProfile(
+        name="ecr-line", two_qubit_gate="ecr", qubits=nairobi.qubits[:5], edges=tuple(edges)
+    )
+
+
+@pytest.fixture
+def small_net():
+    """Function: an untrained two-layer network for inputs (N, 1, 4, 4), in float64."""
+
+    def build(seed=0):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return nn.Sequential(
+                nn.Conv2d(1, 2, 3, padding=1, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3)
+            ).double()
+
+    return build
+
+
+@pytest.fixture
+def random_tensor():
+    """Function: seeded N(0, 1), float64, whatever ran before."""
+
+    def draw(*shape, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    return draw
+
+
+@pytest.fixture
+def random_crosstalk():
+    """Function: give every layer of a module random sites and signed pair counts."""
+
+    def install(module, seed=0, most=8):
+        generator = torch.Generator().manual_seed(seed)
+        sites = module.plan.sites
+        injectable = torch.tensor([site.neighbour is not None for site in sites])
+        layers = {}
+        for name, shape in module.weight_shapes.items():
+            site = torch.randint(len(sites), shape, generator=generator)
+            pairs = torch.randint(-most, most + 1, shape, generator=generator)
+            pairs = torch.where(injectable[site], pairs, 0)
+            layers[name] = LayerPlan(site.to(torch.int16), pairs.to(torch.int8))
+        module.plan = replace(module.plan, layers=layers)
+        return module
+
+    return install
