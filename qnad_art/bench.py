@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -41,8 +42,9 @@ def bench_layers(
 ) -> list[Timing]:
     """Inference of a network: plain PyTorch, compiled expectation, compiled with 1,024 shots.
 
-    Weights are random (speed does not depend on them). The variants run in turn, ``repeats``
-    times after one warm-up; ratios are taken within each round.
+    The network is untrained but its batch norm statistics are settled, so that activations are
+    spread as in a trained one. The variants run in turn, ``repeats`` times after one warm-up;
+    ratios are taken within each round.
     """
     if repeats < 2:
         raise InvalidInputError(f"repeats is {repeats}; it must be at least 2.")
@@ -112,20 +114,32 @@ def interleaved(
     return seconds
 
 
-def _networks(model: str, batch_size: int, device: str) -> tuple[dict[str, nn.Module], Tensor]:
-    from qnad_art.conversion import convert
+def _plain(model: str, batch_size: int) -> tuple[nn.Module, Tensor]:
+    """An untrained network with settled batch norm statistics, and a batch for it."""
     from qnad_art.models import architecture_of, build_model
 
-    plain = build_model(model).eval()
-    shape = architecture_of(plain)
+    network = build_model(model)
+    shape = architecture_of(network)
     size = (batch_size, shape.in_channels, shape.image_size, shape.image_size)
     x = torch.rand(size, generator=torch.Generator().manual_seed(0))
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # plain average
+    with torch.no_grad():
+        network.train()(x)
+    return network.eval(), x
+
+
+def _networks(model: str, batch_size: int, device: str) -> tuple[dict[str, nn.Module], Tensor]:
+    from qnad_art.conversion import convert
+
+    plain, x = _plain(model, batch_size)
     noisy = {name: convert(plain, x, device=device, shots=n) for name, n in VARIANTS.items()}
     return {"plain": plain, **noisy}, x
 
 
 def _peak_memory(model: str, variant: str, batch_size: int, device: str) -> float:
-    """Peak resident memory in bytes of a fresh process that runs three batches."""
+    """Peak resident memory in bytes of a fresh process that converts and runs three batches."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         return pool.apply(_measure_memory, (model, variant, batch_size, device))
@@ -133,15 +147,21 @@ def _peak_memory(model: str, variant: str, batch_size: int, device: str) -> floa
 
 def _measure_memory(model: str, variant: str, batch_size: int, device: str) -> float:
     from qnad_art.conversion import convert
-    from qnad_art.models import architecture_of, build_model
 
-    network: nn.Module = build_model(model).eval()
-    shape = architecture_of(network)
-    x = torch.rand(batch_size, shape.in_channels, shape.image_size, shape.image_size)
+    network, x = _plain(model, batch_size)
     if variant != "plain":
         network = convert(network, x, device=device, shots=VARIANTS[variant])
     with torch.no_grad():
         for _ in range(3):
             network(x)
+    return _high_water_mark()
+
+
+def _high_water_mark() -> float:
+    """Peak resident memory of this process in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count what the parent held before exec
+        line = next(row for row in status.read_text().splitlines() if row.startswith("VmHWM"))
+        return 1024.0 * int(line.split()[1])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(peak if sys.platform == "darwin" else peak * 1024)
+    return float(peak if sys.platform == "darwin" else 1024 * peak)

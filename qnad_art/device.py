@@ -9,14 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
+import warnings
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from qnad_art.errors import DeviceError, UnknownNameError
-from qnad_art.files import read_json, write_json
+from qnad_art.errors import ArtifactError, CacheWarning, DeviceError, UnknownNameError
+from qnad_art.files import cache_directory, read_json, write_json
 
 if TYPE_CHECKING:
     from qiskit.providers import BackendV2
@@ -220,11 +223,29 @@ def load_device(device: str | Path | DeviceProfile | BackendV2) -> DeviceProfile
         return DeviceProfile.load(device)
     if device == "ideal":
         return DeviceProfile.ideal()
+    return _snapshot(str(device))
+
+
+def _snapshot(device: str) -> DeviceProfile:
+    """Profile of a snapshot by name, kept in the cache: reading it again needs no Qiskit."""
+    name = device.replace("fake_", "ibm_", 1)
+    cached = cache_directory() / "device" / f"{name}-{version('qiskit-ibm-runtime')}.json"
+    if re.fullmatch(r"ibm_\w+", name) and cached.is_file():
+        try:
+            return DeviceProfile.load(cached)
+        except (ArtifactError, DeviceError) as error:
+            warnings.warn(f"{error} Reading the device anew.", CacheWarning, stacklevel=3)
     snapshots = _fake_backends()
-    name = str(device).replace("fake_", "ibm_", 1)
     if name not in snapshots:
-        raise UnknownNameError("device", str(device), device_names())
-    return DeviceProfile.from_backend(snapshots[name]()).model_copy(update={"name": name})
+        raise UnknownNameError("device", device, device_names())
+    profile = DeviceProfile.from_backend(snapshots[name]()).model_copy(update={"name": name})
+    try:
+        profile.save(cached)
+    except OSError as error:
+        warnings.warn(
+            f"Cannot write the cache entry {cached}: {error}.", CacheWarning, stacklevel=3
+        )
+    return profile
 
 
 def _fake_backends() -> dict[str, type[BackendV2]]:

@@ -28,6 +28,11 @@ ZERO = 1e-12
 """Coefficients of the response at or below this are numerical zeros."""
 VARIANCE_TOLERANCE = 1e-3
 """Terms of the shot-noise variance that cannot exceed this fraction of it are left out."""
+SHARING_TOLERANCE = 2.5e-4
+"""Root mean square relative error of the variance up to which Σ E_j² is taken in rank-one form."""
+
+BLOCK = 1 << 17
+"""Weights compiled at a time."""
 
 Kernels = dict[str, Tensor]
 """What a layer computes with.
@@ -37,6 +42,10 @@ the constant part, summed over input channels. With shots, ``second.x2``, ``seco
 ``second.cos`` and ``second.xcos`` likewise give -Σ E_j² up to its constant part, ``variance.1`` is
 Σ_j 1 minus that constant part, and ``noise`` (one number an output) scales the deviation. Terms
 that vanish for the device are absent.
+
+Σ E_j² is a small part of the variance (under 1 % in most layers), so where the activations allow
+it ``second.x2`` is replaced by the rank-one ``shared.x2`` (one output) times ``shared.out`` (one
+number an output), which costs next to nothing; see :data:`SHARING_TOLERANCE`.
 """
 
 
@@ -67,7 +76,13 @@ class Execution:
 
 
 def compile_kernels(
-    weight: Tensor, site: Tensor, pairs: Tensor, *, execution: Execution, scale_x: float
+    weight: Tensor,
+    site: Tensor,
+    pairs: Tensor,
+    *,
+    execution: Execution,
+    scale_x: float,
+    cross_term: bool | None = None,
 ) -> Kernels:
     """Kernels of a layer, as a differentiable function of ``weight`` (out, in / groups, …).
 
@@ -75,6 +90,7 @@ def compile_kernels(
         site, pairs: shape of the weight; index into the response table and signed pair count.
         execution: response table, shots and gain.
         scale_x: activation scale s_x.
+        cross_term: whether the variance keeps its term in a0·a2; ``None`` finds out.
     """
     code = _codes(site, pairs, execution.table)
     rows = (weight if weight.dtype == torch.float64 else weight.float()).flatten(1)
@@ -89,11 +105,55 @@ def compile_kernels(
         kernels["mean.cos"] = a1 * scale_w * scale_x
     if execution.shots is not None:
         kernels["noise"] = scale_w.flatten() * (scale_x / execution.shots**0.5)
-        kernels |= _variance(a0, a1, a2, weight, scale_x)
+        if cross_term is None:
+            cross_term = _needs_cross_term(site, pairs, execution.table)
+        kernels |= _variance(a0, a1, a2, weight, scale_x, cross_term)
     return {
         name: (kernel.view_as(weight) if kernel.shape == rows.shape else kernel).to(weight.dtype)
         for name, kernel in kernels.items()
     }
+
+
+def compile_in_blocks(
+    weight: Tensor, site: Tensor, pairs: Tensor, *, execution: Execution, scale_x: float
+) -> Kernels:
+    """:func:`compile_kernels` without gradients, some outputs at a time to bound the memory."""
+    outputs = max(1, BLOCK // max(weight[0].numel(), 1))
+    cross_term = _needs_cross_term(site, pairs, execution.table)
+    with torch.no_grad():
+        blocks = [
+            compile_kernels(*part, execution=execution, scale_x=scale_x, cross_term=cross_term)
+            for part in zip(*(t.split(outputs) for t in (weight, site, pairs)), strict=True)
+        ]
+        return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def share_variance(kernels: Kernels) -> Kernels:
+    """Replace ``second.x2`` by its rank-one form, which has the same row and column sums."""
+    terms = kernels["second.x2"].flatten(1)
+    out = terms.mean(1)
+    rest = {name: kernel for name, kernel in kernels.items() if name != "second.x2"}
+    return {
+        **rest,
+        "shared.x2": terms.mean(0).view_as(kernels["second.x2"][:1]),
+        "shared.out": out / out.mean().clamp_max(-torch.finfo(out.dtype).tiny),
+    }
+
+
+def sharing_error(kernels: Kernels, *, scale_x: float, spread: float) -> float:
+    """Relative error of the variance that :func:`share_variance` makes, in the mean square.
+
+    ``spread`` is the standard deviation of x̂² over the calibration data; the mean of x̂² drops
+    out, because residual rows sum to zero.
+    """
+    terms = kernels["second.x2"].detach().flatten(1)
+    shared = share_variance(kernels)
+    residual = torch.addcmul(
+        terms, shared["shared.out"][:, None], shared["shared.x2"].view(1, -1), value=-1
+    )
+    largest = residual.square_().mean(1).max().sqrt()
+    per_product: float = largest.item() * scale_x**2 * spread
+    return per_product / terms.shape[1] ** 0.5
 
 
 def contraction(site: Tensor, pairs: Tensor, execution: Execution) -> Tensor:
@@ -141,17 +201,32 @@ def _response(
     return zero if a0 is None else a0, a1, zero if a2 is None else a2
 
 
-def _variance(a0: Tensor, a1: Tensor | None, a2: Tensor, weight: Tensor, scale_x: float) -> Kernels:
+def _variance(
+    a0: Tensor,
+    a1: Tensor | None,
+    a2: Tensor,
+    weight: Tensor,
+    scale_x: float,
+    cross_term: bool,
+) -> Kernels:
     """Σ_j (1 - E_j²) as a constant and minus kernels on x², x, cos and x·cos."""
     cos_squared = torch.zeros_like(a2) if a1 is None else a1.square()
-    terms = {"x2": (a2.square() - cos_squared, 2), "x": (2 * a0 * a2, 1)}
+    kernels = {
+        "variance.1": _sum_inputs(1 - a0.square() - cos_squared, weight),
+        "second.x2": (cos_squared - a2.square()) / scale_x**2,
+    }
+    if cross_term:
+        kernels["second.x"] = -2 * a0 * a2 / scale_x
     if a1 is not None:
-        terms |= {"cos": (2 * a0 * a1, 0), "xcos": (2 * a1 * a2, 1)}
-    kernels = {"variance.1": _sum_inputs(1 - a0.square() - cos_squared, weight)}
-    for name, (term, power) in terms.items():
-        if term.detach().abs().mean(1).max() > VARIANCE_TOLERANCE:
-            kernels[f"second.{name}"] = -term / scale_x**power
+        kernels |= {"second.cos": -2 * a0 * a1, "second.xcos": -2 * a1 * a2 / scale_x}
     return kernels
+
+
+def _needs_cross_term(site: Tensor, pairs: Tensor, table: ResponseTable) -> bool:
+    """Whether Σ 2·a0·a2·x̂ can exceed the tolerance: |a0| ≤ Σ |C[0]|, |a2| ≤ 1, |x̂| ≤ 1."""
+    bounds = torch.as_tensor(2 * abs(table.values[..., 0, :]).sum(-1).ravel(), device=site.device)
+    products = bounds.index_select(0, _codes(site, pairs, table)).view(len(site), -1)
+    return bool(products.mean(1).max() > VARIANCE_TOLERANCE)
 
 
 def _sum_inputs(terms: Tensor, weight: Tensor) -> Tensor:

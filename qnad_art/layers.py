@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from qnad_art.errors import CalibrationError, InvalidInputError
-from qnad_art.kernels import Execution, Kernels, compile_kernels
+from qnad_art.kernels import (
+    SHARING_TOLERANCE,
+    Execution,
+    Kernels,
+    compile_in_blocks,
+    compile_kernels,
+    share_variance,
+    sharing_error,
+)
 from qnad_art.sampling import NoiseSource
 
 
@@ -30,6 +38,7 @@ class QuantumLayer(nn.Module):
     noise: NoiseSource
     engine: Any
     input_scale: float | None
+    input_spread: float | None
     clipped: float
     site: Tensor
     pairs: Tensor
@@ -40,6 +49,7 @@ class QuantumLayer(nn.Module):
         self.noise = noise
         self.engine = None
         self.input_scale = None
+        self.input_spread = None
         self.clipped = 0.0
         shape, device = self.weight.shape, self.weight.device
         self.register_buffer("site", torch.zeros(shape, dtype=torch.int16, device=device), False)
@@ -86,12 +96,7 @@ class QuantumLayer(nn.Module):
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Exact mean of the output; variance in units of ``noise²`` (``None`` without shots)."""
-        scale = self.input_scale
-        if scale is None:
-            raise CalibrationError(
-                "This layer has no activation scale yet: call calibrate(x) on the "
-                "quantum-executed module with a few hundred training images."
-            )
+        scale = self._scale()
         kernels = self.kernels()
         x = x.clamp(-scale, scale)
         features = {"x": x}
@@ -99,13 +104,21 @@ class QuantumLayer(nn.Module):
             # The root's slope is infinite at the ends of its range, where clamping has none.
             cosine = (1 - (x / scale).square()).clamp_min(torch.finfo(x.dtype).tiny).sqrt()
             features |= {"cos": cosine, "xcos": x * cosine}
-        if "second.x2" in kernels:
+        if "second.x2" in kernels or "shared.x2" in kernels:
             features["x2"] = x.square()
-        mean = self._polynomial("mean", features, kernels, x)
+        mean = self._polynomial("mean", features, kernels)
+        assert mean is not None
+        mean = mean.add_(self._constant("mean.1", kernels, x))
         if "noise" not in kernels:
             return mean, None
-        variance = self._polynomial("second", features, kernels, x)
-        return mean, variance
+        constant = self._constant("variance.1", kernels, x)
+        if "shared.x2" in kernels:
+            shared = self._linear_map(features["x2"], kernels["shared.x2"])
+            constant = torch.addcmul(constant, shared, self._channels(kernels["shared.out"]))
+        variance = self._polynomial("second", features, kernels)
+        if variance is None:
+            return mean, constant.expand_as(mean).clone()
+        return mean, variance.add_(constant)
 
     def kernels(self) -> Kernels:
         """The compiled kernels, computed once and again when anything they depend on changes.
@@ -117,18 +130,16 @@ class QuantumLayer(nn.Module):
         watched = [weight] if bias is None else [weight, bias]
         key = (
             *((id(t), t._version, t.data_ptr(), t.dtype, t.device) for t in watched),
-            *(id(self.execution), self.input_scale),
+            *(id(self.execution), self.input_scale, self.input_spread),
         )
         cache = self._cache
         if cache is None or cache[0] != key:
-            with torch.no_grad():
-                kernels = self._compile(weight)
             # Holding what the key names keeps its ids from being given to other objects.
-            cache = self._cache = (key, kernels, (*watched, self.execution))
+            cache = self._cache = (key, self._compile(), (*watched, self.execution))
             self._constants = {}
         kernels = cache[1]
         if torch.is_grad_enabled() and weight.requires_grad:
-            tensors = _CompileWithGradient.apply(weight, self, *kernels.values())
+            tensors = _CompileWithGradient.apply(weight, self, list(kernels), *kernels.values())
             return dict(zip(kernels, tensors, strict=True))
         return kernels
 
@@ -155,27 +166,40 @@ class QuantumLayer(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_cache": None, "_constants": {}}
 
-    def _compile(self, weight: Tensor) -> Kernels:
-        scale = self.input_scale
-        assert scale is not None
-        return compile_kernels(
-            weight, self.site, self.pairs, execution=self.execution, scale_x=scale
+    def _compile(self) -> Kernels:
+        scale, spread = self._scale(), self.input_spread
+        kernels = compile_in_blocks(
+            self.weight, self.site, self.pairs, execution=self.execution, scale_x=scale
         )
+        one_group = getattr(self, "groups", 1) == 1
+        if (
+            one_group
+            and spread is not None
+            and "second.x2" in kernels
+            and sharing_error(kernels, scale_x=scale, spread=spread) <= SHARING_TOLERANCE
+        ):
+            kernels = share_variance(kernels)
+        return kernels
+
+    def _scale(self) -> float:
+        if self.input_scale is None:
+            raise CalibrationError(
+                "This layer has no activation scale yet: call calibrate(x) on the "
+                "quantum-executed module with a few hundred training images."
+            )
+        return self.input_scale
 
     def _polynomial(
-        self, kind: str, features: dict[str, Tensor], kernels: Kernels, x: Tensor
-    ) -> Tensor:
-        """Constant term plus the linear maps of all features that have a kernel of this kind."""
-        constant = self._constant("mean.1" if kind == "mean" else "variance.1", kernels, x)
+        self, kind: str, features: dict[str, Tensor], kernels: Kernels
+    ) -> Tensor | None:
+        """Sum of the linear maps of all features that have a kernel of this kind."""
         total: Tensor | None = None
         for name, feature in features.items():
             kernel = kernels.get(f"{kind}.{name}")
             if kernel is not None:
                 term = self._linear_map(feature, kernel)
                 total = term if total is None else total.add_(term)
-        if total is None:
-            total = torch.zeros_like(self._linear_map(x, kernels["mean.x"]))
-        return total.add_(constant)
+        return total
 
     def _constant(self, name: str, kernels: Kernels, x: Tensor) -> Tensor:
         """A constant term by output position (padding is not executed); the mean's has the bias."""
@@ -287,27 +311,33 @@ class _CompileWithGradient(torch.autograd.Function):
     """Cached kernels in the forward pass; the compile is done again only if a gradient is asked."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, layer: QuantumLayer, *kernels: Tensor) -> Any:
-        ctx.save_for_backward(weight)
-        ctx.layer = layer
+    def forward(
+        ctx: Any, weight: Tensor, layer: QuantumLayer, names: list[str], *kernels: Tensor
+    ) -> Any:
+        ctx.save_for_backward(weight, layer.site, layer.pairs)
+        ctx.names = names
+        ctx.settings = {"execution": layer.execution, "scale_x": layer.input_scale}
         return tuple(kernel.detach() for kernel in kernels)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
-        (weight,) = ctx.saved_tensors
+        weight, site, pairs = ctx.saved_tensors
+        none = (None,) * (2 + len(gradients))
         if not ctx.needs_input_grad[0]:
-            return (None, None, *(None for _ in gradients))
+            return (None, *none)
         with torch.enable_grad():
             weight = weight.detach().requires_grad_()
-            kernels = ctx.layer._compile(weight)
+            kernels = compile_kernels(weight, site, pairs, **ctx.settings)
+            if "shared.x2" in ctx.names:
+                kernels = share_variance(kernels)
             used = [
-                (kernel, gradient)
-                for kernel, gradient in zip(kernels.values(), gradients, strict=True)
-                if gradient is not None and kernel.requires_grad
+                (kernels[name], gradient)
+                for name, gradient in zip(ctx.names, gradients, strict=True)
+                if gradient is not None and kernels[name].requires_grad
             ]
             outputs, given = zip(*used, strict=True)
             (result,) = torch.autograd.grad(outputs, weight, given)
-        return (result, None, *(None for _ in gradients))
+        return (result, *none)
 
 
 def _sliding(values: Tensor, axis: int, size: int, stride: int, dilation: int) -> Tensor:

@@ -162,6 +162,8 @@ class QuantumExecutedModule(nn.Module):
         for name, layer in self.layers.items():
             if name in scales:
                 layer.input_scale = scales[name]
+        for name, spread in self._spreads(batches).items():
+            self.layers[name].input_spread = spread
         for name, clipped in self.clipping(x, batch_size=batch_size).items():
             self.layers[name].clipped = clipped
             if clipped > (100 - percentile) / 100 + 1e-3:
@@ -187,6 +189,18 @@ class QuantumExecutedModule(nn.Module):
         """Products an image of ``x`` costs, by layer (zero padding is not executed)."""
         counts = self._measure([x[:1]], lambda layer, value: torch.tensor(layer.products(value)))
         return {name: int(torch.stack(values).sum()) for name, values in counts.items()}
+
+    def _spreads(self, batches: Sequence[Tensor]) -> dict[str, float]:
+        """Standard deviation of x̂² by layer."""
+
+        def moments(layer: QuantumLayer, value: Tensor) -> Tensor:
+            scale = layer.input_scale or 1.0
+            square = (value.float() / scale).square().clamp_max(1)
+            return torch.stack([square.mean(), square.square().mean()]).double()
+
+        measured = self._measure(batches, moments)
+        means = {name: torch.stack(values).mean(0) for name, values in measured.items()}
+        return {name: float((m[1] - m[0] ** 2).clamp_min(0).sqrt()) for name, m in means.items()}
 
     def _percentile_scales(
         self, batches: Sequence[Tensor], largest: Mapping[str, float], percentile: float

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+
+CHUNK = 1 << 18
+"""Numbers that one thread draws at a time."""
 
 
 class NoiseSource:
@@ -31,7 +35,21 @@ class NoiseSource:
     def normal_like(self, reference: Tensor) -> Tensor:
         """Independent N(0, 1) of the shape, type and device of ``reference``."""
         generator = self._generator(reference.device)
-        return torch.empty_like(reference, requires_grad=False).normal_(generator=generator)
+        result = torch.empty_like(
+            reference, requires_grad=False, memory_format=torch.contiguous_format
+        )
+        if result.is_cuda or result.numel() < 2 * CHUNK:
+            return result.normal_(generator=generator)
+        # torch fills on one core only; chunks of fixed size give the same draw on any number.
+        chunks = result.view(-1).split(CHUNK)
+        seeds = torch.randint(2**63 - 1, (len(chunks),), generator=generator).tolist()
+
+        def fill(chunk: Tensor, seed: int) -> None:
+            chunk.normal_(generator=torch.Generator().manual_seed(seed))
+
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            list(pool.map(fill, chunks, seeds))
+        return result
 
     @contextmanager
     def forward_pass(self) -> Iterator[None]:

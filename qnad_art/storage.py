@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 KIND = "quantum-executed-classifier"
 FORMAT_VERSION = 1
+CALIBRATION = ("input_scale", "input_spread", "clipped")
 MANIFEST, WEIGHTS, PLAN = "manifest.json", "weights.safetensors", "plan.safetensors"
 
 
@@ -87,8 +88,8 @@ def load_classifier(
             **manifest["execution"],
         )
         for name, layer in module.layers.items():
-            layer.input_scale = manifest["layers"][name]["input_scale"]
-            layer.clipped = manifest["layers"][name]["clipped"]
+            for key in CALIBRATION:
+                setattr(layer, key, manifest["layers"][name][key])
         module.plan = plan
         averaged = manifest["averaged"]
         mean, deviation = manifest["preprocessing"] or (0.0, 1.0)
@@ -141,7 +142,7 @@ def _manifest(classifier: QuantumExecutedClassifier) -> dict[str, Any]:
             "compute": list(module.placement.compute),
         },
         "layers": {
-            name: {"input_scale": layer.input_scale, "clipped": layer.clipped}
+            name: {key: getattr(layer, key) for key in CALIBRATION}
             for name, layer in module.layers.items()
         },
         "averaged": (
