@@ -12,6 +12,7 @@ bracket. Terms whose coefficients vanish for a device are left out.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -152,8 +153,7 @@ def sharing_error(kernels: Kernels, *, scale_x: float, spread: float) -> float:
         terms, shared["shared.out"][:, None], shared["shared.x2"].view(1, -1), value=-1
     )
     largest = residual.square_().mean(1).max().sqrt()
-    per_product: float = largest.item() * scale_x**2 * spread
-    return per_product / terms.shape[1] ** 0.5
+    return float(largest * scale_x**2 * spread / math.sqrt(terms.shape[1]))
 
 
 def contraction(site: Tensor, pairs: Tensor, execution: Execution) -> Tensor:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from qnad_art.device import DEFAULT_DEVICE
+from qnad_art.device import DEFAULT_DEVICE, load_device
 from qnad_art.files import write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ def run_quickstart(
     from qnad_art.defence import QNAD
     from qnad_art.estimator import QuantumExecutedClassifier
 
+    device = load_device(settings.device)  # a wrong name should not cost a training run
     train_data, test_data = load_dataset("mnist5k", "train"), load_dataset("mnist5k", "test")
     test_data = test_data.take(settings.test_images, seed=settings.seed)
     plain = _trained_classifier(train_data, settings, on_epoch)

@@ -1,0 +1,107 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from qnad_art import __version__
+from qnad_art.cli import app, main
+from qnad_art.device import DeviceProfile
+
+run = CliRunner().invoke
+
+
+def test_version_and_help_do_not_import_heavy_libraries():
+    code = (
+        "import sys; from typer.testing import CliRunner; from qnad_art.cli import app;"
+        "result = CliRunner().invoke(app, ['--version']); print(result.output.strip());"
+        "print([m for m in ('torch', 'qiskit', 'art', 'matplotlib') if m in sys.modules])"
+    )
+    lines = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert lines == [f"qnad-art {__version__}", "[]"]
+
+
+def test_devices_list_names_the_default_device():
+    result = run(app, ["devices", "list"])
+    assert result.exit_code == 0
+    assert {"ideal", "ibm_nairobi", "ibm_sherbrooke"} <= set(result.output.split())
+
+
+def test_devices_show_prints_qubits_and_rates():
+    result = run(app, ["devices", "show", "ibm_nairobi"])
+    assert result.exit_code == 0
+    assert "7 qubits" in result.output
+    assert "176.7" in result.output  # kHz of the strongest ZZ coupling
+    assert "hamiltonian" in result.output
+
+
+def test_exported_device_can_be_used_again(tmp_path):
+    path = tmp_path / "mine.json"
+    assert run(app, ["devices", "export", "ibm_nairobi", str(path)]).exit_code == 0
+    assert DeviceProfile.load(path).name == "ibm_nairobi"
+    result = run(app, ["verify", "--device", str(path), "--products", "5", "--shots", "0"])
+    assert result.exit_code == 0, result.output
+
+
+def test_verify_passes_and_fails_by_tolerance():
+    arguments = ["verify", "--products", "20", "--shots", "1024", "--readout", "twirled"]
+    passed = run(app, arguments)
+    assert passed.exit_code == 0, passed.output
+    assert "pass" in passed.output
+    failed = run(app, [*arguments, "--tolerance", "1e-30"])
+    assert failed.exit_code == 1
+    assert "FAIL" in failed.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["verify", "--device", "ibm_nairobbi"], "Did you mean 'ibm_nairobi'"),
+        (["verify", "--readout", "loud"], "twirled"),
+        (["verify", "--products", "0"], "at least 1"),
+        (["verify", "--shots", "-1"], "-1"),
+        (["quickstart", "--device", "nowhere.json"], "does not exist"),
+        (["bench", "layers", "--model", "lenet"], "lenet5"),
+        (["bench", "layers", "--repeats", "1"], "at least 2"),
+    ],
+)
+def test_errors_are_one_line_that_says_what_to_do(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["qnad", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    output = capsys.readouterr().err
+    assert stopped.value.code == 1
+    assert output.startswith("Error:")
+    assert message in output
+    assert "Traceback" not in output
+
+
+def test_bench_layers_prints_ratios():
+    arguments = ["bench", "layers", "--model", "lenet5", "--batch-size", "4", "--repeats", "2"]
+    result = run(app, arguments, env={"COLUMNS": "160"})
+    assert result.exit_code == 0, result.output
+    for word in ("plain", "expectation", "shots", "Products a second"):
+        assert word in result.output
+
+
+@pytest.mark.slow
+def test_quickstart_measures_every_cell(tmp_path):
+    folder = tmp_path / "out"
+    result = run(app, ["quickstart", "--fast", "--output", str(folder)], env={"COLUMNS": "120"})
+    assert result.exit_code == 0, result.output
+    written = json.loads((folder / "quickstart.json").read_text())
+    assert (folder / "quickstart.png").read_bytes().startswith(b"\x89PNG")
+    cells = {
+        (c["network"], c["attack"], c["rung"], c["epsilon"]): c["accuracy"]
+        for c in written["cells"]
+    }
+    assert len(cells) == 3 * (1 + 2 * 2 * 2)
+    assert cells["plain", "", "", 0] > 0.9
+    assert abs(cells["noise", "", "", 0] - cells["plain", "", "", 0]) < 0.03
+    for network in ("plain", "noise", "noise + crosstalk"):
+        assert cells[network, "PGD", "white-box", 0.1] < cells[network, "", "", 0]
+        assert cells[network, "PGD", "white-box", 0.3] <= cells[network, "PGD", "white-box", 0.1]
+    assert written["products_per_image"] == 406_656

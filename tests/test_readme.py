@@ -1,0 +1,18 @@
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+@pytest.mark.slow
+def test_the_python_example_runs_as_printed(tmp_path, monkeypatch, capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.S)
+    monkeypatch.chdir(tmp_path)
+    scope: dict = {}
+    exec(compile(example, str(README), "exec"), scope)
+    printed = capsys.readouterr().out
+    accuracy = float(re.search(r"robust accuracy ([\d.]+)", printed).group(1))
+    assert 0.2 < accuracy < 0.95
+    assert (tmp_path / "runs" / "lenet" / "manifest.json").is_file()
