@@ -340,6 +340,26 @@ class TestShots:
         module = convert(plain, x, device="ideal", shots=20, seed=2)
         self.check(module, 0.95 * x)
 
+    @pytest.mark.parametrize("x", [0.95, 0.6, 0.2, -0.2, -0.6])
+    def test_variance_where_every_term_is_large(self, x, ecr_line):
+        """Strong readout error and coupling, so that no coefficient of E² is small."""
+        content = ecr_line.model_dump()
+        for qubit in content["qubits"]:
+            qubit.update(p1_given_0=0.0, p0_given_1=0.3)
+        for edge in content["edges"]:
+            edge.update(zz_hz=6e5, error=0.0, duration=5e-7)
+        plain = filled(nn.Linear(8, 2, bias=False))
+        with torch.no_grad():
+            plain.weight.copy_(torch.tensor([[1.0] + 7 * [0.8], [-1.0] + 7 * [-0.6]]))
+        device = ecr_line.from_dict(content)
+        settings = {"compute": (0, 2, 4), "readout": "raw", "shots": 20, "seed": 4}
+        module = convert(plain, torch.ones(1, 8).double(), device=device, **settings)
+        site = [s.qubits for s in module.plan.sites].index((0, 1))
+        module.network.assign(torch.full((2, 8), site), torch.full((2, 8), 1))
+        values = module.execution.table.values[site, module.execution.table.max_pairs + 1]
+        assert np.abs(values[1]).max() > 0.3
+        self.check(module, torch.full((1, 8), x).double())
+
     def check(self, module, x):
         mean, variance = (moment[0].ravel() for moment in brute_force(module, x[:1]))
         sample = self.draws(module, x).reshape(self.DRAWS, -1)
