@@ -22,7 +22,8 @@ def save_tensors(
     """Write an artifact of ``kind``, atomically; ``header`` must be plain JSON."""
     from safetensors.torch import save
 
-    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # Clones, because safetensors refuses tensors that share memory (tied weights).
+    stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     metadata = {
         "kind": kind,
         "format_version": str(FORMAT_VERSION),

@@ -84,7 +84,7 @@ def convert(
     module = QuantumExecutedModule(
         network, device=profile, placement=placement, execution=execution, noise=noise
     )
-    module.train(model.training)
+    module.training = model.training
     if calibration is not None:
         parameter = next(module.parameters())
         data = torch.as_tensor(calibration)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from qnad_art.errors import InvalidInputError
-from qnad_art.module import QuantumExecutedModule
+from qnad_art.module import QuantumExecutedModule, evaluating
 
 Scope = Literal["global", "layer"]
 SCOPES: tuple[Scope, ...] = ("global", "layer")
@@ -36,22 +36,24 @@ def weight_gradients(
     layers = module.layers
     weights = [layer.weight for layer in layers.values()]
     required = [weight.requires_grad for weight in weights]
-    training = module.training
     totals = [torch.zeros_like(weight) for weight in weights]
-    module.eval()
     try:
         for weight in weights:
             weight.requires_grad_(True)
-        for inputs, labels in zip(x.split(batch_size), y.split(batch_size), strict=True):
-            place = weights[0].device
-            logits = module(inputs.to(place))
-            loss = functional.cross_entropy(logits, labels.to(place), reduction="sum") / len(x)
-            for total, gradient in zip(totals, torch.autograd.grad(loss, weights), strict=True):
-                total += gradient
+        with evaluating(module):
+            for inputs, labels in zip(x.split(batch_size), y.split(batch_size), strict=True):
+                place = weights[0].device
+                logits = module(inputs.to(place))
+                loss = functional.cross_entropy(logits, labels.to(place), reduction="sum") / len(x)
+                # A layer that the forward pass leaves out (an auxiliary head) has gradient zero.
+                gradients = torch.autograd.grad(
+                    loss, weights, allow_unused=True, materialize_grads=True
+                )
+                for total, gradient in zip(totals, gradients, strict=True):
+                    total += gradient
     finally:
         for weight, was in zip(weights, required, strict=True):
             weight.requires_grad_(was)
-        module.train(training)
     return dict(zip(layers, totals, strict=True))
 
 
@@ -68,6 +70,8 @@ def select_critical(
     """
     if not 0 <= fraction <= 1:
         raise InvalidInputError(f"fraction is {fraction}; it must be in [0, 1].")
+    if not scores:
+        raise InvalidInputError("There are no weights to choose from.")
     if scope not in SCOPES:
         raise InvalidInputError(f"scope {scope!r} is not one of {', '.join(SCOPES)}.")
     if scope == "layer":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from art.defences.transformer.transformer import Transformer
 
-from qnad_art.crosstalk import Strategy, build_strategy
+from qnad_art.crosstalk import Strategy, build_strategy, strategy_settings
 from qnad_art.device import DEFAULT_DEVICE, DeviceProfile, load_device
 from qnad_art.errors import InvalidInputError, QnadError, UnknownNameError
 from qnad_art.estimator import QuantumExecutedClassifier, check_inputs, check_labels
@@ -40,8 +41,9 @@ class QNAD(Transformer):  # type: ignore[misc]
         fraction: of the weights to put under crosstalk, in [0, 1].
         attack: makes an ART attack from the noisy classifier; criticality is then ranked on its
             adversarial examples (the paper ranks after the attack). ``None``: on clean inputs.
-        readout, gain, percentile, include, exclude, order, compute, max_pairs, seed: as
+        readout, gain, percentile, include, exclude, order, compute, max_pairs: as
             :func:`qnad_art.convert`.
+        seed: of the shot noise, and of the strategy if it takes one.
         calibration_images: how many of the inputs set the activation scales.
         **strategy_settings: of the strategy, e.g. ``pairs=2``.
     """
@@ -112,9 +114,9 @@ class QNAD(Transformer):  # type: ignore[misc]
             raise UnknownNameError("argument of fit:", ", ".join(kwargs), ["x", "y"])
         x = check_inputs(x, self.classifier.input_shape)
         hardened = self._execute(self.classifier, x)
-        labels = self.classifier.predict(x) if y is None else np.asarray(y)
-        check_labels(labels, len(x), self.classifier.nb_classes)
-        indices = labels.argmax(1) if labels.ndim == 2 and labels.shape[1] > 1 else labels.ravel()
+        # Without labels, those of the plain network; it may be asked without changing its mode.
+        labels = self._own_labels(x) if y is None else np.asarray(y)
+        indices = check_labels(labels, len(x), self.classifier.nb_classes).argmax(1)
         ranked_on = x
         if self.attack is not None:
             ranked_on = self.attack(hardened).generate(x, indices)
@@ -145,23 +147,39 @@ class QNAD(Transformer):  # type: ignore[misc]
         for name in kwargs:
             if name not in self.params:
                 raise UnknownNameError("setting of QNAD:", name, self.params)
-        super().set_params(**kwargs)
+        before = {name: getattr(self, name) for name in kwargs}
+        try:
+            super().set_params(**kwargs)
+        except BaseException:
+            self.__dict__.update(before)
+            raise
         self._plan, self._is_fitted = None, False
 
     def _check_params(self) -> None:
         load_device(self.device)
-        self._strategy()
-        if not 0 <= self.fraction <= 1:
-            raise InvalidInputError(f"fraction is {self.fraction}; it must be in [0, 1].")
+        if not isinstance(self.fraction, Real) or not 0 <= self.fraction <= 1:
+            raise InvalidInputError(
+                f"fraction is {self.fraction!r}; it must be a number in [0, 1]."
+            )
         if self.calibration_images < 1:
             raise InvalidInputError(
                 f"calibration_images is {self.calibration_images}; it must be at least 1."
             )
+        self._strategy()
 
     def _strategy(self) -> Strategy:
-        if not isinstance(self.strategy, str):
-            return self.strategy
-        return build_strategy(self.strategy, fraction=self.fraction, **self.strategy_settings)
+        settings = dict(self.strategy_settings)
+        if isinstance(self.strategy, str):
+            settings["fraction"] = self.fraction
+            if self.seed is not None and "seed" in strategy_settings(self.strategy):
+                settings["seed"] = self.seed
+        return build_strategy(self.strategy, **settings)
+
+    def _own_labels(self, x: np.ndarray) -> np.ndarray:
+        training = self.classifier.model.training
+        labels: np.ndarray = self.classifier.predict(x)
+        self.classifier.model.train(training)
+        return labels
 
     def _execute(self, classifier: PyTorchClassifier, x: np.ndarray) -> QuantumExecutedClassifier:
         """``classifier`` as circuits, inherent noise only."""

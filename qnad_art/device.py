@@ -11,6 +11,7 @@ import json
 import math
 import re
 import warnings
+from collections.abc import Mapping
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 TwoQubitGate = Literal["cx", "ecr", "cz"]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 DEFAULT_DEVICE = "ibm_nairobi"
 """The device of the paper (section IV)."""
@@ -45,10 +48,10 @@ class Qubit(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    t1: Annotated[float, Field(gt=0.0)] | None = None
-    t2: Annotated[float, Field(gt=0.0)] | None = None
-    frequency: float | None = None
-    anharmonicity: float | None = None
+    t1: Positive | None = None
+    t2: Positive | None = None
+    frequency: Finite | None = None
+    anharmonicity: Finite | None = None
     p1_given_0: Probability = 0.0
     """Readout: probability to read 1 after preparing 0."""
     p0_given_1: Probability = 0.0
@@ -68,7 +71,7 @@ class Edge(BaseModel):
     target: int
     error: Probability = 0.0
     duration: Seconds = 0.0
-    zz_hz: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    zz_hz: Finite = 0.0
     """Always-on ZZ coupling ζ/2π between the two qubits, in Hz."""
 
 
@@ -101,6 +104,13 @@ class DeviceProfile(BaseModel):
         if len(set(pairs)) != len(pairs):
             raise ValueError("an edge is listed twice in the same direction")
         return self
+
+    def model_copy(
+        self, *, update: Mapping[str, Any] | None = None, deep: bool = False
+    ) -> DeviceProfile:
+        """A changed copy, checked like any profile and without what the old one had derived."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return self.from_dict({**fields, **(update or {})}, source=self.name)
 
     @cached_property
     def hash(self) -> str:
@@ -281,6 +291,11 @@ def _edges(backend: BackendV2, gate: TwoQubitGate) -> list[Edge]:
         if error < 1.0:
             duration = _number(properties, "duration")
             edges.append(Edge(control=qubits[0], target=qubits[1], error=error, duration=duration))
+    missing = {"sx", "x", "measure"} - set(backend.target.operation_names)
+    if missing:
+        raise DeviceError(
+            f"backend {backend.name} lacks {', '.join(sorted(missing))}, which the circuits need."
+        )
     if not edges:
         raise DeviceError(f"backend {backend.name} has no working {gate} gate.")
     return sorted(edges, key=lambda edge: (edge.control, edge.target))

@@ -96,8 +96,8 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
             classifier.nb_classes,
             channels_first=classifier.channels_first,
             clip_values=classifier.clip_values,
-            preprocessing_defences=classifier.preprocessing_defences,
-            postprocessing_defences=classifier.postprocessing_defences,
+            preprocessing_defences=copy.copy(classifier.preprocessing_defences),
+            postprocessing_defences=copy.copy(classifier.postprocessing_defences),
             preprocessing=classifier.preprocessing,
             device_type="gpu" if classifier.device.type == "cuda" else "cpu",
         )
@@ -171,7 +171,9 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
     def fit(self, x: np.ndarray, y: np.ndarray, **kwargs: Any) -> None:
         """Train the weights through the noisy execution; as ``PyTorchClassifier.fit``."""
         x = check_inputs(x, self.input_shape)
-        check_labels(y, len(x), self.nb_classes)
+        if len(x) == 0:
+            raise InvalidInputError("There is nothing to fit on: the input is empty.")
+        y = check_labels(y, len(x), self.nb_classes)
         if self._optimizer is None:
             raise InvalidInputError(
                 "Training needs an optimizer: set_params(optimizer=torch.optim.SGD("
@@ -188,7 +190,7 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
     ) -> np.ndarray | Tensor:
         """∂loss/∂x through the noisy execution, in the type and shape of ``x``."""
         x = check_inputs(x, self.input_shape)
-        check_labels(y, len(x), self.nb_classes)
+        y = check_labels(y, len(x), self.nb_classes)
         with _without_weight_gradients(self.model):
             result: np.ndarray | Tensor = super().loss_gradient(x, y, training_mode, **kwargs)
         return result
@@ -197,10 +199,33 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
         self, x: np.ndarray, label: Any = None, training_mode: bool = False, **kwargs: Any
     ) -> np.ndarray:
         """∂logit/∂x, (N, nb_classes or 1, *input_shape); one noise draw for all classes."""
-        x = check_inputs(x, self.input_shape)
+        x = check_inputs(x.detach().cpu() if isinstance(x, Tensor) else x, self.input_shape)
+        x = np.asarray(x)
         with _without_weight_gradients(self.model):
             result: np.ndarray = super().class_gradient(x, label, training_mode, **kwargs)
         return result
+
+    def compute_loss(
+        self, x: np.ndarray | Tensor, y: np.ndarray | Tensor, reduction: str = "none", **kwargs: Any
+    ) -> np.ndarray | Tensor:
+        """Loss of each input (N,), or reduced; in the type of ``x``."""
+        x = check_inputs(x, self.input_shape)
+        y = check_labels(y, len(x), self.nb_classes)
+        result: np.ndarray | Tensor = super().compute_loss(x, y, reduction, **kwargs)
+        return result
+
+    def set_params(self, **kwargs: Any) -> None:
+        """As ART's; a ``model`` is wrapped again, which ART forgets."""
+        model = kwargs.pop("model", None)
+        super().set_params(**kwargs)
+        if model is not None:
+            _quantum_part(model)
+            self._model = self._make_model_wrapper(model).to(self._device)
+
+    def _apply_preprocessing(self, x: Any, y: Any, fit: bool = False, **kwargs: Any) -> Any:
+        x, y = super()._apply_preprocessing(x, y, fit, **kwargs)
+        # Some of ART's preprocessors widen to float64 under NumPy 2.
+        return (x.astype(np.float32) if isinstance(x, np.ndarray) else x), y
 
     def save(self, filename: str, path: str | None = None) -> None:
         """Save to the folder ``path/filename`` (safetensors and JSON); see :meth:`load`."""
@@ -250,14 +275,17 @@ def check_inputs(x: Any, input_shape: tuple[int, ...]) -> Any:
         InvalidInputError: not numeric, not (N, *input_shape), NaN or infinite.
     """
     if isinstance(x, Tensor):
-        values: Any = x.to(torch.float32)
+        numeric = not x.is_complex()
+        values: Any = x.to(torch.float32) if numeric else x
         finite = bool(torch.isfinite(values).all())
     else:
-        try:
-            values = np.asarray(x, dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise InvalidInputError(f"The input is not an array of numbers: {error}.") from error
-        finite = bool(np.isfinite(values).all())
+        array = np.asarray(x)
+        numeric = array.dtype.kind in "biuf"
+        # Contiguous, because torch takes no negative strides.
+        values = np.ascontiguousarray(array, dtype=np.float32) if numeric else array
+        finite = bool(np.isfinite(values).all()) if numeric else False
+    if not numeric:
+        raise InvalidInputError(f"The input has dtype {values.dtype}; give real numbers.")
     if tuple(values.shape[1:]) != tuple(input_shape):
         raise InvalidInputError(
             f"The input has shape {tuple(values.shape)}; expected (N, "
@@ -268,22 +296,33 @@ def check_inputs(x: Any, input_shape: tuple[int, ...]) -> Any:
     return values
 
 
-def check_labels(y: Any, count: int, nb_classes: int) -> None:
-    """Raise :class:`~qnad_art.errors.InvalidInputError` unless ``y`` labels ``count`` inputs.
+def check_labels(y: Any, count: int, nb_classes: int) -> Any:
+    """``y`` as one row of ``nb_classes`` an input, the form that all of ART understands.
 
-    Valid: class indices (N,) or (N, 1) in [0, nb_classes), or one row of nb_classes each.
+    Valid: class indices (N,) or (N, 1) in [0, nb_classes), or one row of nb_classes each
+    (probabilities, one-hot); ndarray or tensor, and of the same kind comes back.
+
+    Raises:
+        InvalidInputError: another shape, not numeric, not finite, or an index out of range.
     """
-    shape = tuple(y.shape)
-    if shape not in {(count,), (count, 1), (count, nb_classes)}:
+    labels = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
+    if labels.dtype.kind not in "biuf" or not np.isfinite(labels).all():
         raise InvalidInputError(
-            f"The labels have shape {shape}; expected ({count},) or ({count}, {nb_classes})."
+            f"The labels (dtype {labels.dtype}) must be finite numbers: class indices or one-hot."
         )
-    if count and shape != (count, nb_classes):
-        smallest, largest = y.min(), y.max()
-        if smallest < 0 or largest >= nb_classes:
-            raise InvalidInputError(
-                f"Labels run from {smallest} to {largest}; valid are 0 to {nb_classes - 1}."
-            )
+    if labels.shape == (count, nb_classes) and nb_classes > 1:
+        return y
+    if labels.shape not in {(count,), (count, 1)}:
+        raise InvalidInputError(
+            f"The labels have shape {labels.shape}; expected ({count},) or ({count}, {nb_classes})."
+        )
+    if count and (labels.min() < 0 or labels.max() >= nb_classes or (labels % 1).any()):
+        raise InvalidInputError(
+            f"The labels run from {labels.min()} to {labels.max()}; valid are the whole numbers "
+            f"0 to {nb_classes - 1}."
+        )
+    rows = np.eye(nb_classes, dtype=np.float32)[labels.ravel().astype(int)]
+    return torch.as_tensor(rows, device=y.device) if isinstance(y, Tensor) else rows
 
 
 def _quantum_part(model: nn.Module) -> QuantumExecutedModule:

@@ -16,6 +16,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,7 +30,7 @@ ZERO = 1e-12
 """Coefficients of the response at or below this are numerical zeros."""
 VARIANCE_TOLERANCE = 1e-3
 """Terms of the shot-noise variance that cannot exceed this fraction of it are left out."""
-SHARING_TOLERANCE = 2.5e-4
+SHARING_TOLERANCE = 5e-4
 """Root mean square relative error of the variance up to which Σ E_j² is taken in rank-one form."""
 
 BLOCK = 1 << 17
@@ -68,9 +69,8 @@ class Execution:
     def __post_init__(self) -> None:
         if self.gain not in GAINS:
             raise InvalidInputError(f"gain {self.gain!r} is not one of {', '.join(GAINS)}.")
-        if self.shots is not None and (
-            not isinstance(self.shots, int) or isinstance(self.shots, bool) or self.shots < 1
-        ):
+        whole = isinstance(self.shots, (int, np.integer)) and not isinstance(self.shots, bool)
+        if self.shots is not None and not (whole and self.shots >= 1):
             raise InvalidInputError(
                 f"shots is {self.shots!r}; give a whole number from 1, or None for the expectation."
             )
@@ -83,7 +83,6 @@ def compile_kernels(
     *,
     execution: Execution,
     scale_x: float,
-    cross_term: bool | None = None,
 ) -> Kernels:
     """Kernels of a layer, as a differentiable function of ``weight`` (out, in / groups, …).
 
@@ -91,7 +90,6 @@ def compile_kernels(
         site, pairs: shape of the weight; index into the response table and signed pair count.
         execution: response table, shots and gain.
         scale_x: activation scale s_x.
-        cross_term: whether the variance keeps its term in a0·a2; ``None`` finds out.
     """
     code = _codes(site, pairs, execution.table)
     rows = (weight if weight.dtype == torch.float64 else weight.float()).flatten(1)
@@ -106,9 +104,7 @@ def compile_kernels(
         kernels["mean.cos"] = a1 * scale_w * scale_x
     if execution.shots is not None:
         kernels["noise"] = scale_w.flatten() * (scale_x / execution.shots**0.5)
-        if cross_term is None:
-            cross_term = _needs_cross_term(site, pairs, execution.table)
-        kernels |= _variance(a0, a1, a2, weight, scale_x, cross_term)
+        kernels |= _variance(a0, a1, a2, weight, scale_x)
     return {
         name: (kernel.view_as(weight) if kernel.shape == rows.shape else kernel).to(weight.dtype)
         for name, kernel in kernels.items()
@@ -120,13 +116,20 @@ def compile_in_blocks(
 ) -> Kernels:
     """:func:`compile_kernels` without gradients, some outputs at a time to bound the memory."""
     outputs = max(1, BLOCK // max(weight[0].numel(), 1))
-    cross_term = _needs_cross_term(site, pairs, execution.table)
     with torch.no_grad():
         blocks = [
-            compile_kernels(*part, execution=execution, scale_x=scale_x, cross_term=cross_term)
+            compile_kernels(*part, execution=execution, scale_x=scale_x)
             for part in zip(*(t.split(outputs) for t in (weight, site, pairs)), strict=True)
         ]
         return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def drop_negligible(kernels: Kernels, *, scale_x: float) -> Kernels:
+    """Leave out ``second.x``, the term in a0·a2, where it cannot matter (|x̂| ≤ 1)."""
+    largest = kernels["second.x"].flatten(1).abs().mean(1).max() * scale_x
+    if largest > VARIANCE_TOLERANCE:
+        return kernels
+    return {name: kernel for name, kernel in kernels.items() if name != "second.x"}
 
 
 def share_variance(kernels: Kernels) -> Kernels:
@@ -207,26 +210,17 @@ def _variance(
     a2: Tensor,
     weight: Tensor,
     scale_x: float,
-    cross_term: bool,
 ) -> Kernels:
     """Σ_j (1 - E_j²) as a constant and minus kernels on x², x, cos and x·cos."""
     cos_squared = torch.zeros_like(a2) if a1 is None else a1.square()
     kernels = {
         "variance.1": _sum_inputs(1 - a0.square() - cos_squared, weight),
         "second.x2": (cos_squared - a2.square()) / scale_x**2,
+        "second.x": -2 * a0 * a2 / scale_x,
     }
-    if cross_term:
-        kernels["second.x"] = -2 * a0 * a2 / scale_x
     if a1 is not None:
         kernels |= {"second.cos": -2 * a0 * a1, "second.xcos": -2 * a1 * a2 / scale_x}
     return kernels
-
-
-def _needs_cross_term(site: Tensor, pairs: Tensor, table: ResponseTable) -> bool:
-    """Whether Σ 2·a0·a2·x̂ can exceed the tolerance: |a0| ≤ Σ |C[0]|, |a2| ≤ 1, |x̂| ≤ 1."""
-    bounds = torch.as_tensor(2 * abs(table.values[..., 0, :]).sum(-1).ravel(), device=site.device)
-    products = bounds.index_select(0, _codes(site, pairs, table)).view(len(site), -1)
-    return bool(products.mean(1).max() > VARIANCE_TOLERANCE)
 
 
 def _sum_inputs(terms: Tensor, weight: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from qnad_art.kernels import (
     Kernels,
     compile_in_blocks,
     compile_kernels,
+    drop_negligible,
     share_variance,
     sharing_error,
 )
@@ -98,7 +99,9 @@ class QuantumLayer(nn.Module):
         """Exact mean of the output; variance in units of ``noise²`` (``None`` without shots)."""
         scale = self._scale()
         kernels = self.kernels()
-        x = x.clamp(-scale, scale)
+        # One ulp wider: clamp has no gradient *at* its bounds, where white pixels lie.
+        limit = scale * (1 + torch.finfo(x.dtype).eps)
+        x = x.clamp(-limit, limit)
         features = {"x": x}
         if any(name.endswith("cos") for name in kernels):
             # The root's slope is infinite at the ends of its range, where clamping has none.
@@ -135,7 +138,8 @@ class QuantumLayer(nn.Module):
         cache = self._cache
         if cache is None or cache[0] != key:
             # Holding what the key names keeps its ids from being given to other objects.
-            cache = self._cache = (key, self._compile(), (*watched, self.execution))
+            with torch.inference_mode(False):  # its tensors could not be used for gradients later
+                cache = self._cache = (key, self._compile(), (*watched, self.execution))
             self._constants = {}
         kernels = cache[1]
         if torch.is_grad_enabled() and weight.requires_grad:
@@ -149,9 +153,9 @@ class QuantumLayer(nn.Module):
 
     def products(self, x: Tensor) -> int:
         """Products (circuits) that an image costs in this layer; ``x`` is a batch of inputs."""
-        _, executed, _ = self.windows(x[:1])
+        windows, executed, _ = self.windows(self._batched(x)[:1])
         outputs_a_group: int = self.weight.shape[0] // executed.shape[1]
-        return int(executed.sum()) * outputs_a_group
+        return int(executed.sum()) * len(windows) * outputs_a_group
 
     def windows(self, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
         """The activations that meet the weights, for engines that run products one by one.
@@ -171,15 +175,13 @@ class QuantumLayer(nn.Module):
         kernels = compile_in_blocks(
             self.weight, self.site, self.pairs, execution=self.execution, scale_x=scale
         )
-        one_group = getattr(self, "groups", 1) == 1
-        if (
-            one_group
-            and spread is not None
-            and "second.x2" in kernels
-            and sharing_error(kernels, scale_x=scale, spread=spread) <= SHARING_TOLERANCE
-        ):
-            kernels = share_variance(kernels)
-        return kernels
+        if self.execution.shots is None:
+            return kernels
+        kernels = drop_negligible(kernels, scale_x=scale)
+        if spread is None or getattr(self, "groups", 1) > 1 or "second.cos" in kernels:
+            return kernels
+        error = sharing_error(kernels, scale_x=scale, spread=spread)
+        return share_variance(kernels) if error <= SHARING_TOLERANCE else kernels
 
     def _scale(self) -> float:
         if self.input_scale is None:
@@ -210,12 +212,19 @@ class QuantumLayer(nn.Module):
         key = (name, x.shape[-2:])
         if not tracked and key in self._constants:
             return self._constants[key]
-        value = self._ones(kernels[name], x)
-        if bias is not None:
-            value = value + self._channels(bias)
-        if not tracked:
-            self._constants[key] = value
-        return value
+        if tracked:
+            return self._positions(kernels[name], bias, x)
+        with torch.inference_mode(False), torch.no_grad():
+            self._constants[key] = self._positions(kernels[name], bias, x)
+        return self._constants[key]
+
+    def _positions(self, kernel: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
+        value = self._ones(kernel, x)
+        return value if bias is None else value + self._channels(bias)
+
+    def _batched(self, x: Tensor) -> Tensor:
+        """``x`` with a batch dimension."""
+        raise InvalidInputError(f"{type(self).__name__} is not a concrete layer.")
 
     def _linear_map(self, x: Tensor, kernel: Tensor) -> Tensor:
         """The layer's linear map with ``kernel`` for weight and no bias."""
@@ -234,9 +243,12 @@ class QuantumLinear(QuantumLayer, nn.Linear):
     """:class:`torch.nn.Linear` as quantum circuits; input (…, in), output (…, out)."""
 
     def windows(self, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
-        """See :meth:`QuantumLayer.windows`; leading dimensions of ``x`` are images."""
+        """See :meth:`QuantumLayer.windows`; every leading dimension of ``x`` counts as images."""
         windows = x.reshape(-1, 1, x.shape[-1], 1)
         return windows, torch.ones_like(windows[:1]), (*x.shape[:-1], self.out_features)
+
+    def _batched(self, x: Tensor) -> Tensor:
+        return x[None] if x.dim() == 1 else x
 
     def _linear_map(self, x: Tensor, kernel: Tensor) -> Tensor:
         return functional.linear(x, kernel)
@@ -259,7 +271,9 @@ class _QuantumConv(QuantumLayer):
     _reversed_padding_repeated_twice: list[int]
 
     def windows(self, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
-        """See :meth:`QuantumLayer.windows`; ``x`` is a batch."""
+        """See :meth:`QuantumLayer.windows`; ``x`` is a batch or one image."""
+        batched = x.dim() == self.weight.dim()
+        x = self._batched(x)
         output = self._linear_map(x[:1], self.weight.detach()).shape[1:]
         padding = self._reversed_padding_repeated_twice
         mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
@@ -273,7 +287,10 @@ class _QuantumConv(QuantumLayer):
             values = values.movedim(tuple(range(2, 2 + spatial)), tuple(range(-spatial, 0)))
             return values.reshape(len(values), self.groups, -1, output[1:].numel())
 
-        return unfold(x), unfold(ones), (-1, *output)
+        return unfold(x), unfold(ones), (-1, *output) if batched else tuple(output)
+
+    def _batched(self, x: Tensor) -> Tensor:
+        return x if x.dim() == self.weight.dim() else x[None]
 
     def _linear_map(self, x: Tensor, kernel: Tensor) -> Tensor:
         result: Tensor = self._conv_forward(x, kernel, None)  # type: ignore[operator]

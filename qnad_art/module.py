@@ -105,6 +105,7 @@ class QuantumExecutedModule(nn.Module):
 
     @plan.setter
     def plan(self, plan: CrosstalkPlan) -> None:
+        plan.check()
         plan.check_device(self.device_profile)
         shapes = {name: tuple(layer.pairs.shape) for name, layer in plan.layers.items()}
         if shapes != self.weight_shapes:
@@ -114,7 +115,7 @@ class QuantumExecutedModule(nn.Module):
             )
         if plan.sites != self.placement.sites:
             raise InvalidInputError("The plan uses other sites than this module's placement.")
-        largest = max((int(p.pairs.abs().max()) for p in plan.layers.values()), default=0)
+        largest = max((int(p.pairs.int().abs().max()) for p in plan.layers.values()), default=0)
         if largest > self._execution.table.max_pairs:
             raise InvalidInputError(
                 f"The plan injects up to {largest} pairs; the response table ends at "
@@ -152,8 +153,10 @@ class QuantumExecutedModule(nn.Module):
         """
         if not 0 < percentile <= 100:
             raise InvalidInputError(f"percentile is {percentile}; it must be in (0, 100].")
-        if len(x) == 0:
-            raise InvalidInputError("Calibration needs at least one input.")
+        if len(x) == 0 or not bool(torch.isfinite(x).all()):
+            raise InvalidInputError(
+                "Calibration needs at least one input, and none with NaN or infinite values."
+            )
         batches = x.split(batch_size)
         largest = self._measure(batches, lambda layer, value: value.abs().max())
         scales = {name: max(float(torch.stack(v).max()), 1e-12) for name, v in largest.items()}
@@ -210,7 +213,8 @@ class QuantumExecutedModule(nn.Module):
 
         def histogram(layer: QuantumLayer, value: Tensor) -> Tensor:
             top = largest[names[id(layer)]]
-            return torch.histc(value.abs().float(), HISTOGRAM_BINS, 0.0, top).double()
+            # Counted in the type of the values, and float32 stops counting at 2**24.
+            return torch.histc(value.abs().double(), HISTOGRAM_BINS, 0.0, top)
 
         counts = self._measure(batches, histogram)
         scales = {}
@@ -232,15 +236,10 @@ class QuantumExecutedModule(nn.Module):
             found.setdefault(names[id(layer)], []).append(what(layer, value))
             return layer.classical(value)
 
-        training = self.training
-        self.eval()
         place = next(iter(self.parameters()), torch.empty(0))
-        try:
-            with torch.no_grad(), self._engine(record):
-                for batch in batches:
-                    self.network(batch.to(place.device))
-        finally:
-            self.train(training)
+        with torch.no_grad(), evaluating(self), self._engine(record):
+            for batch in batches:
+                self.network(batch.to(place.device))
         return found
 
     @contextmanager
@@ -258,6 +257,18 @@ class QuantumExecutedModule(nn.Module):
         for name, layer in self.layers.items():
             part = self._plan.layers[name]
             layer.assign(part.site, part.pairs)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Context in eval mode; afterwards every part is in the mode that it was in."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
 
 
 class AveragedDraws(nn.Module):

@@ -22,6 +22,9 @@ from qnad_art.errors import DeviceError, InvalidInputError
 Order = Literal["aware", "plain"]
 ORDERS: tuple[Order, ...] = ("aware", "plain")
 
+MATCHINGS = 64
+"""Ways of giving neighbours to compute qubits that the steps of a sum go through."""
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -89,9 +92,11 @@ class Placement:
         key = wanted.float() if scores is None else scores.reshape(rows, fan_in).cpu().float()
         key = torch.where(wanted, key, torch.full((), -torch.inf))
         by_criticality = torch.argsort(key, dim=1, descending=True, stable=True)
-        return torch.empty_like(by_criticality).scatter_(
+        spread = torch.empty_like(by_criticality).scatter_(
             1, self._service_order(fan_in).expand(rows, fan_in), by_criticality
         )
+        # Sums without critical weights stay as they are, so no crosstalk means no change.
+        return torch.where(wanted.any(1, keepdim=True), spread, torch.arange(fan_in))
 
     def _service_order(self, fan_in: int) -> Tensor:
         """Slots of a sum, those that neighbours can serve first."""
@@ -100,7 +105,7 @@ class Placement:
     def _planned(self, fan_in: int) -> Tensor:
         """Injection site that each slot of a sum may use without conflict, -1 for none.
 
-        The matching changes from step to step, so that every edge is used.
+        The matching changes from step to step, so that many edges are used.
         """
         width = len(self.compute)
         slots = torch.arange(fan_in)
@@ -110,34 +115,36 @@ class Placement:
     def _matchings(self) -> Tensor:
         """Largest sets of compute qubits that can be served at once, as site indices or -1.
 
-        One maximum matching of compute qubits to neighbours a rotation, (rotations, compute).
+        Maximum matchings of compute qubits to neighbours, (matchings, compute). There are several;
+        each of these is found from another order of the qubits.
         """
         from scipy.sparse import csr_matrix
         from scipy.sparse.csgraph import maximum_bipartite_matching
 
-        width = len(self.compute)
         helpers = sorted({s.neighbour for s in self.sites if s.neighbour is not None})
-        direct = {
-            (self.compute.index(site.qubit), helpers.index(site.neighbour)): index
-            for index, site in enumerate(self.sites)
-            if site.neighbour is not None and site.partner is None
-        }
-        matchings = torch.full((width, width), -1)
-        for shift in range(width):
-            rows = [(position + shift) % width for position, _ in direct]
-            columns = [(helper + shift) % len(helpers) for _, helper in direct]
-            graph = csr_matrix(([1] * len(direct), (rows, columns)), (width, len(helpers)))
-            for row, column in enumerate(maximum_bipartite_matching(graph, "column")):
+        direct = torch.full((len(self.compute), len(helpers)), -1)
+        for index, site in enumerate(self.sites):
+            if site.neighbour is not None and site.partner is None:
+                direct[self.compute.index(site.qubit), helpers.index(site.neighbour)] = index
+        generator = torch.Generator().manual_seed(0)
+        matchings = torch.full((MATCHINGS, len(self.compute)), -1)
+        for matching in matchings:
+            rows = torch.randperm(len(self.compute), generator=generator)
+            columns = torch.randperm(len(helpers), generator=generator)
+            shuffled = direct[rows][:, columns]
+            chosen = maximum_bipartite_matching(csr_matrix(shuffled.numpy() >= 0), "column")
+            for row, column in enumerate(chosen):
                 if column >= 0:
-                    position, helper = (row - shift) % width, (column - shift) % len(helpers)
-                    matchings[shift, position] = direct[position, helper]
+                    matching[rows[row]] = shuffled[row, column]
         return matchings
 
     def _serve(self, wanted: Tensor) -> Tensor:
         """Give neighbours to the critical slots of every step, (rows, slots) → site index.
 
         A qubit is available if it is idle in the step (no product runs on it) and serves nobody
-        else. One hop is tried before two; qubits with fewest choices come first.
+        else. One hop is tried before two; qubits with fewest choices come first. (Two hops need
+        the same neighbour and a partner as well, so they are never available where one hop is not;
+        they are there for plans that choose spectator injection themselves.)
         """
         rows, fan_in = wanted.shape
         width = len(self.compute)

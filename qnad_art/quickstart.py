@@ -118,7 +118,7 @@ def run_quickstart(
     test_data = test_data.take(settings.test_images, seed=settings.seed)
     plain = _trained_classifier(train_data, settings, on_epoch)
     execution: dict[str, Any] = {
-        "device": settings.device,
+        "device": device,
         "shots": settings.shots,
         "seed": settings.seed,
     }

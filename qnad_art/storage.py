@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -18,7 +20,7 @@ from qnad_art.artifacts import load_tensors, save_tensors
 from qnad_art.conversion import convert
 from qnad_art.crosstalk.plan import CrosstalkPlan
 from qnad_art.device import DeviceProfile
-from qnad_art.errors import ArtifactError, InvalidInputError
+from qnad_art.errors import ArtifactError, InvalidInputError, QnadError
 from qnad_art.files import read_json, write_json
 from qnad_art.module import AveragedDraws
 
@@ -40,7 +42,7 @@ def save_classifier(classifier: QuantumExecutedClassifier, directory: Path) -> N
             is something else.
     """
     manifest = _manifest(classifier)
-    if directory.exists() and not (directory / MANIFEST).is_file():
+    if directory.exists() and not _is_save(directory):
         raise InvalidInputError(f"{directory} exists and is no saved classifier; choose another.")
     directory.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
@@ -49,6 +51,7 @@ def save_classifier(classifier: QuantumExecutedClassifier, directory: Path) -> N
         save_tensors(aside / WEIGHTS, weights, kind="weights", header={})
         classifier.plan.save(aside / PLAN)
         manifest["sha256"] = {name: _sha256(aside / name) for name in (WEIGHTS, PLAN)}
+        manifest["checksum"] = _checksum(manifest)
         write_json(aside / MANIFEST, manifest)
         aside.chmod(0o755)
         _swap(aside, directory)
@@ -63,24 +66,12 @@ def load_classifier(
     """See :meth:`qnad_art.estimator.QuantumExecutedClassifier.load`."""
     from qnad_art.estimator import QuantumExecutedClassifier
 
-    manifest = read_json(directory / MANIFEST)
-    if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
-        raise ArtifactError(f"{directory} is not a saved {KIND}.")
-    if manifest.get("format_version") != FORMAT_VERSION:
-        raise ArtifactError(
-            f"{directory} has format version {manifest.get('format_version')}; this qnad_art "
-            f"reads {FORMAT_VERSION}. Update qnad_art, or save the classifier again."
-        )
-    for name in (WEIGHTS, PLAN):
-        if not (directory / name).is_file():
-            raise ArtifactError(f"{directory / name} is missing.")
-        if _sha256(directory / name) != manifest.get("sha256", {}).get(name):
-            raise ArtifactError(f"{directory / name} fails its checksum: it was damaged or edited.")
-    plan = CrosstalkPlan.load(directory / PLAN)
+    manifest = _read_manifest(directory)
     weights, _ = load_tensors(directory / WEIGHTS, kind="weights")
+    plan = CrosstalkPlan.load(directory / PLAN)
     try:
-        network = model if model is not None else _build(manifest["architecture"])
-        _load_weights(network, weights, directory)
+        network = copy.deepcopy(model) if model is not None else _build(manifest)
+        _load_weights(network, weights)
         module = convert(
             network,
             device=DeviceProfile.from_dict(manifest["device"]),
@@ -102,11 +93,41 @@ def load_classifier(
             "preprocessing": _arrays((mean, deviation)),
             "device_type": "cpu",
         }
-        return QuantumExecutedClassifier(
-            AveragedDraws(module, **averaged) if averaged else module, **{**given, **settings}
+        executed = AveragedDraws(module, **averaged) if averaged else module
+    except (QnadError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ArtifactError(f"{directory} cannot be loaded: {error}") from error
+    return QuantumExecutedClassifier(executed, **{**given, **settings})
+
+
+def _read_manifest(directory: Path) -> dict[str, Any]:
+    """The manifest, once it and the files that it lists are as they were written."""
+    manifest = read_json(directory / MANIFEST)
+    if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
+        raise ArtifactError(f"{directory} is not a saved {KIND}.")
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise ArtifactError(
+            f"{directory} has format version {manifest.get('format_version')}; this qnad_art "
+            f"reads {FORMAT_VERSION}. Update qnad_art, or save the classifier again."
         )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"{directory / MANIFEST} is incomplete: {error!r}.") from error
+    if manifest.pop("checksum", None) != _checksum(manifest):
+        raise ArtifactError(f"{directory / MANIFEST} fails its checksum: damaged or edited.")
+    digests = manifest.get("sha256")
+    if not isinstance(digests, dict) or set(digests) != {WEIGHTS, PLAN}:
+        raise ArtifactError(f"{directory / MANIFEST} does not list the files that belong to it.")
+    for name, digest in digests.items():
+        if not (directory / name).is_file():
+            raise ArtifactError(f"{directory / name} is missing.")
+        if _sha256(directory / name) != digest:
+            raise ArtifactError(f"{directory / name} fails its checksum: damaged or edited.")
+    return manifest
+
+
+def _is_save(directory: Path) -> bool:
+    try:
+        manifest = read_json(directory / MANIFEST)
+    except ArtifactError:
+        return False
+    return isinstance(manifest, dict) and manifest.get("kind") == KIND
 
 
 def _manifest(classifier: QuantumExecutedClassifier) -> dict[str, Any]:
@@ -118,10 +139,16 @@ def _manifest(classifier: QuantumExecutedClassifier) -> dict[str, Any]:
             "Preprocessing and postprocessing defences are code and are not saved: save the "
             "classifier without them and attach them again after loading."
         )
-    if not isinstance(classifier.loss, nn.CrossEntropyLoss):
+    loss, plain = classifier.loss, nn.CrossEntropyLoss()
+    settings = ("ignore_index", "label_smoothing", "reduction")
+    if (
+        type(loss) is not nn.CrossEntropyLoss
+        or loss.weight is not None
+        or any(getattr(loss, name) != getattr(plain, name) for name in settings)
+    ):
         raise InvalidInputError(
-            f"Only classifiers with CrossEntropyLoss can be saved, not "
-            f"{type(classifier.loss).__name__}."
+            f"Only classifiers with a plain CrossEntropyLoss() can be saved, not {loss}: set "
+            "another loss again after loading, load(directory, loss=…)."
         )
     architecture = getattr(module.network, "architecture", None)
     averaged = classifier.model
@@ -170,25 +197,23 @@ def _preprocessing(classifier: QuantumExecutedClassifier) -> list[Any] | None:
     return [np.asarray(mean).tolist(), np.asarray(deviation).tolist()]
 
 
-def _build(architecture: dict[str, Any] | None) -> nn.Module:
+def _build(manifest: dict[str, Any]) -> nn.Module:
     from qnad_art.models import build_model
 
-    if architecture is None:
+    if manifest["architecture"] is None:
         raise ArtifactError(
-            "The network's class is not one of qnad_art.models, and code is never stored: pass an "
+            "the network's class is not one of qnad_art.models, and code is never stored: pass an "
             "instance, load(directory, model=MyNetwork())."
         )
-    settings = dict(architecture)
+    settings = dict(manifest["architecture"])
     return build_model(settings.pop("name"), **settings)
 
 
-def _load_weights(network: nn.Module, weights: dict[str, torch.Tensor], directory: Path) -> None:
+def _load_weights(network: nn.Module, weights: dict[str, torch.Tensor]) -> None:
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        raise ArtifactError(
-            f"The weights in {directory} do not fit the network: {error}"
-        ) from error
+        raise ArtifactError(f"the weights do not fit the network: {error}") from error
 
 
 def _arrays(values: Any) -> Any:
@@ -202,17 +227,23 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def _checksum(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
 def _swap(aside: Path, directory: Path) -> None:
-    """Put ``aside`` in the place of ``directory``."""
+    """Put ``aside`` in the place of ``directory``, which comes back if that fails."""
     if not directory.exists():
         os.replace(aside, directory)
         return
-    old = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}.old."))
-    os.replace(directory, old / "old")
+    holder = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}.old."))
+    old = holder / "old"
     try:
+        os.replace(directory, old)
         os.replace(aside, directory)
-    except OSError:
-        os.replace(old / "old", directory)
+    except BaseException:
+        if old.exists() and not directory.exists():
+            os.replace(old, directory)
         raise
     finally:
-        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(holder, ignore_errors=True)

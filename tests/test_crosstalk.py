@@ -119,7 +119,6 @@ class TestGradients:
         assert module.training
         assert not any(p.requires_grad for p in module.parameters())
 
-    @pytest.mark.xfail(reason="train(training) is called on all parts", strict=True)
     def test_leave_the_training_flag_of_each_part(self, problem):
         module, x, y = problem()
         module.train()
@@ -128,7 +127,6 @@ class TestGradients:
         assert module.network[0].training
         assert not module.network[1].training
 
-    @pytest.mark.xfail(reason="autograd.grad refuses unused weights", strict=True)
     def test_unused_layers_have_zero_gradient(self, random_tensor):
         class Auxiliary(nn.Module):
             def __init__(self):
@@ -348,7 +346,6 @@ class TestPlanFiles:
         with pytest.raises(ArtifactError, match="layer '3'"):
             CrosstalkPlan.load(tmp_path / "plan")
 
-    @pytest.mark.xfail(reason="the setter does not check indices", strict=True)
     def test_contradictory_plans_are_refused_by_the_module_too(self, plan, problem):
         module, _, _ = problem()
         layer = plan.layers["3"]
@@ -356,7 +353,6 @@ class TestPlanFiles:
         with pytest.raises(QnadError):
             module.plan = replace(plan, layers={**plan.layers, "3": wrong})
 
-    @pytest.mark.xfail(reason="abs of int8 -128 is -128", strict=True)
     def test_pair_count_of_minus_128_is_refused(self, plan, problem):
         module, _, _ = problem()
         layer = plan.layers["3"]

@@ -129,7 +129,6 @@ class TestAerEngine:
         with run_on(module, AerEngine(nairobi)), pytest.raises(CalibrationError):
             module(torch.rand(1, 2))
 
-    @pytest.mark.xfail(reason="windows() takes batches only", strict=True)
     def test_unbatched_inputs(self, nairobi, random_tensor):
         x = random_tensor(2, 1, 3, 3)
         module = convert(nn.Conv2d(1, 1, 2).double(), x, max_pairs=0)

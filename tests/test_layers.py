@@ -299,9 +299,6 @@ class TestGradients:
         assert x.grad.abs().sum() > 0
         assert all(p.grad is None for p in module.parameters())
 
-    @pytest.mark.xfail(
-        reason="kernels cached in inference mode cannot be differentiated", strict=True
-    )
     def test_after_inference_mode(self, case):
         _, module, x = case("conv2d")
         with torch.inference_mode():
@@ -530,7 +527,6 @@ class TestErrors:
         with pytest.raises(InvalidInputError, match="NaN or infinite"):
             module(x)
 
-    @pytest.mark.xfail(reason="scales become NaN instead", strict=True)
     @pytest.mark.parametrize("bad", [math.nan, math.inf])
     def test_calibration_data_that_is_not_finite(self, bad):
         with pytest.raises(QnadError, match="NaN"):

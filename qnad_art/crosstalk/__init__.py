@@ -46,13 +46,21 @@ def build_strategy(strategy: str | Strategy, **settings: Any) -> Strategy:
                 f"settings {sorted(settings)} go with a strategy's name, not with an instance."
             )
         return strategy
-    if strategy not in STRATEGIES:
-        raise UnknownNameError("strategy", strategy, STRATEGIES)
-    module, _, attribute = STRATEGIES[strategy].partition(":")
-    factory = getattr(import_module(module), attribute)
-    valid = list(inspect.signature(factory).parameters)
+    valid = strategy_settings(strategy)
     for name in settings:
         if name not in valid:
             raise UnknownNameError(f"setting of strategy {strategy!r}:", name, valid)
-    built: Strategy = factory(**settings)
+    built: Strategy = _factory(strategy)(**settings)
     return built
+
+
+def strategy_settings(strategy: str) -> list[str]:
+    """Names of the settings that a strategy takes."""
+    return list(inspect.signature(_factory(strategy)).parameters)
+
+
+def _factory(strategy: str) -> Any:
+    if strategy not in STRATEGIES:
+        raise UnknownNameError("strategy", strategy, STRATEGIES)
+    module, _, attribute = STRATEGIES[strategy].partition(":")
+    return getattr(import_module(module), attribute)

@@ -143,20 +143,24 @@ class CrosstalkPlan:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{path} is not a complete crosstalk plan: {error!r}.") from error
-        plan._check_indices(str(path))
+        try:
+            plan.check()
+        except InvalidInputError as error:
+            raise ArtifactError(f"{path}: {error}") from error
         return plan
 
-    def _check_indices(self, source: str) -> None:
+    def check(self) -> None:
+        """Raise :class:`~qnad_art.errors.InvalidInputError` unless sites and pairs make sense."""
         injectable = torch.tensor([site.neighbour is not None for site in self.sites])
         for name, layer in self.layers.items():
             site = layer.site.long()
             if layer.site.shape != layer.pairs.shape or (
                 site.numel() and not 0 <= int(site.min()) <= int(site.max()) < len(self.sites)
             ):
-                raise ArtifactError(f"{source}: layer {name!r} refers to sites that do not exist.")
+                raise InvalidInputError(f"layer {name!r}: site indices that do not exist.")
             if bool((layer.pairs[~injectable[site]] != 0).any()):
-                raise ArtifactError(
-                    f"{source}: layer {name!r} injects where there is no neighbour to inject from."
+                raise InvalidInputError(
+                    f"layer {name!r}: injection where there is no neighbour to inject from."
                 )
 
 
