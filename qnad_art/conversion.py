@@ -81,6 +81,7 @@ def convert(
         layer.__class__ = QUANTUM_CLASSES[type(layer)]
         assert isinstance(layer, QuantumLayer)
         layer.execute_as(execution, noise)
+    _forbid_fused_paths(network)
     module = QuantumExecutedModule(
         network, device=profile, placement=placement, execution=execution, noise=noise
     )
@@ -108,6 +109,13 @@ def _chosen_layers(
         for name, module in network.named_modules()
         if type(module) in QUANTUM_CLASSES and matches(name, include) and not matches(name, exclude)
     ]
+
+
+def _forbid_fused_paths(network: nn.Module) -> None:
+    """In eval mode torch's encoder layers would use the weights without calling the layers."""
+    for module in network.modules():
+        if isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0
 
 
 @dataclass(frozen=True)

@@ -41,9 +41,9 @@ Kernels = dict[str, Tensor]
 
 ``mean.x`` and ``mean.cos`` have the weight's shape and act on x and sqrt(1 - x̂²); ``mean.1`` is
 the constant part, summed over input channels. With shots, ``second.x2``, ``second.x``,
-``second.cos`` and ``second.xcos`` likewise give -Σ E_j² up to its constant part, ``variance.1`` is
-Σ_j 1 minus that constant part, and ``noise`` (one number an output) scales the deviation. Terms
-that vanish for the device are absent.
+``second.cos`` and ``second.xcos`` act on x̂², x, cos and x̂·cos and give -Σ E_j² up to its constant
+part; ``variance.1`` is Σ_j 1 minus that constant part; ``noise`` (one number an output) scales the
+deviation. Terms that vanish for the device are absent.
 
 Σ E_j² is a small part of the variance (under 1 % in most layers), so where the activations allow
 it ``second.x2`` is replaced by the rank-one ``shared.x2`` (one output) times ``shared.out`` (one
@@ -83,6 +83,7 @@ def compile_kernels(
     *,
     execution: Execution,
     scale_x: float,
+    relaxed: Tensor | None = None,
 ) -> Kernels:
     """Kernels of a layer, as a differentiable function of ``weight`` (out, in / groups, …).
 
@@ -90,15 +91,19 @@ def compile_kernels(
         site, pairs: shape of the weight; index into the response table and signed pair count.
         execution: response table, shots and gain.
         scale_x: activation scale s_x.
+        relaxed: pair counts as real numbers, shape of the weight, that ``pairs`` are rounded from:
+            the kernels are those of ``pairs``, their gradient with respect to ``relaxed`` is the
+            slope of the table between integers (straight-through estimator).
     """
-    code = _codes(site, pairs, execution.table)
+    response = _Response(site, pairs, execution.table, relaxed)
     rows = (weight if weight.dtype == torch.float64 else weight.float()).flatten(1)
     tiny = torch.finfo(rows.dtype).tiny
     scale_w = rows.abs().amax(1, keepdim=True)
     sine = rows / scale_w.clamp_min(tiny)
     cosine = (1 - sine.square()).clamp_min(tiny).sqrt()
-    a0, a1, a2 = _response(sine, cosine, code, execution.table)
-    scale_w = scale_w / contraction(site, pairs, execution).to(rows.dtype)[:, None]
+    a0, a1, a2 = response.amplitudes(sine, cosine)
+    if execution.gain == "calibrated":
+        scale_w = scale_w / response.contraction().to(rows.dtype)[:, None]
     kernels = {"mean.x": a2 * scale_w, "mean.1": _sum_inputs(a0 * scale_w * scale_x, weight)}
     if a1 is not None:
         kernels["mean.cos"] = a1 * scale_w * scale_x
@@ -144,7 +149,7 @@ def share_variance(kernels: Kernels) -> Kernels:
     }
 
 
-def sharing_error(kernels: Kernels, *, scale_x: float, spread: float) -> float:
+def sharing_error(kernels: Kernels, *, spread: float) -> float:
     """Relative error of the variance that :func:`share_variance` makes, in the mean square.
 
     ``spread`` is the standard deviation of x̂² over the calibration data; the mean of x̂² drops
@@ -156,7 +161,7 @@ def sharing_error(kernels: Kernels, *, scale_x: float, spread: float) -> float:
         terms, shared["shared.out"][:, None], shared["shared.x2"].view(1, -1), value=-1
     )
     largest = residual.square_().mean(1).max().sqrt()
-    return float(largest * scale_x**2 * spread / math.sqrt(terms.shape[1]))
+    return float(largest * spread / math.sqrt(terms.shape[1]))
 
 
 def contraction(site: Tensor, pairs: Tensor, execution: Execution) -> Tensor:
@@ -167,41 +172,49 @@ def contraction(site: Tensor, pairs: Tensor, execution: Execution) -> Tensor:
     """
     if execution.gain == "raw":
         return torch.ones(len(site), device=site.device)
-    table = torch.as_tensor(execution.table.values, device=site.device)
-    lengths = table[..., 2, 1:].square().sum(-1).sqrt().flatten()
-    products = lengths.index_select(0, _codes(site, pairs, execution.table))
-    return products.view(len(site), -1).mean(1).clamp_min(1e-3)
+    return _Response(site, pairs, execution.table, None).contraction()
 
 
-def _codes(site: Tensor, pairs: Tensor, table: ResponseTable) -> Tensor:
-    """Position of every weight's C in the flattened table."""
-    code = site.int() * (2 * table.max_pairs + 1) + pairs + table.max_pairs
-    return code.flatten()
+class _Response:
+    """The table's entries at every weight of a layer, as (rows, J)."""
 
+    def __init__(
+        self, site: Tensor, pairs: Tensor, table: ResponseTable, relaxed: Tensor | None
+    ) -> None:
+        self._shape = (len(site), -1)
+        self._values = torch.as_tensor(table.values, device=site.device)
+        self._code = (site.int() * (2 * table.max_pairs + 1) + pairs + table.max_pairs).flatten()
+        self._relaxed = None if relaxed is None else relaxed.reshape(self._shape)
 
-def _response(
-    sine: Tensor, cosine: Tensor, code: Tensor, table: ResponseTable
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    """a = C f(φ) of every weight as (rows, J); a1 is ``None`` where it vanishes."""
-    values = torch.as_tensor(table.values).to(sine.device, sine.dtype)
+    def amplitudes(self, sine: Tensor, cosine: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """a = C f(φ) of every weight; a1 is ``None`` where it vanishes."""
+        a0, a1, a2 = (self._amplitude(row, sine, cosine) for row in range(3))
+        zero = torch.zeros_like(sine)
+        return zero if a0 is None else a0, a1, zero if a2 is None else a2
 
-    def coefficient(row: int, column: int) -> Tensor | None:
-        entries = values[..., row, column].flatten()
-        if entries.abs().max() <= ZERO:
-            return None
-        return entries.index_select(0, code).view_as(sine)
+    def contraction(self) -> Tensor:
+        """Mean length of each output's phase vectors, shape (out,)."""
+        lengths = self._values[..., 2, 1:].square().sum(-1).sqrt()
+        return self._take(lengths).mean(1).clamp_min(1e-3)
 
-    def amplitude(row: int) -> Tensor | None:
-        terms = [
-            entries if factor is None else entries * factor
-            for column, factor in enumerate((None, cosine, sine))
-            if (entries := coefficient(row, column)) is not None
-        ]
-        return torch.stack(terms).sum(0) if len(terms) > 1 else terms[0] if terms else None
+    def _amplitude(self, row: int, sine: Tensor, cosine: Tensor) -> Tensor | None:
+        total = None
+        for column, factor in enumerate((None, cosine, sine)):
+            entries = self._values[..., row, column]
+            if entries.abs().max() > ZERO:
+                term = self._take(entries.to(sine.dtype))
+                term = term if factor is None else term * factor
+                total = term if total is None else total + term
+        return total
 
-    a0, a1, a2 = amplitude(0), amplitude(1), amplitude(2)
-    zero = torch.zeros_like(sine)
-    return zero if a0 is None else a0, a1, zero if a2 is None else a2
+    def _take(self, entries: Tensor) -> Tensor:
+        """``entries`` (sites, pair counts) at every weight."""
+        taken = entries.flatten().index_select(0, self._code).view(self._shape)
+        if self._relaxed is None or entries.shape[1] < 2:
+            return taken
+        slopes = torch.gradient(entries, dim=1)[0].flatten().index_select(0, self._code)
+        step = self._relaxed - self._relaxed.detach()
+        return taken + slopes.view(self._shape) * step.to(taken.dtype)
 
 
 def _variance(
@@ -211,15 +224,15 @@ def _variance(
     weight: Tensor,
     scale_x: float,
 ) -> Kernels:
-    """Σ_j (1 - E_j²) as a constant and minus kernels on x², x, cos and x·cos."""
+    """Σ_j (1 - E_j²) as a constant and minus kernels on x̂², x, cos and x̂·cos."""
     cos_squared = torch.zeros_like(a2) if a1 is None else a1.square()
     kernels = {
         "variance.1": _sum_inputs(1 - a0.square() - cos_squared, weight),
-        "second.x2": (cos_squared - a2.square()) / scale_x**2,
+        "second.x2": cos_squared - a2.square(),
         "second.x": -2 * a0 * a2 / scale_x,
     }
     if a1 is not None:
-        kernels |= {"second.cos": -2 * a0 * a1, "second.xcos": -2 * a1 * a2 / scale_x}
+        kernels |= {"second.cos": -2 * a0 * a1, "second.xcos": -2 * a1 * a2}
     return kernels
 
 

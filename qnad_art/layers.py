@@ -38,6 +38,8 @@ class QuantumLayer(nn.Module):
     execution: Execution
     noise: NoiseSource
     engine: Any
+    relaxed: Tensor | None
+    """Real-valued pair counts that are being tuned; ``pairs`` are rounded from them."""
     input_scale: float | None
     input_spread: float | None
     clipped: float
@@ -49,6 +51,7 @@ class QuantumLayer(nn.Module):
         self.execution = execution
         self.noise = noise
         self.engine = None
+        self.relaxed = None
         self.input_scale = None
         self.input_spread = None
         self.clipped = 0.0
@@ -106,9 +109,9 @@ class QuantumLayer(nn.Module):
         if any(name.endswith("cos") for name in kernels):
             # The root's slope is infinite at the ends of its range, where clamping has none.
             cosine = (1 - (x / scale).square()).clamp_min(torch.finfo(x.dtype).tiny).sqrt()
-            features |= {"cos": cosine, "xcos": x * cosine}
+            features |= {"cos": cosine, "xcos": x / scale * cosine}
         if "second.x2" in kernels or "shared.x2" in kernels:
-            features["x2"] = x.square()
+            features["x2"] = (x / scale).square()
         mean = self._polynomial("mean", features, kernels)
         assert mean is not None
         mean = mean.add_(self._constant("mean.1", kernels, x))
@@ -130,6 +133,8 @@ class QuantumLayer(nn.Module):
         which bypasses it, call :meth:`invalidate`.
         """
         weight, bias = self.weight, self.bias
+        if self.relaxed is not None:
+            return self._compile_relaxed()
         watched = [weight] if bias is None else [weight, bias]
         key = (
             *((id(t), t._version, t.data_ptr(), t.dtype, t.device) for t in watched),
@@ -180,8 +185,21 @@ class QuantumLayer(nn.Module):
         kernels = drop_negligible(kernels, scale_x=scale)
         if spread is None or getattr(self, "groups", 1) > 1 or "second.cos" in kernels:
             return kernels
-        error = sharing_error(kernels, scale_x=scale, spread=spread)
+        error = sharing_error(kernels, spread=spread)
         return share_variance(kernels) if error <= SHARING_TOLERANCE else kernels
+
+    def _compile_relaxed(self) -> Kernels:
+        kernels = compile_kernels(
+            self.weight,
+            self.site,
+            self.pairs,
+            execution=self.execution,
+            scale_x=self._scale(),
+            relaxed=self.relaxed,
+        )
+        # As the cached kernels are, so that both compute the same.
+        cached = {} if self._cache is None else self._cache[1]
+        return share_variance(kernels) if "shared.x2" in cached else kernels
 
     def _scale(self) -> float:
         if self.input_scale is None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from qnad_art.crosstalk.plan import CrosstalkPlan, inherent_plan
 from qnad_art.device import DeviceProfile
-from qnad_art.errors import ClippingWarning, InvalidInputError
+from qnad_art.errors import ClippingWarning, InvalidInputError, QnadWarning
 from qnad_art.kernels import Execution, Gain
 from qnad_art.layers import QuantumLayer
 from qnad_art.placement import Placement
@@ -165,6 +165,13 @@ class QuantumExecutedModule(nn.Module):
         for name, layer in self.layers.items():
             if name in scales:
                 layer.input_scale = scales[name]
+        missed = [name for name in self.layers if name not in scales]
+        if missed:
+            warnings.warn(
+                f"The calibration data never reached {', '.join(missed)}; these cannot run.",
+                QnadWarning,
+                stacklevel=2,
+            )
         for name, spread in self._spreads(batches).items():
             self.layers[name].input_spread = spread
         for name, clipped in self.clipping(x, batch_size=batch_size).items():

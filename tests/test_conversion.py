@@ -343,3 +343,41 @@ class TestAveragedDraws:
     def test_bad_settings(self, converted, draws, of):
         with pytest.raises(InvalidInputError):
             AveragedDraws(converted()[0], draws, of=of)
+
+
+class TestOddNetworks:
+    def test_encoder_layers_run_their_circuits_in_eval_mode_too(self):
+        """Torch has a fused path for these that reads the weights and calls no layer."""
+        torch.manual_seed(0)
+        encoder = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
+        x = torch.rand(4, 5, 16)
+        ideal = convert(encoder, x, device="ideal")
+        noisy = convert(encoder, x, device="ibm_nairobi", readout="raw")
+        with torch.no_grad():
+            assert torch.allclose(ideal(x), encoder(x), atol=1e-5)
+            without_gradients = noisy(x)
+        assert not torch.allclose(without_gradients, encoder(x), atol=1e-3)
+        assert torch.allclose(without_gradients, noisy(x), atol=1e-6)
+
+    def test_layers_that_calibration_misses_are_named(self):
+        class Auxiliary(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.used, self.unused = nn.Linear(4, 2), nn.Linear(4, 2)
+
+            def forward(self, x):
+                return self.used(x)
+
+        with pytest.warns(UserWarning, match="unused"):
+            convert(Auxiliary(), torch.rand(3, 4))
+
+    @pytest.mark.parametrize("size", [1e-30, 1e-10, 1e10, 1e30])
+    def test_weights_of_any_size(self, size):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+        with torch.no_grad():
+            network[0].weight.mul_(size)
+        x = torch.rand(16, 6)
+        noisy = convert(network, x, shots=4096, seed=0)(x)
+        assert torch.isfinite(noisy).all()
+        assert (noisy - network(x)).abs().max() < 0.2 * network(x).abs().max()
