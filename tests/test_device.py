@@ -11,8 +11,9 @@ from qiskit.quantum_info import SuperOp
 from qiskit_aer.noise import NoiseModel
 from qiskit_ibm_runtime.fake_provider import FakeNairobiV2
 
+from qnad_art.backends import TYPICAL_ZZ_HZ
 from qnad_art.circuits import Site
-from qnad_art.device import TYPICAL_ZZ_HZ, DeviceProfile, Edge, Qubit, device_names, load_device
+from qnad_art.device import DeviceProfile, Edge, Qubit, device_names, load_device
 from qnad_art.errors import ArtifactError, DeviceError, UnknownNameError
 from qnad_art.noise import site_noise_model
 
