@@ -172,7 +172,8 @@ class DeviceProfile(BaseModel):
         anharmonicity from ``backend.properties()`` where it has one (otherwise readout is taken
         as symmetric); ZZ rates from the Hamiltonian of ``backend.configuration()``. ``zz_hz``
         overrides every ZZ rate; without it and without a Hamiltonian
-        :data:`~qnad_art.backends.TYPICAL_ZZ_HZ` is used and ``zz_source`` says so. Gates reported as broken (error ≥ 1) are left out.
+        :data:`~qnad_art.backends.TYPICAL_ZZ_HZ` is used and ``zz_source`` says so. Gates
+        reported as broken (error ≥ 1) are left out.
         """
         from qnad_art.backends import read_backend
 

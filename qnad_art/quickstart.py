@@ -17,13 +17,14 @@ from qnad_art.files import write_bytes, write_json
 if TYPE_CHECKING:
     from art.estimators.classification import PyTorchClassifier
 
+    from qnad_art.crosstalk.tuned import TuningEpoch
     from qnad_art.datasets import Dataset
     from qnad_art.training import EpochResult
 
 Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
-NETWORKS = ("plain", "noise", "noise + crosstalk")
+NETWORKS = ("plain", "noise", "uniform crosstalk", "tuned crosstalk")
 ATTACKS = ("FGSM", "PGD")
 RUNGS = ("transfer", "white-box")
 
@@ -35,7 +36,8 @@ class QuickstartSettings:
     Args:
         device: name or JSON file of the quantum device.
         shots: shots a product, ``None`` for the exact expectation.
-        strategy, fraction, pairs: crosstalk, see :class:`qnad_art.QNAD`.
+        fraction: of the weights to put under crosstalk.
+        tuning_epochs, tuning_images: of the tuned strategy.
         epsilons: L∞ budgets of the attacks, pixels in [0, 1].
         pgd_steps: steps of PGD, each of ε/4.
         epochs: of training.
@@ -45,9 +47,9 @@ class QuickstartSettings:
 
     device: str = DEFAULT_DEVICE
     shots: int | None = None
-    strategy: str = "uniform"
     fraction: float = 0.3
-    pairs: int = 1
+    tuning_epochs: int = 10
+    tuning_images: int = 4000
     epsilons: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3)
     pgd_steps: int = 10
     epochs: int = 15
@@ -57,7 +59,14 @@ class QuickstartSettings:
     @classmethod
     def fast(cls, **changes: Any) -> QuickstartSettings:
         """A run of well under a minute: fewer epochs, images and budgets."""
-        small = {"epsilons": (0.1, 0.3), "epochs": 6, "test_images": 300, "pgd_steps": 5}
+        small: dict[str, Any] = {
+            "epsilons": (0.1, 0.3),
+            "epochs": 6,
+            "test_images": 300,
+            "pgd_steps": 5,
+            "tuning_epochs": 8,
+            "tuning_images": 2000,
+        }
         return cls(**{**small, **changes})
 
 
@@ -88,8 +97,7 @@ class QuickstartResult:
     device_hash: str
     zz_source: str
     products_per_image: int
-    crosstalk_requested: float
-    crosstalk_achieved: float
+    crosstalk_achieved: dict[str, float]
     versions: dict[str, str]
     cells: list[Accuracy] = field(default_factory=list)
 
@@ -103,11 +111,12 @@ def run_quickstart(
     settings: QuickstartSettings,
     *,
     on_epoch: Callable[[EpochResult], None] | None = None,
+    on_tuning: Callable[[TuningEpoch], None] | None = None,
     on_cell: Callable[[Accuracy], None] | None = None,
 ) -> QuickstartResult:
-    """Train LeNet-5 on mnist5k, run it as noisy circuits with and without crosstalk, attack each.
+    """Train LeNet-5 on mnist5k, run it as noisy circuits without and with crosstalk, attack each.
 
-    ``on_epoch`` and ``on_cell`` are called as results come in.
+    ``on_epoch``, ``on_tuning`` and ``on_cell`` are called as results come in.
     """
     from qnad_art.datasets import load_dataset
     from qnad_art.defence import QNAD
@@ -123,26 +132,31 @@ def run_quickstart(
         "seed": settings.seed,
     }
     noisy = QuantumExecutedClassifier.from_art(plain, train_data.x[:512], **execution)
-    defence = QNAD(
+    uniform = QNAD(plain, strategy="uniform", fraction=settings.fraction, **execution)
+    uniform.fit(train_data.x[:1000], train_data.y[:1000])
+    tuned = QNAD(
         plain,
-        strategy=settings.strategy,
+        strategy="tuned",
         fraction=settings.fraction,
-        pairs=settings.pairs,
+        epochs=settings.tuning_epochs,
+        on_epoch=on_tuning,
         **execution,
     )
-    defence.fit(train_data.x[:1000], train_data.y[:1000])
-    hardened = defence(train_data.x, plain)
+    some = slice(0, settings.tuning_images)
+    tuned.fit(train_data.x[some], train_data.y[some])
+    hardened = [defence(train_data.x, plain) for defence in (uniform, tuned)]
+    classifiers = dict(zip(NETWORKS, (plain, noisy, *hardened), strict=True))
     result = QuickstartResult(
         settings=settings,
         data=train_data.provenance,
-        device_hash=hardened.module.device_profile.hash,
-        zz_source=hardened.module.device_profile.zz_source,
-        products_per_image=hardened.report().products,
-        crosstalk_requested=hardened.plan.requested,
-        crosstalk_achieved=hardened.plan.achieved,
+        device_hash=device.hash,
+        zz_source=device.zz_source,
+        products_per_image=noisy.report().products,
+        crosstalk_achieved={
+            name: classifiers[name].plan.achieved for name in NETWORKS if "crosstalk" in name
+        },
         versions=_versions(),
     )
-    classifiers = dict(zip(NETWORKS, (plain, noisy, hardened), strict=True))
 
     def measure(network: str, x: Images, attack: str, rung: str, epsilon: float) -> None:
         cell = _score(classifiers[network], x, test_data.y, (network, attack, rung, epsilon))
@@ -260,11 +274,10 @@ def _figure(result: QuickstartResult) -> bytes:
 
     figure = Figure(figsize=(9, 6.5), layout="constrained")
     panels = figure.subplots(len(ATTACKS), len(RUNGS), sharex=True, sharey=True, squeeze=False)
-    styles = {"plain": ("#555555", "o"), "noise": ("#0072b2", "s")}
+    styles = (("#555555", "o"), ("#0072b2", "s"), ("#d55e00", "^"), ("#009e73", "D"))
     for row, attack in zip(panels, ATTACKS, strict=True):
         for axes, rung in zip(row, RUNGS, strict=True):
-            for network in NETWORKS:
-                colour, marker = styles.get(network, ("#d55e00", "^"))
+            for network, (colour, marker) in zip(NETWORKS, styles, strict=True):
                 cells = [result.cell(network)] + [
                     result.cell(network, attack, rung, e) for e in result.settings.epsilons
                 ]

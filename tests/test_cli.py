@@ -98,10 +98,13 @@ def test_quickstart_measures_every_cell(tmp_path):
         (c["network"], c["attack"], c["rung"], c["epsilon"]): c["accuracy"]
         for c in written["cells"]
     }
-    assert len(cells) == 3 * (1 + 2 * 2 * 2)
+    assert len(cells) == 4 * (1 + 2 * 2 * 2)
     assert cells["plain", "", "", 0] > 0.9
     assert abs(cells["noise", "", "", 0] - cells["plain", "", "", 0]) < 0.03
-    for network in ("plain", "noise", "noise + crosstalk"):
+    for network in ("plain", "noise", "uniform crosstalk", "tuned crosstalk"):
         assert cells[network, "PGD", "white-box", 0.1] < cells[network, "", "", 0]
         assert cells[network, "PGD", "white-box", 0.3] <= cells[network, "PGD", "white-box", 0.1]
+    assert (
+        cells["tuned crosstalk", "FGSM", "transfer", 0.3] > cells["plain", "FGSM", "transfer", 0.3]
+    )
     assert written["products_per_image"] == 406_656

@@ -10,6 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from qnad_art.crosstalk.tuned import TuningEpoch
     from qnad_art.quickstart import Accuracy, QuickstartResult
 
 
@@ -24,7 +25,7 @@ def quickstart(
     ),
     seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
 ) -> None:
-    """Train LeNet-5, run it as noisy circuits, inject crosstalk, attack, and report."""
+    """Train LeNet-5, run it as noisy circuits, tune crosstalk, attack, and report."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -58,15 +59,23 @@ def quickstart(
         console=console,
     ) as progress:
         training = progress.add_task("training", total=settings.epochs)
-        attacking = progress.add_task("attacking", total=cells_to_measure(settings))
+        tuning = progress.add_task("tuning", total=settings.tuning_epochs, start=False)
+        attacking = progress.add_task("attacking", total=cells_to_measure(settings), start=False)
+
+        def report_tuning(epoch: TuningEpoch) -> None:
+            figures = f"clean {epoch.clean:.0%}, robust {epoch.robust:.0%}"
+            progress.start_task(tuning)
+            progress.update(tuning, advance=1, description=f"tuning ({figures} in validation)")
 
         def report_cell(cell: Accuracy) -> None:
             what = f"{cell.attack} {cell.rung} ε={cell.epsilon:g}" if cell.attack else "clean"
+            progress.start_task(attacking)
             progress.update(attacking, advance=1, description=f"{cell.network}: {what}")
 
         result = run_quickstart(
             settings,
             on_epoch=lambda epoch: progress.advance(training),
+            on_tuning=report_tuning,
             on_cell=report_cell,
         )
         progress.update(attacking, description="attacking")
@@ -89,19 +98,20 @@ def _table(result: QuickstartResult) -> Table:
         + ("exact expectation" if shots is None else f"{shots:,} shots a product, one draw"),
         caption="± half the 95 % Wilson interval; ε is the L∞ budget, pixels in [0, 1].",
     )
-    for heading in ("attack", "rung", "ε", *NETWORKS):
-        table.add_column(heading, justify="left" if heading in ("attack", "rung") else "right")
+    table.add_column("attack")
+    for heading in ("ε", *NETWORKS):
+        table.add_column(heading, justify="right")
 
     def show(cell: Accuracy) -> str:
         return f"{100 * cell.accuracy:.1f} ± {50 * (cell.high - cell.low):.1f}"
 
-    table.add_row("none", "clean", "", *(show(result.cell(n)) for n in NETWORKS))
+    table.add_row("none", "", *(show(result.cell(n)) for n in NETWORKS))
     for attack in ATTACKS:
         for rung in RUNGS:
             table.add_section()
             for epsilon in result.settings.epsilons:
                 cells = (result.cell(n, attack, rung, epsilon) for n in NETWORKS)
-                table.add_row(attack, rung, f"{epsilon:g}", *map(show, cells))
+                table.add_row(f"{attack} {rung}", f"{epsilon:g}", *map(show, cells))
     return table
 
 
@@ -109,7 +119,7 @@ def _conclusions(result: QuickstartResult) -> list[str]:
     """What the table says, in words, computed from it."""
     from qnad_art.quickstart import ATTACKS, NETWORKS, RUNGS
 
-    plain, noise, crosstalk = NETWORKS
+    plain = NETWORKS[0]
 
     def change(network: str, rung: str) -> float:
         gains = [
@@ -120,12 +130,10 @@ def _conclusions(result: QuickstartResult) -> list[str]:
         ]
         return 100 * sum(gains) / len(gains)
 
-    lines = [
-        f"An image costs {result.products_per_image:,} products, each a circuit; crosstalk was "
-        f"asked for on {result.crosstalk_requested:.0%} of the weights and found neighbours for "
-        f"{result.crosstalk_achieved:.1%} ({result.settings.strategy} strategy)."
-    ]
-    for network, what in ((noise, "Inherent noise"), (crosstalk, "Noise + crosstalk")):
+    lines = [f"An image costs {result.products_per_image:,} products, each a circuit."]
+    for network in NETWORKS[1:]:
+        share = result.crosstalk_achieved.get(network)
+        what = network.capitalize() + ("" if share is None else f" on {share:.1%} of the weights")
         transfer, white_box = (change(network, rung) for rung in RUNGS)
         clean = 100 * (result.cell(network).accuracy - result.cell(plain).accuracy)
         lines.append(

@@ -29,6 +29,7 @@ class Strategy(Protocol):
 STRATEGIES: dict[str, str] = {
     "uniform": "qnad_art.crosstalk.uniform:Uniform",
     "random": "qnad_art.crosstalk.random:Random",
+    "tuned": "qnad_art.crosstalk.tuned:Tuned",
 }
 """Built-in strategies by name, imported only when asked for."""
 

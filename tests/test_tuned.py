@@ -1,0 +1,141 @@
+import dataclasses
+
+import pytest
+import torch
+from art.attacks.evasion import ProjectedGradientDescent
+from art_fixtures import images, network, plain
+from torch import nn
+
+from qnad_art import QNAD, QuantumExecutedClassifier, convert
+from qnad_art.crosstalk import build_strategy
+from qnad_art.crosstalk.tuned import Tuned, TuningEpoch
+from qnad_art.errors import InvalidInputError, UnknownNameError
+from qnad_art.kernels import compile_kernels
+
+FEW = {"epochs": 2, "batch_size": 64, "epsilon": 0.1}
+
+
+def data(count: int = 200) -> tuple[torch.Tensor, torch.Tensor]:
+    train = images("digits", "train")
+    return torch.tensor(train.x[:count]), torch.tensor(train.y[:count])
+
+
+@pytest.fixture
+def module():
+    return convert(network(), data()[0], device="ibm_nairobi", seed=0)
+
+
+def test_straight_through_values_are_those_of_integers_and_slopes_those_of_the_table():
+    """The gradient at count k is half the difference of the outputs at k + 1 and k - 1."""
+    torch.manual_seed(0)
+    x = torch.randn(1, 6, dtype=torch.float64)
+    module = convert(nn.Linear(6, 2).double(), x, device="ibm_nairobi", gain="raw")
+    layer = module.network
+    injected = next(i for i, s in enumerate(module.placement.sites) if s.neighbour is not None)
+    site, pairs = torch.full((2, 6), injected), torch.full((2, 6), 2, dtype=torch.int8)
+
+    def output(counts: torch.Tensor) -> torch.Tensor:
+        layer.assign(site, counts)
+        return layer(x)[0].detach()
+
+    relaxed = torch.full((2, 6), 2.3, dtype=torch.float64, requires_grad=True)
+    settings = {"execution": layer.execution, "scale_x": layer.input_scale}
+    kernels = compile_kernels(layer.weight.detach(), site, pairs, relaxed=relaxed, **settings)
+    value = (x @ kernels["mean.x"].T)[0] + kernels["mean.1"] + layer.bias.detach()
+    assert torch.allclose(value.detach(), output(pairs), atol=1e-12)
+    (gradient,) = torch.autograd.grad(value[1], relaxed)
+    for position in range(6):
+        step = torch.zeros(2, 6, dtype=torch.int8)
+        step[1, position] = 1
+        half = (output(pairs + step) - output(pairs - step)) / 2
+        assert gradient[1, position].item() == pytest.approx(half[1].item(), abs=1e-12)
+    assert not gradient[0].any()
+
+
+def test_the_plan_is_one_that_the_device_can_run(module):
+    plan = Tuned(fraction=0.2, max_pairs=3, **FEW).plan(module, *data())
+    module.plan = plan  # checks sites, shapes and neighbours
+    assert 0 < plan.achieved <= 0.2
+    assert {abs(k) for layer in plan.histogram().values() for k in layer} <= {0, 1, 2, 3}
+    assert {k < 0 for layer in plan.histogram().values() for k in layer if k} == {True, False}
+    assert plan.strategy == "tuned"
+    assert plan.settings["epsilon"] == 0.1
+
+
+def test_the_module_is_left_as_it_is(module):
+    x, y = data()
+    before, weights = module(x), [p.detach().clone() for p in module.parameters()]
+    Tuned(**FEW).plan(module, x, y)
+    assert torch.equal(module(x), before)
+    assert all(torch.equal(p, w) for p, w in zip(module.parameters(), weights, strict=True))
+    assert all(p.requires_grad for p in module.parameters())
+
+
+def test_the_same_seed_gives_the_same_plan(module):
+    def pairs(seed: int) -> torch.Tensor:
+        plan = Tuned(seed=seed, **FEW).plan(module, *data())
+        return torch.cat([layer.pairs.flatten() for layer in plan.layers.values()])
+
+    assert torch.equal(pairs(1), pairs(1))
+    assert not torch.equal(pairs(1), pairs(2))
+
+
+def test_epochs_are_reported_and_the_plan_survives_a_file(module, tmp_path):
+    seen: list[TuningEpoch] = []
+    plan = Tuned(on_epoch=seen.append, **FEW).plan(module, *data())
+    assert [(e.epoch, e.epochs) for e in seen] == [(1, 2), (2, 2)]
+    assert all(0 <= e.robust <= e.clean <= 1 for e in seen)
+    plan.save(tmp_path / "plan")
+    loaded = type(plan).load(tmp_path / "plan")
+    assert loaded.histogram() == plan.histogram()
+    assert loaded.settings == dict(plan.settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_pairs": 0}, "max_pairs"),
+        ({"attack_steps": 1.5}, "attack_steps"),
+        ({"epsilon": 0.0}, "epsilon"),
+        ({"robust_weight": 1.1}, "robust_weight"),
+        ({"validation_fraction": 1.0}, "validation_fraction"),
+        ({"fraction": 2.0}, "fraction"),
+        ({"max_pairs": 99}, "max_pairs=99"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message, module):
+    with pytest.raises(InvalidInputError, match=message):
+        Tuned(**{**FEW, **settings}).plan(module, *data(40))
+
+
+def test_by_name():
+    assert build_strategy("tuned", epochs=3) == dataclasses.replace(Tuned(), epochs=3)
+    with pytest.raises(UnknownNameError, match="epochs"):
+        build_strategy("tuned", epoch=3)
+
+
+def test_too_few_inputs(module):
+    with pytest.raises(InvalidInputError, match="too few"):
+        Tuned(**FEW).plan(module, *data(1))
+
+
+@pytest.mark.slow
+def test_tuning_defends_against_white_box_attacks_and_inherent_noise_does_not():
+    train, test = images("digits", "train"), images("digits")
+    classifier = plain()
+    defence = QNAD(
+        classifier, strategy="tuned", fraction=0.3, epsilon=0.15, epochs=15, learning_rate=0.1
+    )
+    defence.fit(train.x, train.y)
+    hardened = defence(train.x, classifier)
+    noisy = QuantumExecutedClassifier.from_art(classifier, train.x)
+
+    def robust(victim) -> float:
+        attack = ProjectedGradientDescent(
+            victim, eps=0.15, eps_step=0.03, max_iter=10, verbose=False
+        )
+        return (victim.predict(attack.generate(test.x, test.y)).argmax(1) == test.y).mean()
+
+    clean = (hardened.predict(test.x).argmax(1) == test.y).mean()
+    assert clean > (classifier.predict(test.x).argmax(1) == test.y).mean() - 0.1
+    assert robust(hardened) > robust(noisy) + 0.1
