@@ -300,7 +300,7 @@ def _figure(result: QuickstartResult) -> bytes:
         axes.set_xlabel("L∞ budget ε")
     for axes in panels[:, 0]:
         axes.set_ylabel("accuracy (%)")
-    panels[0, 0].legend(loc="upper right")
+    panels[0, 0].legend(loc="lower left")
     figure.suptitle(
         f"LeNet-5 on mnist5k as circuits of {result.settings.device} "
         f"({result.cells[0].images} test images, 95 % Wilson intervals)"
