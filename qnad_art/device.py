@@ -210,10 +210,9 @@ def _snapshot(device: str) -> DeviceProfile:
     name = device.replace("fake_", "ibm_", 1)
     cached = cache_directory() / "device" / f"{name}-{version('qiskit-ibm-runtime')}.json"
     if re.fullmatch(r"ibm_\w+", name) and cached.is_file():
-        try:
-            return DeviceProfile.load(cached)
-        except (ArtifactError, DeviceError) as error:
-            warnings.warn(f"{error} Reading the device anew.", CacheWarning, stacklevel=3)
+        profile = _read_cached(cached)
+        if profile is not None:
+            return profile
     from qnad_art.backends import fake_backends
 
     snapshots = fake_backends()
@@ -221,9 +220,24 @@ def _snapshot(device: str) -> DeviceProfile:
         raise UnknownNameError("device", device, device_names())
     profile = DeviceProfile.from_backend(snapshots[name]()).model_copy(update={"name": name})
     try:
-        profile.save(cached)
+        write_json(cached, {"hash": profile.hash, "profile": profile.model_dump(mode="json")})
     except OSError as error:
         warnings.warn(
             f"Cannot write the cache entry {cached}: {error}.", CacheWarning, stacklevel=3
         )
     return profile
+
+
+def _read_cached(path: Path) -> DeviceProfile | None:
+    """The profile in a cache entry; ``None``, with a warning, if it is damaged."""
+    try:
+        entry = read_json(path)
+        profile = DeviceProfile.from_dict(entry["profile"], source=str(path))
+        if profile.hash == entry["hash"]:
+            return profile
+        fault = "it fails its checksum"
+    except (ArtifactError, DeviceError, KeyError, TypeError) as error:
+        fault = str(error)
+    message = f"Cache entry {path} is damaged ({fault}); reading the device anew."
+    warnings.warn(message, CacheWarning, stacklevel=4)
+    return None

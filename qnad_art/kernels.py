@@ -3,11 +3,12 @@
 With the response ``C`` of each product (see :mod:`qnad_art.response`), a weight becomes three
 numbers ``a = C f(φ)`` and the layer's exact noisy output is
 
-    y_o = s_x s_w,o / g_o · Σ_j [a0 + a1·sqrt(1 - x̂_j²) + a2·x̂_j] + bias
+    y_o = s_x s_w,o / g_o · Σ_j [a0 - c + a1·sqrt(1 - x̂_j²) + a2·x̂_j] + bias
 
-(x̂ = x / s_x, ŵ = w / s_w = sin φ, g the gain), i.e. ordinary convolutions with changed weights.
-With S shots a product, the sum has the variance ``(s_x s_w / g)² Σ_j (1 - E_j²) / S``, E_j the
-bracket. Terms whose coefficients vanish for a device are left out.
+(x̂ = x / s_x, ŵ = w / s_w = sin φ, gain g and offset c known from calibration), i.e. ordinary
+convolutions with changed weights. With S shots a product, the sum has the variance
+``(s_x s_w / g)² Σ_j (1 - E_j²) / S``, E_j the product's expectation. Terms whose coefficients
+vanish for a device are left out.
 """
 
 from __future__ import annotations
@@ -58,8 +59,9 @@ class Execution:
     Args:
         table: noise of every site and pair count.
         shots: shots a product; ``None`` for the exact expectation.
-        gain: ``"calibrated"`` divides each output's sum by the mean contraction of its products
-            (known from the calibration circuits), ``"raw"`` does not.
+        gain: ``"calibrated"`` takes the constant offset of its products off each output's sum and
+            divides it by their mean contraction (both known from the calibration circuits),
+            ``"raw"`` does neither.
     """
 
     table: ResponseTable
@@ -102,9 +104,14 @@ def compile_kernels(
     sine = rows / scale_w.clamp_min(tiny)
     cosine = (1 - sine.square()).clamp_min(tiny).sqrt()
     a0, a1, a2 = response.amplitudes(sine, cosine)
+    constant = a0
     if execution.gain == "calibrated":
         scale_w = scale_w / response.contraction().to(rows.dtype)[:, None]
-    kernels = {"mean.x": a2 * scale_w, "mean.1": _sum_inputs(a0 * scale_w * scale_x, weight)}
+        constant = a0 - response.offsets().to(rows.dtype)
+    kernels = {
+        "mean.x": a2 * scale_w,
+        "mean.1": _sum_inputs(constant * scale_w * scale_x, weight),
+    }
     if a1 is not None:
         kernels["mean.cos"] = a1 * scale_w * scale_x
     if execution.shots is not None:
@@ -175,6 +182,16 @@ def contraction(site: Tensor, pairs: Tensor, execution: Execution) -> Tensor:
     return _Response(site, pairs, execution.table, None).contraction()
 
 
+def offsets(site: Tensor, pairs: Tensor, execution: Execution) -> Tensor:
+    """Constant offset of every product, which is taken off its sum; shape (out, J).
+
+    What a product of zeros measures (relaxation towards |0⟩, raw readout), known from the
+    calibration circuits. Zeros with ``gain="raw"``.
+    """
+    response = _Response(site, pairs, execution.table, None)
+    return response.offsets() * (execution.gain == "calibrated")
+
+
 class _Response:
     """The table's entries at every weight of a layer, as (rows, J)."""
 
@@ -196,6 +213,10 @@ class _Response:
         """Mean length of each output's phase vectors, shape (out,)."""
         lengths = self._values[..., 2, 1:].square().sum(-1).sqrt()
         return self._take(lengths).mean(1).clamp_min(1e-3)
+
+    def offsets(self) -> Tensor:
+        """Part of every product's expectation that depends on neither factor, (rows, J)."""
+        return self._take(self._values[..., 0, 0] + self._values[..., 0, 1])
 
     def _amplitude(self, row: int, sine: Tensor, cosine: Tensor) -> Tensor | None:
         total = None

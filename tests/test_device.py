@@ -14,7 +14,7 @@ from qiskit_ibm_runtime.fake_provider import FakeNairobiV2
 from qnad_art.backends import TYPICAL_ZZ_HZ
 from qnad_art.circuits import Site
 from qnad_art.device import DeviceProfile, Edge, Qubit, device_names, load_device
-from qnad_art.errors import ArtifactError, DeviceError, UnknownNameError
+from qnad_art.errors import ArtifactError, CacheWarning, DeviceError, UnknownNameError
 from qnad_art.noise import site_noise_model
 
 
@@ -255,3 +255,33 @@ class TestHash:
         changed = nairobi.model_copy(update={"zz_scale": 0.5, "edges": nairobi.edges[:2]})
         assert changed.hash != nairobi.hash
         assert changed.neighbours != nairobi.neighbours
+
+
+class TestCache:
+    def damaged(self, tmp_path, monkeypatch, change):
+        monkeypatch.setenv("QNAD_CACHE_DIR", str(tmp_path))
+        right = load_device("ibm_nairobi")
+        (entry,) = (tmp_path / "device").iterdir()
+        entry.write_text(change(entry.read_text()))
+        return right
+
+    def test_second_reading_needs_no_backend(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("QNAD_CACHE_DIR", str(tmp_path))
+        first = load_device("ibm_nairobi")
+        monkeypatch.setattr("qnad_art.backends.fake_backends", dict)
+        assert load_device("ibm_nairobi") == first
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda text: text[: len(text) // 2],
+            lambda text: text.replace('"zz_scale": 1.0', '"zz_scale": 0.9'),
+            lambda text: text.replace('"hash"', '"hush"'),
+            lambda text: "[]",
+        ],
+    )
+    def test_damaged_entries_are_read_anew(self, change, tmp_path, monkeypatch):
+        right = self.damaged(tmp_path, monkeypatch, change)
+        with pytest.warns(CacheWarning, match="damaged"):
+            assert load_device("ibm_nairobi") == right
+        assert load_device("ibm_nairobi") == right  # and written anew, without a warning

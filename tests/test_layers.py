@@ -66,8 +66,11 @@ def brute_force(module, x):
     scale_w = np.abs(weight).max(1)
     phi = np.arcsin(weight / scale_w[:, None])
     site, pairs = (t.numpy().reshape(weight.shape).astype(int) for t in (layer.site, layer.pairs))
-    gain = np.ones(len(weight))
+    gain, offset = np.ones(len(weight)), np.zeros(weight.shape)
     if module.gain == "calibrated":
+        # What a weight of zero measures, averaged over the largest activations of both signs.
+        right, zero = np.full(weight.shape, math.pi / 2), np.zeros(weight.shape)
+        offset = sum(table.expectation(t, zero, site, pairs) for t in (right, -right)) / 2
         gain = np.hypot(*np.moveaxis(table.values[site, pairs + table.max_pairs, 2, 1:], -1, 0))
         gain = gain.mean(1)
     mean, variance = {}, {}
@@ -78,7 +81,7 @@ def brute_force(module, x):
         full = [np.broadcast_to(a, theta.shape) for a in (phi, site, pairs)]
         product = table.expectation(theta, *full)
         done = np.ones(weight.shape) if executed is None else executed
-        mean[position] = scale * (product * done).sum(-1) + bias
+        mean[position] = scale * ((product - offset) * done).sum(-1) + bias
         variance[position] = scale**2 * ((1 - product**2) * done).sum(-1) / shots
 
     def stacked(values):

@@ -12,7 +12,7 @@ from qnad_art.crosstalk.tuned import Tuned, TuningEpoch
 from qnad_art.errors import InvalidInputError, UnknownNameError
 from qnad_art.kernels import compile_kernels
 
-FEW = {"epochs": 2, "batch_size": 64, "epsilon": 0.1}
+FEW = {"epochs": 2, "batch_size": 64, "epsilon": 0.1, "learning_rate": 1.0}
 
 
 def data(count: int = 200) -> tuple[torch.Tensor, torch.Tensor]:

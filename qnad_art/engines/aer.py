@@ -17,7 +17,7 @@ from torch import Tensor
 from qnad_art.circuits import Site, product_circuit
 from qnad_art.device import DeviceProfile
 from qnad_art.errors import InvalidInputError
-from qnad_art.kernels import contraction
+from qnad_art.kernels import contraction, offsets
 from qnad_art.layers import QuantumLayer
 from qnad_art.noise import site_noise_model
 from qnad_art.response import READOUTS, Readout
@@ -184,6 +184,7 @@ class AerEngine:
         phi = np.arcsin((rows / scale_w.clamp_min(1e-300)[:, None]).clamp(-1, 1).numpy())
         sites = layer.execution.table.sites
         site, pairs = layer.site.flatten(1).cpu().numpy(), layer.pairs.flatten(1).cpu().numpy()
+        offset = offsets(layer.site, layer.pairs, layer.execution).cpu().numpy()
         sums = np.empty((images, outputs, positions))
         for output in range(outputs):
             group = output // (outputs // groups)
@@ -200,6 +201,7 @@ class AerEngine:
                 spread(site[output]),
                 spread(pairs[output]),
             )
+            products[where] -= spread(offset[output])
             sums[:, output] = products.sum(1)
         gain = contraction(layer.site, layer.pairs, layer.execution).cpu()
         result: Tensor = torch.as_tensor(sums) * (scale_x * scale_w / gain)[:, None]
