@@ -87,6 +87,7 @@ def quickstart(
 
 
 def _table(result: QuickstartResult) -> Table:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     from qnad_art.quickstart import ATTACKS, NETWORKS, RUNGS
@@ -94,6 +95,7 @@ def _table(result: QuickstartResult) -> Table:
     images = result.cells[0].images
     shots = result.settings.shots
     table = Table(
+        box=SIMPLE_HEAD,  # four networks fit 80 columns
         title=f"Accuracy in %, {images} test images, "
         + ("exact expectation" if shots is None else f"{shots:,} shots a product, one draw"),
         caption="± half the 95 % Wilson interval; ε is the L∞ budget, pixels in [0, 1].",
