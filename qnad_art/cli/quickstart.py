@@ -100,7 +100,7 @@ def _table(result: QuickstartResult) -> Table:
         + ("exact expectation" if shots is None else f"{shots:,} shots a product, one draw"),
         caption="± half the 95 % Wilson interval; ε is the L∞ budget, pixels in [0, 1].",
     )
-    table.add_column("attack")
+    table.add_column("attack", no_wrap=True)
     for heading in ("ε", *NETWORKS):
         table.add_column(heading, justify="right")
 
