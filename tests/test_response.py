@@ -33,13 +33,7 @@ def some_sites(device, random):
     return [kind[i] for kind in kinds for i in random.choice(len(kind), 4, replace=False)]
 
 
-def tolerance(name, readout):
-    """The errors that Aer makes of the newer calibrations lose up to 1e-8 of the trace a gate.
-
-    Twirling cancels it; with raw readout it depends on whether ones or zeros are counted.
-    """
-    older = name in ("ibm_nairobi", "ibm_mumbai")
-    return 1e-9 if older or readout == "twirled" else 2e-7
+TOLERANCE = 1e-9
 
 
 def worst_difference(device, readout, products, seed, most=8):
@@ -72,13 +66,13 @@ class TestAgainstAer:
     @pytest.mark.parametrize("readout", READOUTS)
     @pytest.mark.parametrize("name", DEVICES)
     def test_random_products(self, name, readout):
-        assert worst_difference(load_device(name), readout, 15, seed=1) < tolerance(name, readout)
+        assert worst_difference(load_device(name), readout, 15, seed=1) < TOLERANCE
 
     @pytest.mark.slow
     @pytest.mark.parametrize("readout", READOUTS)
     @pytest.mark.parametrize("name", DEVICES)
     def test_many_random_products(self, name, readout):
-        assert worst_difference(load_device(name), readout, 250, seed=2) < tolerance(name, readout)
+        assert worst_difference(load_device(name), readout, 250, seed=2) < TOLERANCE
 
     @pytest.mark.parametrize("readout", READOUTS)
     def test_products_on_ecr_targets(self, ecr_line, readout):
