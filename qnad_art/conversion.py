@@ -36,10 +36,11 @@ def convert(
     shots: int | None = None,
     readout: Readout = "twirled",
     gain: Gain = "calibrated",
+    headroom: float = 1.0,
     percentile: float = 100.0,
     include: Sequence[str] = ("*",),
     exclude: Sequence[str] = (),
-    order: Order = "aware",
+    order: Order = "stretched",
     compute: Sequence[int] | None = None,
     max_pairs: int = MAX_PAIRS,
     seed: int | None = None,
@@ -55,6 +56,8 @@ def convert(
         shots: shots a product; ``None`` for the exact expectation.
         readout: ``"twirled"`` or ``"raw"``, see :func:`~qnad_art.response.response_table`.
         gain: ``"calibrated"`` or ``"raw"``, see :class:`~qnad_art.kernels.Execution`.
+        headroom: s_w over the largest |weight| of an output, see
+            :class:`~qnad_art.kernels.Execution`.
         percentile: of the activations taken as scale.
         include, exclude: patterns over module names (``features.*``); a layer is converted if it
             matches one of ``include`` and none of ``exclude``.
@@ -68,7 +71,7 @@ def convert(
     profile = load_device(device)
     placement = device_placement(profile, compute=compute, order=order)
     table = response_table(profile, placement.sites, max_pairs=max_pairs, readout=readout)
-    execution = Execution(table, shots, gain)
+    execution = Execution(table, shots, gain, headroom)
     network = copy.deepcopy(model)
     noise = NoiseSource(seed)
     layers = _chosen_layers(network, include, exclude)

@@ -12,8 +12,8 @@ from torch.nn import functional
 from qnad_art.errors import InvalidInputError
 from qnad_art.module import QuantumExecutedModule, evaluating
 
-Scope = Literal["global", "layer"]
-SCOPES: tuple[Scope, ...] = ("global", "layer")
+Scope = Literal["global", "layer", "balanced"]
+SCOPES: tuple[Scope, ...] = ("global", "layer", "balanced")
 
 
 def weight_gradients(
@@ -66,7 +66,8 @@ def select_critical(
         scores: the larger their absolute value, the more critical.
         fraction: in [0, 1].
         scope: ``"global"`` ranks all weights together (the paper), ``"layer"`` takes the fraction
-            of each layer.
+            of each layer, ``"balanced"`` from each layer a number that goes with the square root of
+            its size, so that small layers, which are used most, are chosen from most.
     """
     if not 0 <= fraction <= 1:
         raise InvalidInputError(f"fraction is {fraction}; it must be in [0, 1].")
@@ -75,14 +76,27 @@ def select_critical(
     if scope not in SCOPES:
         raise InvalidInputError(f"scope {scope!r} is not one of {', '.join(SCOPES)}.")
     if scope == "layer":
-        return {name: _top({name: score}, fraction)[name] for name, score in scores.items()}
-    return _top(scores, fraction)
+        counts = {name: round(fraction * score.numel()) for name, score in scores.items()}
+    elif scope == "balanced":
+        counts = _balanced({name: score.numel() for name, score in scores.items()}, fraction)
+    else:
+        return _top(scores, round(fraction * sum(score.numel() for score in scores.values())))
+    return {name: _top({name: score}, counts[name])[name] for name, score in scores.items()}
 
 
-def _top(scores: Mapping[str, Tensor], fraction: float) -> dict[str, Tensor]:
+def _balanced(sizes: Mapping[str, int], fraction: float) -> dict[str, int]:
+    """Counts that go with the root of the sizes, none above its size; what is left goes on."""
+    left, roots = round(fraction * sum(sizes.values())), sum(n**0.5 for n in sizes.values())
+    counts = {}
+    for name, size in sorted(sizes.items(), key=lambda item: item[1]):
+        counts[name] = min(size, round(left * size**0.5 / roots))
+        left, roots = left - counts[name], roots - size**0.5
+    return counts
+
+
+def _top(scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
     flat = torch.cat([score.flatten() for score in scores.values()])
     chosen = torch.zeros(flat.shape, dtype=torch.bool, device=flat.device)
-    count = round(fraction * flat.numel())
     chosen[torch.topk(flat.abs(), count, sorted=False).indices] = True
     parts = chosen.split([score.numel() for score in scores.values()])
     return {

@@ -41,7 +41,7 @@ class QNAD(Transformer):  # type: ignore[misc]
         fraction: of the weights to put under crosstalk, in [0, 1].
         attack: makes an ART attack from the noisy classifier; criticality is then ranked on its
             adversarial examples (the paper ranks after the attack). ``None``: on clean inputs.
-        readout, gain, percentile, include, exclude, order, compute, max_pairs: as
+        readout, gain, headroom, percentile, include, exclude, order, compute, max_pairs: as
             :func:`qnad_art.convert`.
         seed: of the shot noise, and of the strategy if it takes one.
         calibration_images: how many of the inputs set the activation scales.
@@ -49,7 +49,8 @@ class QNAD(Transformer):  # type: ignore[misc]
     """
 
     params = [  # noqa: RUF012
-        *("device", "shots", "strategy", "fraction", "attack", "readout", "gain", "percentile"),
+        *("device", "shots", "strategy", "fraction", "attack", "readout", "gain", "headroom"),
+        "percentile",
         *("include", "exclude", "order", "compute", "max_pairs", "seed", "calibration_images"),
         "strategy_settings",
     ]
@@ -65,10 +66,11 @@ class QNAD(Transformer):  # type: ignore[misc]
         attack: Callable[[QuantumExecutedClassifier], EvasionAttack] | None = None,
         readout: Readout = "twirled",
         gain: Gain = "calibrated",
+        headroom: float = 1.0,
         percentile: float = 100.0,
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
-        order: Order = "aware",
+        order: Order = "stretched",
         compute: Sequence[int] | None = None,
         max_pairs: int = 8,
         seed: int | None = None,
@@ -83,6 +85,7 @@ class QNAD(Transformer):  # type: ignore[misc]
         self.attack = attack
         self.readout = readout
         self.gain = gain
+        self.headroom = headroom
         self.percentile = percentile
         self.include = include
         self.exclude = exclude
@@ -190,6 +193,7 @@ class QNAD(Transformer):  # type: ignore[misc]
             shots=self.shots,
             readout=self.readout,
             gain=self.gain,
+            headroom=self.headroom,
             percentile=self.percentile,
             include=self.include,
             exclude=self.exclude,

@@ -62,15 +62,20 @@ class Execution:
         gain: ``"calibrated"`` takes the constant offset of its products off each output's sum and
             divides it by their mean contraction (both known from the calibration circuits),
             ``"raw"`` does neither.
+        headroom: s_w over the largest |weight| of an output, at least 1: room for crosstalk to
+            raise weights above it. Shot noise grows with it.
     """
 
     table: ResponseTable
     shots: int | None = None
     gain: Gain = "calibrated"
+    headroom: float = 1.0
 
     def __post_init__(self) -> None:
         if self.gain not in GAINS:
             raise InvalidInputError(f"gain {self.gain!r} is not one of {', '.join(GAINS)}.")
+        if not 1 <= self.headroom < float("inf"):
+            raise InvalidInputError(f"headroom is {self.headroom}; it must be 1 or more.")
         whole = isinstance(self.shots, (int, np.integer)) and not isinstance(self.shots, bool)
         if self.shots is not None and not (whole and self.shots >= 1):
             raise InvalidInputError(
@@ -85,7 +90,7 @@ def compile_kernels(
     *,
     execution: Execution,
     scale_x: float,
-    relaxed: Tensor | None = None,
+    phase: Tensor | None = None,
 ) -> Kernels:
     """Kernels of a layer, as a differentiable function of ``weight`` (out, in / groups, …).
 
@@ -93,16 +98,19 @@ def compile_kernels(
         site, pairs: shape of the weight; index into the response table and signed pair count.
         execution: response table, shots and gain.
         scale_x: activation scale s_x.
-        relaxed: pair counts as real numbers, shape of the weight, that ``pairs`` are rounded from:
-            the kernels are those of ``pairs``, their gradient with respect to ``relaxed`` is the
-            slope of the table between integers (straight-through estimator).
+        phase: shape of the weight; the phase in rad that the injected crosstalk was chosen for. The
+            kernels do not depend on it, but their gradient with respect to it is that of a turn of
+            each weight's φ (straight-through estimator).
     """
-    response = _Response(site, pairs, execution.table, relaxed)
+    response = _Response(site, pairs, execution.table)
     rows = (weight if weight.dtype == torch.float64 else weight.float()).flatten(1)
     tiny = torch.finfo(rows.dtype).tiny
-    scale_w = rows.abs().amax(1, keepdim=True)
+    scale_w = weight_scales(rows, execution)
     sine = rows / scale_w.clamp_min(tiny)
     cosine = (1 - sine.square()).clamp_min(tiny).sqrt()
+    if phase is not None:
+        turn = (phase - phase.detach()).flatten(1).to(rows.dtype)
+        sine, cosine = torch.addcmul(sine, turn, cosine), torch.addcmul(cosine, turn, -sine)
     a0, a1, a2 = response.amplitudes(sine, cosine)
     constant = a0
     if execution.gain == "calibrated":
@@ -121,6 +129,11 @@ def compile_kernels(
         name: (kernel.view_as(weight) if kernel.shape == rows.shape else kernel).to(weight.dtype)
         for name, kernel in kernels.items()
     }
+
+
+def weight_scales(rows: Tensor, execution: Execution) -> Tensor:
+    """s_w of every output, (out, 1), from its weights (out, J)."""
+    return rows.abs().amax(1, keepdim=True) * execution.headroom
 
 
 def compile_in_blocks(
@@ -179,7 +192,7 @@ def contraction(site: Tensor, pairs: Tensor, execution: Execution) -> Tensor:
     """
     if execution.gain == "raw":
         return torch.ones(len(site), device=site.device)
-    return _Response(site, pairs, execution.table, None).contraction()
+    return _Response(site, pairs, execution.table).contraction()
 
 
 def offsets(site: Tensor, pairs: Tensor, execution: Execution) -> Tensor:
@@ -188,20 +201,17 @@ def offsets(site: Tensor, pairs: Tensor, execution: Execution) -> Tensor:
     What a product of zeros measures (relaxation towards |0⟩, raw readout), known from the
     calibration circuits. Zeros with ``gain="raw"``.
     """
-    response = _Response(site, pairs, execution.table, None)
+    response = _Response(site, pairs, execution.table)
     return response.offsets() * (execution.gain == "calibrated")
 
 
 class _Response:
     """The table's entries at every weight of a layer, as (rows, J)."""
 
-    def __init__(
-        self, site: Tensor, pairs: Tensor, table: ResponseTable, relaxed: Tensor | None
-    ) -> None:
+    def __init__(self, site: Tensor, pairs: Tensor, table: ResponseTable) -> None:
         self._shape = (len(site), -1)
         self._values = torch.as_tensor(table.values, device=site.device)
         self._code = (site.int() * (2 * table.max_pairs + 1) + pairs + table.max_pairs).flatten()
-        self._relaxed = None if relaxed is None else relaxed.reshape(self._shape)
 
     def amplitudes(self, sine: Tensor, cosine: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
         """a = C f(φ) of every weight; a1 is ``None`` where it vanishes."""
@@ -230,12 +240,7 @@ class _Response:
 
     def _take(self, entries: Tensor) -> Tensor:
         """``entries`` (sites, pair counts) at every weight."""
-        taken = entries.flatten().index_select(0, self._code).view(self._shape)
-        if self._relaxed is None or entries.shape[1] < 2:
-            return taken
-        slopes = torch.gradient(entries, dim=1)[0].flatten().index_select(0, self._code)
-        step = self._relaxed - self._relaxed.detach()
-        return taken + slopes.view(self._shape) * step.to(taken.dtype)
+        return entries.flatten().index_select(0, self._code).view(self._shape)
 
 
 def _variance(

@@ -38,8 +38,6 @@ class QuantumLayer(nn.Module):
     execution: Execution
     noise: NoiseSource
     engine: Any
-    relaxed: Tensor | None
-    """Real-valued pair counts that are being tuned; ``pairs`` are rounded from them."""
     input_scale: float | None
     input_spread: float | None
     clipped: float
@@ -51,7 +49,6 @@ class QuantumLayer(nn.Module):
         self.execution = execution
         self.noise = noise
         self.engine = None
-        self.relaxed = None
         self.input_scale = None
         self.input_spread = None
         self.clipped = 0.0
@@ -59,6 +56,7 @@ class QuantumLayer(nn.Module):
         self.register_buffer("site", torch.zeros(shape, dtype=torch.int16, device=device), False)
         self.register_buffer("pairs", torch.zeros(shape, dtype=torch.int8, device=device), False)
         self._cache: tuple[Any, Kernels, Any] | None = None
+        self._tuned: Kernels | None = None
         self._constants: dict[Any, Tensor] = {}
 
     def assign(self, site: Tensor, pairs: Tensor) -> None:
@@ -133,8 +131,8 @@ class QuantumLayer(nn.Module):
         which bypasses it, call :meth:`invalidate`.
         """
         weight, bias = self.weight, self.bias
-        if self.relaxed is not None:
-            return self._compile_relaxed()
+        if self._tuned is not None:
+            return self._tuned
         watched = [weight] if bias is None else [weight, bias]
         key = (
             *((id(t), t._version, t.data_ptr(), t.dtype, t.device) for t in watched),
@@ -151,6 +149,23 @@ class QuantumLayer(nn.Module):
             tensors = _CompileWithGradient.apply(weight, self, list(kernels), *kernels.values())
             return dict(zip(kernels, tensors, strict=True))
         return kernels
+
+    def tune(self, phase: Tensor | None) -> None:
+        """Run with kernels that are differentiable with respect to ``phase``, until ``None``.
+
+        See :func:`~qnad_art.kernels.compile_kernels`. Compiled here, once, for all passes after.
+        """
+        self._tuned = None
+        if phase is not None:
+            kernels = compile_kernels(
+                self.weight,
+                self.site,
+                self.pairs,
+                execution=self.execution,
+                scale_x=self._scale(),
+                phase=phase,
+            )
+            self._tuned = self._economise(kernels)
 
     def invalidate(self) -> None:
         """Forget the compiled kernels."""
@@ -173,33 +188,24 @@ class QuantumLayer(nn.Module):
         raise InvalidInputError(f"{type(self).__name__} is not a concrete layer.")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cache": None, "_constants": {}}
+        return {**self.__dict__, "_cache": None, "_tuned": None, "_constants": {}}
 
     def _compile(self) -> Kernels:
-        scale, spread = self._scale(), self.input_spread
         kernels = compile_in_blocks(
-            self.weight, self.site, self.pairs, execution=self.execution, scale_x=scale
+            self.weight, self.site, self.pairs, execution=self.execution, scale_x=self._scale()
         )
+        return self._economise(kernels)
+
+    def _economise(self, kernels: Kernels) -> Kernels:
+        """The variance in its cheaper form, where the calibration data allow it."""
+        spread = self.input_spread
         if self.execution.shots is None:
             return kernels
-        kernels = drop_negligible(kernels, scale_x=scale)
+        kernels = drop_negligible(kernels, scale_x=self._scale())
         if spread is None or getattr(self, "groups", 1) > 1 or "second.cos" in kernels:
             return kernels
         error = sharing_error(kernels, spread=spread)
         return share_variance(kernels) if error <= SHARING_TOLERANCE else kernels
-
-    def _compile_relaxed(self) -> Kernels:
-        kernels = compile_kernels(
-            self.weight,
-            self.site,
-            self.pairs,
-            execution=self.execution,
-            scale_x=self._scale(),
-            relaxed=self.relaxed,
-        )
-        # As the cached kernels are, so that both compute the same.
-        cached = {} if self._cache is None else self._cache[1]
-        return share_variance(kernels) if "shared.x2" in cached else kernels
 
     def _scale(self) -> float:
         if self.input_scale is None:

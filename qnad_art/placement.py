@@ -19,8 +19,8 @@ from qnad_art.circuits import Site
 from qnad_art.device import DeviceProfile
 from qnad_art.errors import DeviceError, InvalidInputError
 
-Order = Literal["aware", "plain"]
-ORDERS: tuple[Order, ...] = ("aware", "plain")
+Order = Literal["stretched", "aware", "plain"]
+ORDERS: tuple[Order, ...] = ("stretched", "aware", "plain")
 
 MATCHINGS = 64
 """Ways of giving neighbours to compute qubits that the steps of a sum go through."""
@@ -34,13 +34,15 @@ class Placement:
         compute: qubits that run products; none may be coupled to another.
         sites: the plain site of each compute qubit (in the order of ``compute``), then every
             injection site.
-        order: ``"aware"`` spreads critical weights over the steps so that neighbours suffice (the
-            order of a sum is free), ``"plain"`` keeps the execution order.
+        order: ``"stretched"`` adds time steps until a neighbour is free for every critical weight;
+            ``"aware"`` keeps the number of steps and spreads the critical weights over them (the
+            order of a sum is free), which serves up to two in five on ibm_nairobi; ``"plain"``
+            keeps the execution order too, the paper's reading.
     """
 
     compute: tuple[int, ...]
     sites: tuple[Site, ...]
-    order: Order = "aware"
+    order: Order = "stretched"
 
     @cached_property
     def injections(self) -> tuple[tuple[int, ...], ...]:
@@ -79,10 +81,24 @@ class Placement:
         """
         rows, fan_in = _rows(critical.shape)
         wanted = critical.reshape(rows, fan_in).cpu()
+        if self.order == "stretched":
+            return self._serve_all(wanted).view(critical.shape)
         slots = self._slots(wanted, scores)
         sites = self._serve(torch.gather(wanted, 1, slots))
         placed = torch.empty_like(sites).scatter_(1, slots, sites)
         return placed.view(critical.shape)
+
+    def _serve_all(self, wanted: Tensor) -> Tensor:
+        """A neighbour for every critical weight, edge after edge; the others stay where they are.
+
+        An edge serves two weights in turn, so that two polarities in turn cancel on each edge.
+
+        Any choice of sites can be run, given the time: see :func:`qnad_art.schedule.time_steps`.
+        """
+        rows, fan_in = wanted.shape
+        served = self._matchings[self._matchings >= 0].to(torch.int16)
+        rank = (wanted.cumsum(1) - 1).clamp_min_(0) // 2 % len(served)
+        return torch.where(wanted, served[rank], self.plain_sites((rows, fan_in)))
 
     def _slots(self, wanted: Tensor, scores: Tensor | None) -> Tensor:
         """Which weight of its row runs in each slot, (rows, fan_in)."""
@@ -181,7 +197,7 @@ class Placement:
 
 
 def device_placement(
-    device: DeviceProfile, *, compute: Sequence[int] | None = None, order: Order = "aware"
+    device: DeviceProfile, *, compute: Sequence[int] | None = None, order: Order = "stretched"
 ) -> Placement:
     """Placement for a device.
 

@@ -17,7 +17,7 @@ from qnad_art.files import write_bytes, write_json
 if TYPE_CHECKING:
     from art.estimators.classification import PyTorchClassifier
 
-    from qnad_art.crosstalk.tuned import TuningEpoch
+    from qnad_art.adversarial import TuningEpoch
     from qnad_art.datasets import Dataset
     from qnad_art.training import EpochResult
 

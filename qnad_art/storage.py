@@ -164,6 +164,7 @@ def _manifest(classifier: QuantumExecutedClassifier) -> dict[str, Any]:
             "readout": module.execution.table.readout,
             "shots": module.shots,
             "gain": module.gain,
+            "headroom": module.execution.headroom,
             "max_pairs": module.execution.table.max_pairs,
             "order": module.placement.order,
             "compute": list(module.placement.compute),

@@ -173,10 +173,7 @@ class TestStrategies:
         plan = build_strategy("uniform", fraction=0.1).plan(module, x, y)
         critical = select_critical(gradients, 0.1)[""]
         injected = plan.layers[""].pairs != 0
-        assert not (injected & ~critical).any()
-        # Few sums hold more than the 40 % that neighbours can serve.
-        served = torch.minimum(critical.sum(1), torch.tensor(80))
-        assert (injected.sum(1) == served).all()
+        assert torch.equal(injected, critical)
 
     def test_added_seconds_are_the_gates_durations(self, problem, nairobi):
         module, x, y = problem()

@@ -276,7 +276,7 @@ def test_unusable_data_are_refused(bad):
         ({"pairs": 1.5}, InvalidInputError, "1 to 127"),
         ({"pairs": 9}, InvalidInputError, "max_pairs=9"),
         ({"polarity": "up"}, InvalidInputError, "alternating, fixed"),
-        ({"scope": "all"}, InvalidInputError, "global, layer"),
+        ({"scope": "all"}, InvalidInputError, "global, layer, balanced"),
         ({"gain": "loud"}, InvalidInputError, "calibrated, raw"),
         ({"readout": "none"}, InvalidInputError, "twirled"),
         ({"order": "any"}, InvalidInputError, "aware"),

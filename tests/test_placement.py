@@ -49,7 +49,7 @@ class TestComputeQubits:
             ({"compute": (0, 0)}, "twice"),
             ({"compute": (0, 7)}, "not one of 0 to 6"),
             ({"compute": (-1,)}, "not one of 0 to 6"),
-            ({"order": "clever"}, "aware, plain"),
+            ({"order": "clever"}, "stretched, aware, plain"),
         ],
     )
     def test_bad_settings_are_refused(self, nairobi, settings, says):
@@ -114,14 +114,14 @@ class TestPlainOrder:
 class TestAwareOrder:
     @pytest.mark.parametrize("fraction", [0.1, 0.3])
     def test_nairobi_serves_every_weight_up_to_thirty_percent(self, nairobi, fraction):
-        placement = device_placement(nairobi)
+        placement = device_placement(nairobi, order="aware")
         wanted = random_mask(32, 500, fraction)
         assert (injected(placement, placement.place(wanted)) == wanted).all()
 
     @pytest.mark.parametrize("fraction", [0.38, 0.45, 0.7, 1.0])
     def test_serves_as_many_as_neighbours_allow(self, nairobi, fraction):
         """Two neighbours for five compute qubits: 40 % of each sum, the most critical ones."""
-        placement = device_placement(nairobi)
+        placement = device_placement(nairobi, order="aware")
         wanted = random_mask(16, 200, fraction)
         served = injected(placement, placement.place(wanted))
         assert not (served & ~wanted).any()
@@ -130,7 +130,7 @@ class TestAwareOrder:
     def test_the_most_critical_are_served_first(self, nairobi):
         generator = torch.Generator().manual_seed(0)
         scores = torch.rand((4, 100), generator=generator)
-        placement = device_placement(nairobi)
+        placement = device_placement(nairobi, order="aware")
         served = injected(placement, placement.place(torch.ones(4, 100, dtype=bool), scores))
         for row in range(4):
             top = torch.zeros(100, dtype=torch.bool)
@@ -139,7 +139,7 @@ class TestAwareOrder:
 
     @pytest.mark.parametrize("shape", [(3, 1), (2, 7), (4, 2, 3, 3), (1, 1, 5)])
     def test_every_compute_qubit_gets_its_share_of_the_products(self, nairobi, shape):
-        placement = device_placement(nairobi)
+        placement = device_placement(nairobi, order="aware")
         wanted = random_mask(shape[0], int(np.prod(shape[1:])), 0.5).view(shape)
         placed = placement.place(wanted)
         assert placed.shape == shape
@@ -150,11 +150,11 @@ class TestAwareOrder:
             assert sorted(row) == sorted(expected)
 
     def test_no_critical_weight_means_no_injection(self, nairobi):
-        placement = device_placement(nairobi)
+        placement = device_placement(nairobi, order="aware")
         assert not injected(placement, placement.place(torch.zeros(3, 9, dtype=bool))).any()
 
     def test_every_edge_is_used(self, nairobi):
-        placement = device_placement(nairobi)
+        placement = device_placement(nairobi, order="aware")
         placed = placement.place(torch.ones(1, 500, dtype=torch.bool))
         used = {placement.sites[i].qubits for i in placed.unique().tolist()}
         assert {q for q in used if len(q) == 2} == {
@@ -175,7 +175,7 @@ class TestAwareOrder:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("order", ["aware", "plain"])
+@pytest.mark.parametrize("order", ["stretched", "aware", "plain"])
 def test_fifteen_million_weights_take_seconds(nairobi, order):
     wanted = random_mask(3260, 4608, 0.3)
     placement = device_placement(nairobi, order=order)

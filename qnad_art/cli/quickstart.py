@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from qnad_art.crosstalk.tuned import TuningEpoch
+    from qnad_art.adversarial import TuningEpoch
     from qnad_art.quickstart import Accuracy, QuickstartResult
 
 

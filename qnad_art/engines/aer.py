@@ -17,7 +17,7 @@ from torch import Tensor
 from qnad_art.circuits import Site, product_circuit
 from qnad_art.device import DeviceProfile
 from qnad_art.errors import InvalidInputError
-from qnad_art.kernels import contraction, offsets
+from qnad_art.kernels import contraction, offsets, weight_scales
 from qnad_art.layers import QuantumLayer
 from qnad_art.noise import site_noise_model
 from qnad_art.response import READOUTS, Readout
@@ -180,7 +180,7 @@ class AerEngine:
         theta = np.arcsin((windows.double() / scale_x).clamp(-1, 1).cpu().numpy())
         mask = executed.bool().cpu().numpy()[0]
         rows = layer.weight.detach().double().flatten(1).cpu()
-        scale_w = rows.abs().amax(1)
+        scale_w = weight_scales(rows, layer.execution)[:, 0]
         phi = np.arcsin((rows / scale_w.clamp_min(1e-300)[:, None]).clamp(-1, 1).numpy())
         sites = layer.execution.table.sites
         site, pairs = layer.site.flatten(1).cpu().numpy(), layer.pairs.flatten(1).cpu().numpy()

@@ -1,0 +1,381 @@
+"""Adversarial optimisation: the loop that tunes crosstalk, and that fine-tunes weights.
+
+What is optimised (*unknowns*) is the caller's; the loop makes adversarial examples of the network
+as it is at every step, takes the step, validates, keeps the best epoch, and writes checkpoints
+from which a run goes on bit for bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from qnad_art.artifacts import load_tensors, save_tensors
+from qnad_art.errors import ArtifactError, InvalidInputError
+from qnad_art.module import QuantumExecutedModule, evaluating
+
+Precision = Literal["float32", "bfloat16"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+
+VALIDATION_IMAGES = 1000
+"""At most so many images are validated on."""
+_KIND = "tuning-checkpoint"
+
+
+@dataclass(frozen=True)
+class TuningEpoch:
+    """One epoch: accuracies in [0, 1] on the validation split (``loss`` on training)."""
+
+    epoch: int
+    epochs: int
+    loss: float
+    clean: float
+    robust: float
+    seconds: float = field(compare=False)
+
+    def __str__(self) -> str:
+        return (
+            f"epoch {self.epoch:>{len(str(self.epochs))}}/{self.epochs}  loss {self.loss:.4f}  "
+            f"validation: clean {self.clean:.1%}, robust {self.robust:.1%}  ({self.seconds:.1f} s)"
+        )
+
+
+@dataclass(frozen=True)
+class AdversarialSettings:
+    """How to optimise against attacks.
+
+    Args:
+        epsilon: L∞ budget of the attack in training, in units of the network's input; it grows
+            from 0 over the first third of the steps.
+        attack_steps: 1 is FGSM with a random start, more is PGD.
+        robust_weight: in [0, 1], of the adversarial loss against the clean one.
+        epochs, batch_size, learning_rate: of Adam, with a cosine schedule.
+        patience: stop after so many epochs without a better one; ``None`` for never.
+        clip: smallest and largest input value.
+        validation_fraction: of the inputs, kept apart (at most 1,000 images); the epoch with the
+            best sum of clean and robust validation accuracy (PGD-10), weighted as the losses, is
+            the result.
+        shot_noise: optimise under the shots of the module; ``False`` on the exact expectation,
+            which is faster. Validation always has them.
+        precision: of the passes through the network, ``"bfloat16"`` under autocast.
+        seed: of the validation split, batches and random starts.
+        on_epoch: called after every epoch (``print`` will do).
+        checkpoint: file that is written after every epoch.
+        resume: go on from the checkpoint if it is there.
+    """
+
+    epsilon: float = 0.3
+    attack_steps: int = 3
+    robust_weight: float = 0.7
+    epochs: int = 20
+    batch_size: int = 128
+    learning_rate: float = 0.02
+    patience: int | None = None
+    clip: tuple[float, float] = (0.0, 1.0)
+    validation_fraction: float = 0.1
+    shot_noise: bool = True
+    precision: Precision = "float32"
+    seed: int = 0
+    on_epoch: Callable[[TuningEpoch], object] | None = None
+    checkpoint: str | Path | None = None
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        for setting in ("attack_steps", "epochs", "batch_size", "patience"):
+            value = getattr(self, setting)
+            if setting == "patience" and value is None:
+                continue
+            if type(value) is not int or value < 1:
+                raise InvalidInputError(
+                    f"{setting} is {value!r}; it must be a whole number from 1."
+                )
+        if not self.epsilon > 0 or not self.learning_rate > 0:
+            raise InvalidInputError(
+                f"epsilon is {self.epsilon} and learning_rate {self.learning_rate}; both must be "
+                "above 0."
+            )
+        if not 0 <= self.robust_weight <= 1:
+            raise InvalidInputError(f"robust_weight is {self.robust_weight}; valid: 0 to 1.")
+        if not 0 < self.validation_fraction < 1:
+            raise InvalidInputError(
+                f"validation_fraction is {self.validation_fraction}; it must lie between 0 and 1."
+            )
+        if len(self.clip) != 2 or not self.clip[0] < self.clip[1]:
+            raise InvalidInputError(f"clip is {self.clip}; give (lowest, highest) input value.")
+        if self.precision not in PRECISIONS:
+            raise InvalidInputError(
+                f"precision {self.precision!r} is not one of {', '.join(PRECISIONS)}."
+            )
+
+    def recorded(self) -> dict[str, Any]:
+        """The settings that the result depends on, as plain JSON."""
+        left_out = {"on_epoch", "checkpoint", "resume"}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
+        return {**values, "clip": list(self.clip)}
+
+
+class Unknowns(Protocol):
+    """What is optimised, and how the network comes to have it."""
+
+    def state(self) -> dict[str, Tensor]:
+        """All that changes during a run, for a checkpoint (the tensors themselves)."""
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what :meth:`state` gave."""
+
+    @property
+    def parameters(self) -> Mapping[str, Tensor]:
+        """Leaf tensors by name."""
+
+    def optimising(self) -> AbstractContextManager[None]:
+        """Context in which the network's output is differentiable in the parameters."""
+
+    def project(self) -> None:
+        """Called after each step, without gradients: back into the allowed range."""
+
+    def install(self) -> None:
+        """Give the network the present values, for validation."""
+
+    def result(self) -> Mapping[str, Tensor]:
+        """The present values, as tensors of their own."""
+
+
+def perturb(
+    network: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    epsilon: float,
+    steps: int,
+    clip: tuple[float, float],
+    generator: torch.Generator,
+) -> Tensor:
+    """L∞ adversarial examples from a random start.
+
+    One step is FGSM-RS with a step of 1.25 ε (Wong, Rice, Kolter 2020), more are PGD with steps of
+    2.5 ε / ``steps`` (Madry et al. 2018).
+    """
+    size = (1.25 if steps == 1 else 2.5 / steps) * epsilon
+    start = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+    low, high = (x - epsilon).clamp_min_(clip[0]), (x + epsilon).clamp_max_(clip[1])
+    perturbed = torch.clamp(x + epsilon * (2 * start - 1), low, high)
+    for _ in range(steps):
+        perturbed.requires_grad_()
+        loss = functional.cross_entropy(network(perturbed).float(), y, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, perturbed)
+        with torch.no_grad():
+            perturbed = torch.clamp(perturbed + size * gradient.sign(), low, high)
+    return perturbed.detach()
+
+
+def split_validation(
+    x: Tensor, y: Tensor, settings: AdversarialSettings
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """(training, validation) images and labels, divided at random by the settings' seed."""
+    held = min(max(1, round(settings.validation_fraction * len(x))), VALIDATION_IMAGES)
+    if len(x) <= held or len(x) != len(y):
+        raise InvalidInputError(
+            f"{len(x)} inputs with {len(y)} labels are too few to tune and to validate on."
+        )
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(settings.seed))
+    return (x[order[held:]], y[order[held:]]), (x[order[:held]], y[order[:held]])
+
+
+class AdversarialLoop:
+    """One run of the optimisation; see :class:`AdversarialSettings`.
+
+    Args:
+        network: a module, changed only through ``unknowns``; in eval mode while it runs.
+        unknowns: what is optimised.
+        training, validation: images (N, …) and class indices (N,).
+        settings: of the run.
+        before_epoch: called with the number of every epoch that begins.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        unknowns: Unknowns,
+        training: tuple[Tensor, Tensor],
+        validation: tuple[Tensor, Tensor],
+        settings: AdversarialSettings,
+        *,
+        before_epoch: Callable[[int], None] = lambda epoch: None,
+    ) -> None:
+        self.network, self.unknowns, self.settings = network, unknowns, settings
+        self.place = next(iter(unknowns.parameters.values())).device
+        self.x, self.y = (tensor.to(self.place) for tensor in training)
+        self.held_x, self.held_y = (tensor.to(self.place) for tensor in validation)
+        self.before_epoch = before_epoch
+        self.generator = torch.Generator(self.place).manual_seed(settings.seed)
+        self.optimizer = torch.optim.Adam(unknowns.parameters.values(), lr=settings.learning_rate)
+        self.batches = -(-len(self.x) // settings.batch_size)
+        self.history: list[TuningEpoch] = []
+        self.best = dict(unknowns.result())
+
+    def run(self) -> dict[str, Tensor]:
+        """Optimise; returns the result of the best epoch."""
+        with evaluating(self.network):
+            if self.settings.resume:
+                self._restore()
+            while not self._finished():
+                self._epoch(len(self.history) + 1)
+        return self.best
+
+    def step(self, chosen: Tensor, progress: float) -> float:
+        """One step on the images ``chosen``, after a share ``progress`` of all steps; the loss."""
+        settings = self.settings
+        rate = settings.learning_rate * (1 + torch.cos(torch.tensor(torch.pi * progress))) / 2
+        self.optimizer.param_groups[0]["lr"] = float(rate)
+        x, y = self.x[chosen], self.y[chosen]
+        epsilon = settings.epsilon * min(1.0, 3 * progress + 0.02)
+        weight = settings.robust_weight
+        with self.unknowns.optimising(), self._autocast():
+            adversarial = self._attack(x, y, epsilon, settings.attack_steps)
+            logits = self.network(torch.cat([x, adversarial])).float()
+            clean, robust = (functional.cross_entropy(part, y) for part in logits.split(len(x)))
+            loss = (1 - weight) * clean + weight * robust
+            self.optimizer.zero_grad()
+            loss.backward()
+        self.optimizer.step()
+        with torch.no_grad():
+            self.unknowns.project()
+        return float(loss.detach())
+
+    def _epoch(self, epoch: int) -> None:
+        start = time.perf_counter()
+        self.before_epoch(epoch)
+        order = torch.randperm(len(self.x), generator=self.generator, device=self.place)
+        total = 0.0
+        for index, chosen in enumerate(order.split(self.settings.batch_size)):
+            done = (epoch - 1 + index / self.batches) / self.settings.epochs
+            total += self.step(chosen, done) * len(chosen)
+        clean, robust = self._validate()
+        result = TuningEpoch(
+            epoch,
+            self.settings.epochs,
+            total / len(self.x),
+            clean,
+            robust,
+            time.perf_counter() - start,
+        )
+        if not self.history or self._score(result) > max(map(self._score, self.history)):
+            self.best = dict(self.unknowns.result())
+        self.history.append(result)
+        if self.settings.checkpoint is not None:
+            self._save(Path(self.settings.checkpoint))
+        if self.settings.on_epoch is not None:
+            self.settings.on_epoch(result)
+
+    def _finished(self) -> bool:
+        if len(self.history) >= self.settings.epochs:
+            return True
+        if self.settings.patience is None or not self.history:
+            return False
+        scores = [self._score(result) for result in self.history]
+        return len(scores) - 1 - scores.index(max(scores)) >= self.settings.patience
+
+    def _score(self, result: TuningEpoch) -> float:
+        weight = self.settings.robust_weight
+        return weight * result.robust + (1 - weight) * result.clean
+
+    def _validate(self) -> tuple[float, float]:
+        """Clean and PGD-10 accuracy on the validation split."""
+        self.unknowns.install()
+        right = [0, 0]
+        size = 2 * self.settings.batch_size
+        batches = zip(self.held_x.split(size), self.held_y.split(size), strict=True)
+        with self._autocast():
+            for x, y in batches:
+                adversarial = self._attack(x, y, self.settings.epsilon, 10)
+                with torch.no_grad():
+                    for index, inputs in enumerate((x, adversarial)):
+                        right[index] += int((self.network(inputs).argmax(1) == y).sum())
+        return right[0] / len(self.held_y), right[1] / len(self.held_y)
+
+    def _attack(self, x: Tensor, y: Tensor, epsilon: float, steps: int) -> Tensor:
+        return perturb(
+            self.network,
+            x,
+            y,
+            epsilon=epsilon,
+            steps=steps,
+            clip=self.settings.clip,
+            generator=self.generator,
+        )
+
+    @contextmanager
+    def _autocast(self) -> Iterator[None]:
+        low = self.settings.precision == "bfloat16"
+        with torch.autocast(self.place.type, dtype=torch.bfloat16, enabled=low):
+            yield
+
+    def _save(self, path: Path) -> None:
+        tensors = {f"unknowns.{name}": value for name, value in self.unknowns.state().items()}
+        tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        for name, parameter in self.unknowns.parameters.items():
+            for moment, value in self.optimizer.state[parameter].items():
+                tensors[f"adam.{name}.{moment}"] = value
+        tensors["generator"] = self.generator.get_state()
+        tensors |= {f"noise.{name}": value for name, value in self._noise_states().items()}
+        header = {"run": self._identity(), "history": [asdict(r) for r in self.history]}
+        save_tensors(path, tensors, kind=_KIND, header=header)
+
+    def _restore(self) -> None:
+        path = Path(self.settings.checkpoint or "")
+        if self.settings.checkpoint is None or not path.exists():
+            return
+        tensors, header = load_tensors(path, kind=_KIND)
+        here, there = self._identity(), header["run"]
+        differing = [
+            f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
+            for name in sorted(here.keys() | there.keys())
+            if here.get(name) != there.get(name)
+        ]
+        if differing:
+            raise ArtifactError(
+                f"{path} is of another run: {'; '.join(differing)}. Use its settings, or do not "
+                "resume."
+            )
+        parts: dict[str, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            kind, _, name = key.partition(".")
+            parts.setdefault(kind, {})[name] = value
+        self.unknowns.restore(parts["unknowns"])
+        self.best = parts["best"]
+        for name, parameter in self.unknowns.parameters.items():
+            moments = ("step", "exp_avg", "exp_avg_sq")
+            self.optimizer.state[parameter] = {
+                m: parts["adam"][f"{name}.{m}"].to("cpu" if m == "step" else self.place)
+                for m in moments
+            }
+        self.generator.set_state(tensors["generator"])
+        if isinstance(self.network, QuantumExecutedModule) and parts.get("noise"):
+            noise = self.network.noise
+            noise.__setstate__({"seed": noise.seed, "states": parts["noise"]})
+        self.history = [TuningEpoch(**result) for result in header["history"]]
+
+    def _noise_states(self) -> dict[str, Tensor]:
+        if not isinstance(self.network, QuantumExecutedModule):
+            return {}
+        states: dict[str, Tensor] = self.network.noise.__getstate__()["states"]
+        return states
+
+    def _identity(self) -> dict[str, Any]:
+        """What the run's result depends on."""
+        digest = hashlib.sha256()
+        for tensor in (self.x, self.y, *self.network.parameters()):
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        identity = {**self.settings.recorded(), "data and network": digest.hexdigest()[:16]}
+        plain: dict[str, Any] = json.loads(json.dumps(identity))
+        return plain
