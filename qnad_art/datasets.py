@@ -98,6 +98,14 @@ class Dataset:
         order = _stratified_order(self.y, seed)
         return self.subset(order[:count]), self.subset(order[count:])
 
+    def without(self, other: Dataset) -> Dataset:
+        """Return the images that are not, pixel by pixel, in ``other``.
+
+        The images of mnist5k are all among MNIST's training images, for one.
+        """
+        known = {image.tobytes() for image in other.x}
+        return self.subset([i for i, image in enumerate(self.x) if image.tobytes() not in known])
+
 
 def load_dataset(
     name: str,

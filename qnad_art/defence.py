@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -43,6 +43,9 @@ class QNAD(Transformer):  # type: ignore[misc]
             adversarial examples (the paper ranks after the attack). ``None``: on clean inputs.
         readout, gain, headroom, percentile, include, exclude, order, compute, max_pairs: as
             :func:`qnad_art.convert`.
+        allocation: of the shots: ``"margin"`` gives more to the outputs whose noise moves the
+            decision most, at the same total (:func:`qnad_art.allocation.allocate_shots`);
+            ``"equal"`` the same to every product.
         seed: of the shot noise, and of the strategy if it takes one.
         calibration_images: how many of the inputs set the activation scales.
         **strategy_settings: of the strategy, e.g. ``pairs=2``.
@@ -51,7 +54,8 @@ class QNAD(Transformer):  # type: ignore[misc]
     params = [  # noqa: RUF012
         *("device", "shots", "strategy", "fraction", "attack", "readout", "gain", "headroom"),
         "percentile",
-        *("include", "exclude", "order", "compute", "max_pairs", "seed", "calibration_images"),
+        *("include", "exclude", "order", "compute", "max_pairs", "allocation", "seed"),
+        "calibration_images",
         "strategy_settings",
     ]
 
@@ -73,6 +77,7 @@ class QNAD(Transformer):  # type: ignore[misc]
         order: Order = "stretched",
         compute: Sequence[int] | None = None,
         max_pairs: int = 8,
+        allocation: Literal["margin", "equal"] = "margin",
         seed: int | None = None,
         calibration_images: int = 512,
         **strategy_settings: Any,
@@ -92,6 +97,7 @@ class QNAD(Transformer):  # type: ignore[misc]
         self.order = order
         self.compute = compute
         self.max_pairs = max_pairs
+        self.allocation = allocation
         self.seed = seed
         self.calibration_images = calibration_images
         self.strategy_settings = strategy_settings
@@ -143,6 +149,8 @@ class QNAD(Transformer):  # type: ignore[misc]
         """
         hardened = self._execute(transformed_classifier, x)
         hardened.plan = self.plan
+        if self.shots is not None and self.allocation == "margin":
+            hardened.allocate_shots(x[: self.calibration_images])
         return hardened
 
     def set_params(self, **kwargs: Any) -> None:
@@ -164,6 +172,8 @@ class QNAD(Transformer):  # type: ignore[misc]
             raise InvalidInputError(
                 f"fraction is {self.fraction!r}; it must be a number in [0, 1]."
             )
+        if self.allocation not in ("margin", "equal"):
+            raise InvalidInputError(f"allocation {self.allocation!r} is not one of margin, equal.")
         if self.calibration_images < 1:
             raise InvalidInputError(
                 f"calibration_images is {self.calibration_images}; it must be at least 1."

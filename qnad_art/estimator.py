@@ -138,6 +138,16 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
         """Restart the shot noise from ``seed``."""
         self.module.noise.reseed(seed)
 
+    def allocate_shots(self, x: np.ndarray) -> None:
+        """Divide the shots among the layers' outputs by their effect on the decision.
+
+        See :func:`qnad_art.allocation.allocate_shots`; ``x`` some hundred training images.
+        """
+        from qnad_art.allocation import allocate_shots
+
+        inputs, _ = self._apply_preprocessing(check_inputs(x, self.input_shape), y=None, fit=False)
+        allocate_shots(self.module, torch.as_tensor(inputs))
+
     @contextmanager
     def frozen_draw(self) -> Iterator[None]:
         """Context with the same shot noise in every pass (for attacks that compare passes)."""

@@ -91,6 +91,7 @@ def compile_kernels(
     execution: Execution,
     scale_x: float,
     phase: Tensor | None = None,
+    shots: Tensor | None = None,
 ) -> Kernels:
     """Kernels of a layer, as a differentiable function of ``weight`` (out, in / groups, …).
 
@@ -101,6 +102,7 @@ def compile_kernels(
         phase: shape of the weight; the phase in rad that the injected crosstalk was chosen for. The
             kernels do not depend on it, but their gradient with respect to it is that of a turn of
             each weight's φ (straight-through estimator).
+        shots: (out,), shots a product of each output where they are not the same for all.
     """
     response = _Response(site, pairs, execution.table)
     rows = (weight if weight.dtype == torch.float64 else weight.float()).flatten(1)
@@ -123,7 +125,8 @@ def compile_kernels(
     if a1 is not None:
         kernels["mean.cos"] = a1 * scale_w * scale_x
     if execution.shots is not None:
-        kernels["noise"] = scale_w.flatten() * (scale_x / execution.shots**0.5)
+        count = torch.as_tensor(execution.shots if shots is None else shots, dtype=rows.dtype)
+        kernels["noise"] = scale_w.flatten() * (scale_x / count.sqrt())
         kernels |= _variance(a0, a1, a2, weight, scale_x)
     return {
         name: (kernel.view_as(weight) if kernel.shape == rows.shape else kernel).to(weight.dtype)
@@ -137,14 +140,22 @@ def weight_scales(rows: Tensor, execution: Execution) -> Tensor:
 
 
 def compile_in_blocks(
-    weight: Tensor, site: Tensor, pairs: Tensor, *, execution: Execution, scale_x: float
+    weight: Tensor,
+    site: Tensor,
+    pairs: Tensor,
+    *,
+    execution: Execution,
+    scale_x: float,
+    shots: Tensor | None = None,
 ) -> Kernels:
     """:func:`compile_kernels` without gradients, some outputs at a time to bound the memory."""
     outputs = max(1, BLOCK // max(weight[0].numel(), 1))
+    parts = list(zip(*(t.split(outputs) for t in (weight, site, pairs)), strict=True))
+    counts = [None] * len(parts) if shots is None else shots.split(outputs)
     with torch.no_grad():
         blocks = [
-            compile_kernels(*part, execution=execution, scale_x=scale_x)
-            for part in zip(*(t.split(outputs) for t in (weight, site, pairs)), strict=True)
+            compile_kernels(*part, execution=execution, scale_x=scale_x, shots=count)
+            for part, count in zip(parts, counts, strict=True)
         ]
         return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
 

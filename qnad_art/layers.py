@@ -41,6 +41,8 @@ class QuantumLayer(nn.Module):
     input_scale: float | None
     input_spread: float | None
     clipped: float
+    shot_share: tuple[float, ...] | None
+    """Shots of each output's products over the module's; ``None`` for 1 each."""
     site: Tensor
     pairs: Tensor
 
@@ -52,6 +54,7 @@ class QuantumLayer(nn.Module):
         self.input_scale = None
         self.input_spread = None
         self.clipped = 0.0
+        self.shot_share = None
         shape, device = self.weight.shape, self.weight.device
         self.register_buffer("site", torch.zeros(shape, dtype=torch.int16, device=device), False)
         self.register_buffer("pairs", torch.zeros(shape, dtype=torch.int8, device=device), False)
@@ -136,7 +139,7 @@ class QuantumLayer(nn.Module):
         watched = [weight] if bias is None else [weight, bias]
         key = (
             *((id(t), t._version, t.data_ptr(), t.dtype, t.device) for t in watched),
-            *(id(self.execution), self.input_scale, self.input_spread),
+            *(id(self.execution), self.input_scale, self.input_spread, self.shot_share),
         )
         cache = self._cache
         if cache is None or cache[0] != key:
@@ -156,13 +159,13 @@ class QuantumLayer(nn.Module):
         See :func:`~qnad_art.kernels.compile_kernels`. Compiled here, once, for all passes after.
         """
         self._tuned = None
+        self._constants = {}  # of the kernels before
         if phase is not None:
             kernels = compile_kernels(
                 self.weight,
                 self.site,
                 self.pairs,
-                execution=self.execution,
-                scale_x=self._scale(),
+                **self._settings(),
                 phase=phase,
             )
             self._tuned = self._economise(kernels)
@@ -191,9 +194,7 @@ class QuantumLayer(nn.Module):
         return {**self.__dict__, "_cache": None, "_tuned": None, "_constants": {}}
 
     def _compile(self) -> Kernels:
-        kernels = compile_in_blocks(
-            self.weight, self.site, self.pairs, execution=self.execution, scale_x=self._scale()
-        )
+        kernels = compile_in_blocks(self.weight, self.site, self.pairs, **self._settings())
         return self._economise(kernels)
 
     def _economise(self, kernels: Kernels) -> Kernels:
@@ -204,8 +205,17 @@ class QuantumLayer(nn.Module):
         kernels = drop_negligible(kernels, scale_x=self._scale())
         if spread is None or getattr(self, "groups", 1) > 1 or "second.cos" in kernels:
             return kernels
-        error = sharing_error(kernels, spread=spread)
+        values = {name: kernel.detach() for name, kernel in kernels.items()}
+        error = sharing_error(values, spread=spread)
         return share_variance(kernels) if error <= SHARING_TOLERANCE else kernels
+
+    def _settings(self) -> dict[str, Any]:
+        """What the compile takes beside weights, sites and pairs."""
+        shots = None
+        if self.shot_share is not None and self.execution.shots is not None:
+            share = torch.tensor(self.shot_share, device=self.weight.device)
+            shots = (share * self.execution.shots).round().clamp_min(1)
+        return {"execution": self.execution, "scale_x": self._scale(), "shots": shots}
 
     def _scale(self) -> float:
         if self.input_scale is None:
@@ -243,7 +253,9 @@ class QuantumLayer(nn.Module):
         return self._constants[key]
 
     def _positions(self, kernel: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
-        value = self._ones(kernel, x)
+        # The convolution of the ones would be rounded to the precision of autocast, and kept.
+        with torch.autocast(x.device.type, enabled=False):
+            value = self._ones(kernel, x)
         return value if bias is None else value + self._channels(bias)
 
     def _batched(self, x: Tensor) -> Tensor:
@@ -260,6 +272,10 @@ class QuantumLayer(nn.Module):
 
     def _channels(self, values: Tensor) -> Tensor:
         """One number an output, shaped to broadcast over the output."""
+        raise InvalidInputError(f"{type(self).__name__} is not a concrete layer.")
+
+    def sum_outputs(self, values: Tensor) -> Tensor:
+        """Sum of ``values`` (as the layer's output) over images and positions, (out,)."""
         raise InvalidInputError(f"{type(self).__name__} is not a concrete layer.")
 
 
@@ -282,6 +298,10 @@ class QuantumLinear(QuantumLayer, nn.Linear):
 
     def _channels(self, values: Tensor) -> Tensor:
         return values
+
+    def sum_outputs(self, values: Tensor) -> Tensor:
+        """See :meth:`QuantumLayer.sum_outputs`."""
+        return values.flatten(0, -2).sum(0)
 
 
 class _QuantumConv(QuantumLayer):
@@ -331,6 +351,10 @@ class _QuantumConv(QuantumLayer):
     def _channels(self, values: Tensor) -> Tensor:
         return values.view(-1, *(1,) * (self.weight.dim() - 2))
 
+    def sum_outputs(self, values: Tensor) -> Tensor:
+        """See :meth:`QuantumLayer.sum_outputs`."""
+        return self._batched(values).flatten(2).sum((0, 2))
+
 
 class QuantumConv1d(_QuantumConv, nn.Conv1d):
     """:class:`torch.nn.Conv1d` as quantum circuits; input (N, C, L) or (C, L)."""
@@ -357,7 +381,7 @@ class _CompileWithGradient(torch.autograd.Function):
     ) -> Any:
         ctx.save_for_backward(weight, layer.site, layer.pairs)
         ctx.names = names
-        ctx.settings = {"execution": layer.execution, "scale_x": layer.input_scale}
+        ctx.settings = layer._settings()
         return tuple(kernel.detach() for kernel in kernels)
 
     @staticmethod

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 KIND = "quantum-executed-classifier"
 FORMAT_VERSION = 1
-CALIBRATION = ("input_scale", "input_spread", "clipped")
+CALIBRATION = ("input_scale", "input_spread", "clipped", "shot_share")
 MANIFEST, WEIGHTS, PLAN = "manifest.json", "weights.safetensors", "plan.safetensors"
 
 
@@ -42,8 +42,7 @@ def save_classifier(classifier: QuantumExecutedClassifier, directory: Path) -> N
             is something else.
     """
     manifest = _manifest(classifier)
-    if directory.exists() and not _is_save(directory):
-        raise InvalidInputError(f"{directory} exists and is no saved classifier; choose another.")
+    check_directory(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
     try:
@@ -58,6 +57,12 @@ def save_classifier(classifier: QuantumExecutedClassifier, directory: Path) -> N
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
+
+
+def check_directory(directory: Path) -> None:
+    """Raise :class:`~qnad_art.errors.InvalidInputError` where no classifier can be saved."""
+    if directory.exists() and not _is_save(directory):
+        raise InvalidInputError(f"{directory} exists and is no saved classifier; choose another.")
 
 
 def load_classifier(
@@ -80,7 +85,8 @@ def load_classifier(
         )
         for name, layer in module.layers.items():
             for key in CALIBRATION:
-                setattr(layer, key, manifest["layers"][name][key])
+                value = manifest["layers"][name][key]
+                setattr(layer, key, tuple(value) if isinstance(value, list) else value)
         module.plan = plan
         averaged = manifest["averaged"]
         mean, deviation = manifest["preprocessing"] or (0.0, 1.0)

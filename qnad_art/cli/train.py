@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from qnad_art.cli.inputs import checkpointed, duration, load_split
 from qnad_art.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option(help="Fixes weights, batches and augmentation.")] = 0,
     limit: Annotated[int | None, typer.Option(help="Use only so many training images.")] = None,
+    without_test_of: Annotated[
+        str | None,
+        typer.Option(help="Leave out images that are in this data set's test split (mnist5k)."),
+    ] = None,
     validation_fraction: Annotated[
         float, typer.Option(help="Share of the training images to validate on; 0 for none.")
     ] = 0.1,
@@ -47,6 +52,7 @@ def train(
     ] = False,
 ) -> None:
     """Train a network and write its weights, with their test accuracy, to a safetensors file."""
+    from qnad_art.datasets import load_dataset
     from qnad_art.models import build_model, save_weights
     from qnad_art.training import TrainSettings
 
@@ -61,6 +67,9 @@ def train(
 
     console = Console(highlight=False, soft_wrap=True)
     training, test = _load(console, data, data_dir, download)
+    if without_test_of is not None:
+        training = training.without(load_dataset(without_test_of, "test", data_dir=data_dir))
+        console.print(f"Without the test images of {without_test_of}: {len(training):,} images.")
     if limit is not None:
         training = training.take(limit, seed)
     validation = None
@@ -85,25 +94,14 @@ def train(
 def _load(
     console: Console, name: str, data_dir: Path | None, download: bool
 ) -> tuple[Dataset, Dataset]:
-    from qnad_art.datasets import load_dataset
-
-    with console.status(f"Loading {name}") as status:
-
-        def progress(done: int, total: int) -> None:
-            status.update(f"Decoding {name}: {done:,} of {total:,} images")
-
-        training, test = (
-            load_dataset(name, split, data_dir=data_dir, download=download, progress=progress)
-            for split in ("train", "test")
-        )
+    training = load_split(console, name, "train", data_dir, download=download)
+    test = load_split(console, name, "test", data_dir, download=download)
     if training.x.shape[1:] != test.x.shape[1:]:
         # Found now rather than after hours of training.
         raise DatasetError(
             f"{name}: training images are {training.x.shape[1:]}, test images {test.x.shape[1:]}; "
             "make them one shape."
         )
-    for role, part in (("Training", training), ("Test", test)):
-        console.print(f"{role}: {len(part):,} images. {part.provenance}", markup=False)
     return training, test
 
 
@@ -118,59 +116,44 @@ def _train(
 ) -> TrainResult:
     from qnad_art import training as engine
 
-    if checkpoint.exists() and not resume:
-        console.print(
-            f"An earlier run left {checkpoint}: --resume continues it; now it is replaced."
-        )
-    with console.status(f"Epoch 1 of {settings.epochs}") as status:
+    status = console.status(f"Epoch 1 of {settings.epochs}")
+    with checkpointed(console, checkpoint, resume), status:
 
         def on_epoch(result: EpochResult) -> None:
             # One line an epoch reads well in a log file too, where the status is not shown.
             console.print(_epoch_line(result))
             status.update(f"Epoch {result.epoch + 1} of {result.epochs}")
 
-        try:
-            return engine.train(
-                network,
-                training,
-                settings,
-                validation=validation,
-                checkpoint=checkpoint,
-                resume=resume,
-                on_epoch=on_epoch,
-            )
-        except KeyboardInterrupt:
-            if checkpoint.exists():
-                advice = f"The last epoch is in {checkpoint}; repeat the command with --resume."
-            else:
-                advice = "No epoch was finished, so nothing was kept."
-            console.print(f"Stopped. {advice}")
-            raise typer.Exit(130) from None
+        return engine.train(
+            network,
+            training,
+            settings,
+            validation=validation,
+            checkpoint=checkpoint,
+            resume=resume,
+            on_epoch=on_epoch,
+        )
 
 
 def _epoch_line(result: EpochResult) -> str:
-    left = round((result.epochs - result.epoch) * result.seconds)
-    minutes, seconds = divmod(left, 60)
+    left = duration((result.epochs - result.epoch) * result.seconds)
     accuracy = result.validation_accuracy
     validated = "" if accuracy is None else f"  validation accuracy {accuracy:.2%}"
     return (
         f"epoch {result.epoch:>{len(str(result.epochs))}}/{result.epochs}  "
         f"loss {result.loss:.4f}{validated}  "
-        f"{result.seconds:.1f} s, about {minutes // 60}:{minutes % 60:02}:{seconds:02} left"
+        f"{result.seconds:.1f} s, about {left} left"
     )
 
 
 def _test(console: Console, network: nn.Module, test: Dataset) -> dict[str, Any]:
     """Measure the test accuracy, print it, and return it for the card."""
-    from scipy.stats import binomtest
-
+    from qnad_art.measure import Proportion
     from qnad_art.training import evaluate_accuracy
 
     with console.status("Testing"):
         accuracy = evaluate_accuracy(network, test)
-    trials = binomtest(round(accuracy * len(test)), len(test))
-    interval = trials.proportion_ci(confidence_level=0.95, method="wilson")
-    low, high = float(interval.low), float(interval.high)
+    low, high = Proportion(round(accuracy * len(test)), len(test)).interval
     console.print(
         f"Test accuracy {accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}, "
         f"{len(test):,} images)"

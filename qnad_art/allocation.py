@@ -1,0 +1,78 @@
+"""Shots where they matter: more for the outputs whose noise reaches the decision, same total.
+
+A layer's output o with S shots a product has the noise variance v_o / S, and moves the margin
+between the two most probable classes by its gradient. To first order the margin's variance is
+Σ_o V_o / S_o with V_o = E Σ_positions v_o (∂margin/∂y_o)²; under a fixed number of shots an image,
+Σ_o n_o S_o for n_o products, it is least for S_o ∝ sqrt(V_o / n_o) (Neyman allocation).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from qnad_art.engines import run_on
+from qnad_art.errors import CalibrationError
+from qnad_art.layers import QuantumLayer
+from qnad_art.module import QuantumExecutedModule, evaluating
+
+
+def allocate_shots(module: QuantumExecutedModule, x: Tensor, *, batch_size: int = 64) -> None:
+    """Divide the module's shots among the outputs of its layers, by their effect on the margin.
+
+    The number of shots an image stays what it was with ``module.shots`` for every product. The
+    shares (``layer.shot_share``, 1 on average over products) stay when ``shots`` changes.
+
+    Args:
+        module: calibrated, with ``shots`` set.
+        x: some hundred training images (N, …).
+        batch_size: images a pass.
+
+    Raises:
+        CalibrationError: the module has no shots to divide.
+    """
+    if module.shots is None:
+        raise CalibrationError("There are no shots to divide: set shots (say 1024) first.")
+    for layer in module.layers.values():
+        layer.shot_share = None
+    effects: dict[str, Tensor] = {}
+    products: dict[str, float] = {}
+    with evaluating(module), torch.enable_grad():
+        for batch in x.split(batch_size):
+            for name, (effect, count) in _effects(module, batch).items():
+                effects[name] = effects.get(name, 0) + effect
+                products[name] = count
+    shares = {name: (v / products[name]).sqrt() for name, v in effects.items()}
+    cost = sum(float(share.sum()) * products[name] for name, share in shares.items())
+    total = sum(share.numel() * products[name] for name, share in shares.items())
+    for name, share in shares.items():
+        if cost > 0:
+            module.layers[name].shot_share = tuple((share * (total / cost)).tolist())
+
+
+def _effects(module: QuantumExecutedModule, x: Tensor) -> dict[str, tuple[Tensor, float]]:
+    """By layer: V of every output, summed over images, and the products of one output."""
+    names = {id(layer): name for name, layer in module.layers.items()}
+    calls: list[tuple[str, QuantumLayer, Tensor, Tensor, float]] = []
+
+    def record(layer: QuantumLayer, value: Tensor) -> Tensor:
+        mean, variance = layer.moments(value)
+        assert variance is not None
+        if not mean.requires_grad:
+            mean.requires_grad_()
+        mean.retain_grad()
+        count = layer.products(value) / layer.weight.shape[0]
+        calls.append((names[id(layer)], layer, mean, variance.detach(), count))
+        return mean.clone()  # the network may change it in place
+
+    with run_on(module, record):
+        best = module(x.to(next(module.parameters()).device)).topk(2).values
+    (best[:, 0] - best[:, 1]).sum().backward(inputs=[call[2] for call in calls])
+    found: dict[str, tuple[Tensor, float]] = {}
+    for name, layer, mean, variance, count in calls:
+        noise = layer.kernels()["noise"].detach()
+        moved = mean.grad if mean.grad is not None else torch.zeros_like(mean)
+        effect = layer.sum_outputs(variance * moved.square()) * noise.square()
+        before = found.get(name, (torch.zeros_like(effect), 0.0))
+        found[name] = (before[0] + effect, before[1] + count)
+    return found

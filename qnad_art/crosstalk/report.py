@@ -1,0 +1,118 @@
+"""What a crosstalk plan does, in numbers: pairs, gates, time steps and circuit time by layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from qnad_art.crosstalk.plan import CrosstalkPlan, LayerPlan
+from qnad_art.device import DeviceProfile
+from qnad_art.placement import Placement
+from qnad_art.schedule import steps_an_output
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class LayerCrosstalk:
+    """One layer.
+
+    Args:
+        name: of the layer.
+        weights, injected: number of all, and of those under crosstalk.
+        pairs: number of weights by signed pair count.
+        gates: two-qubit gates added, each weight counted once.
+        seconds: circuit time added, likewise.
+        steps, plain_steps: mean time steps of an output's sum, with and without crosstalk.
+    """
+
+    name: str
+    weights: int
+    injected: int
+    pairs: dict[int, int]
+    gates: int
+    seconds: float
+    steps: float
+    plain_steps: float
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """A plan layer by layer; prints as a table with rich."""
+
+    device: str
+    strategy: str
+    requested: float
+    layers: tuple[LayerCrosstalk, ...]
+
+    @property
+    def achieved(self) -> float:
+        """Fraction of all weights under crosstalk."""
+        return sum(r.injected for r in self.layers) / max(sum(r.weights for r in self.layers), 1)
+
+    def __rich__(self) -> Table:
+        """Table for rich."""
+        from rich.table import Table
+
+        table = Table(
+            title=f"Crosstalk ({self.strategy}) on {self.device}: {self.achieved:.1%} of the "
+            f"weights, {self.requested:.1%} requested",
+            caption="gates and time: each weight counted once; steps: mean of an output's sum",
+        )
+        table.add_column("layer")
+        headings = ("weights", "injected", "pairs 1 / 2 / 3–4 / 5+", "CNOTs", "time", "steps")
+        for heading in headings:
+            table.add_column(heading, justify="right")
+        for row in self.layers:
+            table.add_row(
+                row.name,
+                f"{row.weights:,}",
+                f"{row.injected / max(row.weights, 1):.1%}",
+                " / ".join(f"{count:,}" for count in _binned(row.pairs)),
+                f"{row.gates:,}",
+                f"{1e3 * row.seconds:.3g} ms",
+                f"{row.plain_steps:.1f} → {row.steps:.1f}",
+            )
+        return table
+
+
+def plan_report(plan: CrosstalkPlan, placement: Placement, device: DeviceProfile) -> PlanReport:
+    """Describe ``plan`` as it runs on ``device`` with ``placement`` (those of its module)."""
+    plan.check_device(device)
+    histogram = plan.histogram()
+    rows = []
+    for name, layer in plan.layers.items():
+        alone = replace(plan, layers={name: layer})
+        nothing = torch.zeros_like(layer.pairs)
+        plain = placement.plain_sites(layer.site.shape)
+        rows.append(
+            LayerCrosstalk(
+                name,
+                layer.pairs.numel(),
+                layer.injected,
+                histogram[name],
+                alone.added_gates(),
+                alone.added_seconds(device),
+                _mean_steps(placement, layer),
+                _mean_steps(placement, LayerPlan(plain, nothing)),
+            )
+        )
+    return PlanReport(device.name, plan.strategy, plan.requested, tuple(rows))
+
+
+def _mean_steps(placement: Placement, layer: LayerPlan) -> float:
+    steps: Tensor = steps_an_output(placement, layer.site, layer.pairs)
+    return float(steps.double().mean())
+
+
+def _binned(pairs: dict[int, int]) -> list[int]:
+    """Number of weights with 1, 2, 3 or 4, and 5 or more pairs of either sign."""
+    bins = ((1, 1), (2, 2), (3, 4), (5, 127))
+    return [
+        sum(number for count, number in pairs.items() if low <= abs(count) <= high)
+        for low, high in bins
+    ]
