@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -30,6 +31,7 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 VALIDATION_IMAGES = 1000
 """At most so many images are validated on."""
 _KIND = "tuning-checkpoint"
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class AdversarialSettings:
         precision: of the passes through the network, ``"bfloat16"`` under autocast.
         seed: of the validation split, batches and random starts.
         on_epoch: called after every epoch (``print`` will do).
-        checkpoint: file that is written after every epoch.
+        checkpoint: file that is written after every epoch, before ``on_epoch`` is called.
         resume: go on from the checkpoint if it is there.
     """
 
@@ -116,6 +118,8 @@ class AdversarialSettings:
             raise InvalidInputError(
                 f"precision {self.precision!r} is not one of {', '.join(PRECISIONS)}."
             )
+        if self.resume and self.checkpoint is None:
+            raise InvalidInputError("resume=True needs a checkpoint to go on from.")
 
     def recorded(self) -> dict[str, Any]:
         """The settings that the result depends on, as plain JSON."""
@@ -182,11 +186,11 @@ def split_validation(
     x: Tensor, y: Tensor, settings: AdversarialSettings
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """(training, validation) images and labels, divided at random by the settings' seed."""
+    if len(x) != len(y):
+        raise InvalidInputError(f"{len(x)} inputs for {len(y)} labels; give as many of each.")
     held = min(max(1, round(settings.validation_fraction * len(x))), VALIDATION_IMAGES)
-    if len(x) <= held or len(x) != len(y):
-        raise InvalidInputError(
-            f"{len(x)} inputs with {len(y)} labels are too few to tune and to validate on."
-        )
+    if len(x) <= held:
+        raise InvalidInputError(f"{len(x)} inputs are too few to tune and to validate on.")
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(settings.seed))
     return (x[order[held:]], y[order[held:]]), (x[order[:held]], y[order[:held]])
 
@@ -222,6 +226,8 @@ class AdversarialLoop:
         self.batches = -(-len(self.x) // settings.batch_size)
         self.history: list[TuningEpoch] = []
         self.best = dict(unknowns.result())
+        # Now, because the unknowns may be weights, which change.
+        self.identity = self._identity() if settings.checkpoint is not None else {}
 
     def run(self) -> dict[str, Tensor]:
         """Optimise; returns the result of the best epoch."""
@@ -233,18 +239,23 @@ class AdversarialLoop:
         return self.best
 
     def step(self, chosen: Tensor, progress: float) -> float:
-        """One step on the images ``chosen``, after a share ``progress`` of all steps; the loss."""
+        """One step on the images ``chosen``, after a share ``progress`` of all steps; the loss.
+
+        The network must be in eval mode, which :meth:`run` takes care of.
+        """
         settings = self.settings
         rate = settings.learning_rate * (1 + torch.cos(torch.tensor(torch.pi * progress))) / 2
         self.optimizer.param_groups[0]["lr"] = float(rate)
         x, y = self.x[chosen], self.y[chosen]
         epsilon = settings.epsilon * min(1.0, 3 * progress + 0.02)
         weight = settings.robust_weight
-        with self.unknowns.optimising(), self._autocast():
+        with self._shots(), self.unknowns.optimising(), self._autocast():
             adversarial = self._attack(x, y, epsilon, settings.attack_steps)
-            logits = self.network(torch.cat([x, adversarial])).float()
-            clean, robust = (functional.cross_entropy(part, y) for part in logits.split(len(x)))
-            loss = (1 - weight) * clean + weight * robust
+            parts = [(1 - weight, x), (weight, adversarial)]
+            parts = [(share, images) for share, images in parts if share > 0]
+            logits = self.network(torch.cat([images for _, images in parts])).float()
+            losses = (functional.cross_entropy(part, y) for part in logits.split(len(x)))
+            loss = torch.stack([s * part for (s, _), part in zip(parts, losses, strict=True)]).sum()
             self.optimizer.zero_grad()
             loss.backward()
         self.optimizer.step()
@@ -260,6 +271,12 @@ class AdversarialLoop:
         for index, chosen in enumerate(order.split(self.settings.batch_size)):
             done = (epoch - 1 + index / self.batches) / self.settings.epochs
             total += self.step(chosen, done) * len(chosen)
+        if not math.isfinite(total):
+            rate = self.settings.learning_rate
+            raise InvalidInputError(
+                f"The loss became {total} in epoch {epoch}; lower the learning rate of {rate:g}, "
+                f"say to {rate / 10:g}."
+            )
         clean, robust = self._validate()
         result = TuningEpoch(
             epoch,
@@ -304,15 +321,36 @@ class AdversarialLoop:
         return right[0] / len(self.held_y), right[1] / len(self.held_y)
 
     def _attack(self, x: Tensor, y: Tensor, epsilon: float, steps: int) -> Tensor:
-        return perturb(
-            self.network,
-            x,
-            y,
-            epsilon=epsilon,
-            steps=steps,
-            clip=self.settings.clip,
-            generator=self.generator,
-        )
+        """Adversarial examples of the network, found through saturated activations as well.
+
+        Otherwise the network would learn to hide behind saturation from its own attack.
+        """
+        with ExitStack() as stack:
+            if isinstance(self.network, QuantumExecutedModule):
+                stack.enter_context(self.network.unsaturated_gradients())
+            return perturb(
+                self.network,
+                x,
+                y,
+                epsilon=epsilon,
+                steps=steps,
+                clip=self.settings.clip,
+                generator=self.generator,
+            )
+
+    @contextmanager
+    def _shots(self) -> Iterator[None]:
+        """The network on its exact expectation, unless steps are to be taken under its shots."""
+        module = self.network
+        if self.settings.shot_noise or not isinstance(module, QuantumExecutedModule):
+            yield
+            return
+        execution = module.execution
+        module.shots = None
+        try:
+            yield
+        finally:
+            module.execution = execution
 
     @contextmanager
     def _autocast(self) -> Iterator[None]:
@@ -328,7 +366,7 @@ class AdversarialLoop:
                 tensors[f"adam.{name}.{moment}"] = value
         tensors["generator"] = self.generator.get_state()
         tensors |= {f"noise.{name}": value for name, value in self._noise_states().items()}
-        header = {"run": self._identity(), "history": [asdict(r) for r in self.history]}
+        header = {"run": self.identity, "history": [asdict(r) for r in self.history]}
         save_tensors(path, tensors, kind=_KIND, header=header)
 
     def _restore(self) -> None:
@@ -336,7 +374,14 @@ class AdversarialLoop:
         if self.settings.checkpoint is None or not path.exists():
             return
         tensors, header = load_tensors(path, kind=_KIND)
-        here, there = self._identity(), header["run"]
+        try:
+            self._require_same_run(header["run"], path)
+            self._take_over(tensors, header["history"])
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise ArtifactError(f"{path} is an incomplete checkpoint ({error!r}).") from error
+
+    def _require_same_run(self, there: Mapping[str, Any], path: Path) -> None:
+        here = self.identity
         differing = [
             f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
             for name in sorted(here.keys() | there.keys())
@@ -347,6 +392,8 @@ class AdversarialLoop:
                 f"{path} is of another run: {'; '.join(differing)}. Use its settings, or do not "
                 "resume."
             )
+
+    def _take_over(self, tensors: Mapping[str, Tensor], history: list[dict[str, Any]]) -> None:
         parts: dict[str, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             kind, _, name = key.partition(".")
@@ -354,16 +401,18 @@ class AdversarialLoop:
         self.unknowns.restore(parts["unknowns"])
         self.best = parts["best"]
         for name, parameter in self.unknowns.parameters.items():
-            moments = ("step", "exp_avg", "exp_avg_sq")
+            moments = {m: parts["adam"].get(f"{name}.{m}") for m in _MOMENTS}
+            # What no gradient reached has no moments yet.
             self.optimizer.state[parameter] = {
-                m: parts["adam"][f"{name}.{m}"].to("cpu" if m == "step" else self.place)
-                for m in moments
+                m: value.to("cpu" if m == "step" else self.place)
+                for m, value in moments.items()
+                if value is not None
             }
         self.generator.set_state(tensors["generator"])
         if isinstance(self.network, QuantumExecutedModule) and parts.get("noise"):
             noise = self.network.noise
             noise.__setstate__({"seed": noise.seed, "states": parts["noise"]})
-        self.history = [TuningEpoch(**result) for result in header["history"]]
+        self.history = [TuningEpoch(**result) for result in history]
 
     def _noise_states(self) -> dict[str, Tensor]:
         if not isinstance(self.network, QuantumExecutedModule):
@@ -373,9 +422,25 @@ class AdversarialLoop:
 
     def _identity(self) -> dict[str, Any]:
         """What the run's result depends on."""
-        digest = hashlib.sha256()
-        for tensor in (self.x, self.y, *self.network.parameters()):
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        identity = {**self.settings.recorded(), "data and network": digest.hexdigest()[:16]}
+        network, digest = self.network, hashlib.sha256()
+        data = (self.x, self.y, self.held_x, self.held_y)
+        for tensor in (*data, *network.parameters(), *network.buffers()):
+            flat = tensor.detach().cpu().contiguous().view(-1)
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
+        identity = self.settings.recorded()
+        if isinstance(network, QuantumExecutedModule):
+            execution = network.execution
+            identity |= {
+                "device": network.device_profile.name,
+                "order": network.placement.order,
+                "shots": execution.shots,
+                "gain": execution.gain,
+                "headroom": execution.headroom,
+            }
+            digest.update(execution.table.values.tobytes())
+            for layer in network.layers.values():
+                calibration = (layer.input_scale, layer.input_spread, layer.shot_share)
+                digest.update(repr(calibration).encode())
+        identity["data and network"] = digest.hexdigest()[:16]
         plain: dict[str, Any] = json.loads(json.dumps(identity))
         return plain

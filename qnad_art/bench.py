@@ -8,7 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -46,8 +46,6 @@ def bench_layers(
     spread as in a trained one. The variants run in turn, ``repeats`` times after one warm-up;
     ratios are taken within each round.
     """
-    if repeats < 2:
-        raise InvalidInputError(f"repeats is {repeats}; it must be at least 2.")
     networks, x = _networks(model, batch_size, device)
 
     def run(network: nn.Module) -> Callable[[], object]:
@@ -56,23 +54,10 @@ def bench_layers(
     with torch.no_grad():
         rounds = interleaved({name: run(network) for name, network in networks.items()}, repeats)
     memory = {name: _peak_memory(model, name, batch_size, device) for name in networks}
-    plain = rounds["plain"]
-    timings = []
-    for name, seconds in rounds.items():
-        ratios = [mine / base for mine, base in zip(seconds, plain, strict=True)]
-        low, _, high = statistics.quantiles(ratios, n=4)
-        timings.append(
-            Timing(
-                model,
-                name,
-                statistics.median(seconds),
-                statistics.median(ratios),
-                low,
-                high,
-                memory[name] / memory["plain"],
-            )
-        )
-    return timings
+    return [
+        replace(timing, memory_ratio=memory[timing.variant] / memory["plain"])
+        for timing in timings(model, rounds)
+    ]
 
 
 def bench_products(*, products: int = 2000, device: str = DEFAULT_DEVICE) -> dict[str, float]:
@@ -102,6 +87,8 @@ def interleaved(
     variants: Mapping[str, Callable[[], object]], repeats: int
 ) -> dict[str, list[float]]:
     """Seconds of each variant in each of ``repeats`` rounds, after one round not counted."""
+    if repeats < 2:
+        raise InvalidInputError(f"repeats is {repeats}; it must be at least 2.")
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for number in range(repeats + 1):
         for name, run in variants.items():
@@ -114,7 +101,18 @@ def interleaved(
     return seconds
 
 
-def _plain(model: str, batch_size: int) -> tuple[nn.Module, Tensor]:
+def timings(model: str, rounds: Mapping[str, list[float]]) -> list[Timing]:
+    """Medians of what :func:`interleaved` measured, and ratios to its first variant."""
+    base = next(iter(rounds.values()))
+    result = []
+    for name, seconds in rounds.items():
+        ratios = [mine / theirs for mine, theirs in zip(seconds, base, strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        result.append(Timing(model, name, statistics.median(seconds), middle, low, high))
+    return result
+
+
+def plain_network(model: str, batch_size: int) -> tuple[nn.Module, Tensor]:
     """An untrained network with settled batch norm statistics, and a batch for it."""
     from qnad_art.models import architecture_of, build_model
 
@@ -133,7 +131,7 @@ def _plain(model: str, batch_size: int) -> tuple[nn.Module, Tensor]:
 def _networks(model: str, batch_size: int, device: str) -> tuple[dict[str, nn.Module], Tensor]:
     from qnad_art.conversion import convert
 
-    plain, x = _plain(model, batch_size)
+    plain, x = plain_network(model, batch_size)
     noisy = {name: convert(plain, x, device=device, shots=n) for name, n in VARIANTS.items()}
     return {"plain": plain, **noisy}, x
 
@@ -148,7 +146,7 @@ def _peak_memory(model: str, variant: str, batch_size: int, device: str) -> floa
 def _measure_memory(model: str, variant: str, batch_size: int, device: str) -> float:
     from qnad_art.conversion import convert
 
-    network, x = _plain(model, batch_size)
+    network, x = plain_network(model, batch_size)
     if variant != "plain":
         network = convert(network, x, device=device, shots=VARIANTS[variant])
     with torch.no_grad():

@@ -186,6 +186,8 @@ class QNAD(Transformer):  # type: ignore[misc]
             settings["fraction"] = self.fraction
             if self.seed is not None and "seed" in strategy_settings(self.strategy):
                 settings["seed"] = self.seed
+            if "max_pairs" in strategy_settings(self.strategy):
+                settings["max_pairs"] = self.max_pairs
         return build_strategy(self.strategy, **settings)
 
     def _own_labels(self, x: np.ndarray) -> np.ndarray:

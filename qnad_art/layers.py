@@ -38,6 +38,8 @@ class QuantumLayer(nn.Module):
     execution: Execution
     noise: NoiseSource
     engine: Any
+    unsaturated: bool
+    """Gradients pass saturated activations as if they were not (BPDA); outputs do not change."""
     input_scale: float | None
     input_spread: float | None
     clipped: float
@@ -51,6 +53,7 @@ class QuantumLayer(nn.Module):
         self.execution = execution
         self.noise = noise
         self.engine = None
+        self.unsaturated = False
         self.input_scale = None
         self.input_spread = None
         self.clipped = 0.0
@@ -105,7 +108,7 @@ class QuantumLayer(nn.Module):
         kernels = self.kernels()
         # One ulp wider: clamp has no gradient *at* its bounds, where white pixels lie.
         limit = scale * (1 + torch.finfo(x.dtype).eps)
-        x = x.clamp(-limit, limit)
+        x = _StraightThroughClamp.apply(x, limit) if self.unsaturated else x.clamp(-limit, limit)
         features = {"x": x}
         if any(name.endswith("cos") for name in kernels):
             # The root's slope is infinite at the ends of its range, where clamping has none.
@@ -158,8 +161,7 @@ class QuantumLayer(nn.Module):
 
         See :func:`~qnad_art.kernels.compile_kernels`. Compiled here, once, for all passes after.
         """
-        self._tuned = None
-        self._constants = {}  # of the kernels before
+        self._tuned, self._constants = None, {}
         if phase is not None:
             kernels = compile_kernels(
                 self.weight,
@@ -370,6 +372,18 @@ QUANTUM_CLASSES: dict[type[nn.Module], type[QuantumLayer]] = {
     nn.Conv2d: QuantumConv2d,
 }
 """Plain layer classes and what they become."""
+
+
+class _StraightThroughClamp(torch.autograd.Function):
+    """Clamp with the gradient of the identity."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, limit: float) -> Tensor:
+        return x.clamp(-limit, limit)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return gradients[0], None
 
 
 class _CompileWithGradient(torch.autograd.Function):

@@ -226,11 +226,12 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     install_tensors(model, read_tensors(path)[0], path)
 
 
-def load_model(path: str | Path, name: str | None = None) -> nn.Module:
+def load_model(path: str | Path, name: str | None = None, **sizes: int) -> nn.Module:
     """Build the network that a weights file describes, with its weights, in ``eval`` mode.
 
-    For a file that does not say its architecture, ``name`` gives one of usual shapes. Raises
-    :class:`~qnad_art.errors.ArtifactError` for a damaged file or one that contradicts ``name``.
+    For a file that does not say its architecture, ``name`` and ``sizes`` are those of
+    :func:`build_model`. Raises :class:`~qnad_art.errors.ArtifactError` for a damaged file or one
+    that contradicts ``name``.
     """
     tensors, metadata = read_tensors(path)
     stored = _stored_architecture(metadata, path)
@@ -238,7 +239,7 @@ def load_model(path: str | Path, name: str | None = None) -> nn.Module:
         raise ArtifactError(f"{path} does not say its architecture; name it: {', '.join(MODELS)}.")
     if stored and name not in (None, stored.name):
         raise ArtifactError(f"{path} holds {stored.name}, not {name}; leave the name out.")
-    model = build_model(**asdict(stored)) if stored else build_model(str(name))
+    model = build_model(**asdict(stored)) if stored else build_model(str(name), **sizes)
     install_tensors(model, tensors, path)
     return model.eval()
 

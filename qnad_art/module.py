@@ -140,6 +140,23 @@ class QuantumExecutedModule(nn.Module):
         with self._engine(lambda layer, x: layer.classical(x)):
             yield
 
+    @contextmanager
+    def unsaturated_gradients(self) -> Iterator[None]:
+        """Context in which gradients pass through saturated activations; outputs stay the same.
+
+        Beyond the scale s_x an activation has no gradient, which hides from an attack what lies on
+        the other side. An honest attack on a network with ``percentile`` below 100 tries this as
+        well (backward pass differentiable approximation, Athalye et al. 2018).
+        """
+        before = {name: layer.unsaturated for name, layer in self.layers.items()}
+        for layer in self.layers.values():
+            layer.unsaturated = True
+        try:
+            yield
+        finally:
+            for name, layer in self.layers.items():
+                layer.unsaturated = before[name]
+
     def calibrate(self, x: Tensor, *, percentile: float = 100.0, batch_size: int = 256) -> None:
         """Set each layer's activation scale s_x from data.
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from qnad_art.device import DEFAULT_DEVICE, load_device
 from qnad_art.files import write_bytes, write_json
+from qnad_art.measure import Images, Labels, count_correct, package_versions, pgd_examples
 
 if TYPE_CHECKING:
     from art.estimators.classification import PyTorchClassifier
@@ -20,9 +17,6 @@ if TYPE_CHECKING:
     from qnad_art.adversarial import TuningEpoch
     from qnad_art.datasets import Dataset
     from qnad_art.training import EpochResult
-
-Images = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.int64]
 
 NETWORKS = ("plain", "noise", "uniform crosstalk", "tuned crosstalk")
 ATTACKS = ("FGSM", "PGD")
@@ -155,7 +149,7 @@ def run_quickstart(
         crosstalk_achieved={
             name: classifiers[name].plan.achieved for name in NETWORKS if "crosstalk" in name
         },
-        versions=_versions(),
+        versions=package_versions(),
     )
 
     def measure(network: str, x: Images, attack: str, rung: str, epsilon: float) -> None:
@@ -224,45 +218,29 @@ def _attack(
     settings: QuickstartSettings,
 ) -> Images:
     """Adversarial examples of ART's FGSM or PGD (no random start) against ``classifier``."""
-    from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescent
+    from art.attacks.evasion import FastGradientMethod
 
     if attack == "FGSM":
         method = FastGradientMethod(classifier, eps=epsilon, batch_size=250)
-    else:
-        method = ProjectedGradientDescent(
-            classifier,
-            eps=epsilon,
-            eps_step=epsilon / 4,
-            max_iter=settings.pgd_steps,
-            batch_size=250,
-            verbose=False,
-        )
-    examples: Images = method.generate(data.x, data.y)
-    return examples
+        examples: Images = method.generate(data.x, data.y)
+        return examples
+    return pgd_examples(
+        classifier,
+        data.x,
+        data.y,
+        epsilon=epsilon,
+        steps=settings.pgd_steps,
+        step=epsilon / 4,
+    )
 
 
 def _score(
     classifier: PyTorchClassifier, x: Images, y: Labels, where: tuple[str, str, str, float]
 ) -> Accuracy:
     """Accuracy on a fresh noise draw, never the attack's own verdict."""
-    from scipy.stats import binomtest
-
-    correct = int((classifier.predict(x).argmax(1) == y).sum())
-    interval = binomtest(correct, len(y)).proportion_ci(method="wilson")
-    return Accuracy(
-        *where,
-        accuracy=correct / len(y),
-        low=float(interval.low),
-        high=float(interval.high),
-        images=len(y),
-    )
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    packages = ("qnad-art", "adversarial-robustness-toolbox", "qiskit", "qiskit-aer", "torch")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    found = count_correct(classifier, x, y)
+    low, high = found.interval
+    return Accuracy(*where, accuracy=found.accuracy, low=low, high=high, images=found.images)
 
 
 def _figure(result: QuickstartResult) -> bytes:

@@ -49,7 +49,7 @@ def test_prints_a_line_a_layer(module):
     console.print(report(module, fraction=0.5, pairs=3)[1])
     text = console.export_text()
     assert "50.0% of the weights" in text
-    assert "0 / 0 / 100 / 0" in text
+    assert "0/0/100/0" in text
     assert "→" in text
 
 

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 
 import pytest
@@ -7,10 +8,10 @@ from art_fixtures import images, network, plain
 from torch import nn
 
 from qnad_art import QNAD, QuantumExecutedClassifier, convert
-from qnad_art.adversarial import TuningEpoch
+from qnad_art.adversarial import AdversarialLoop, TuningEpoch
 from qnad_art.crosstalk import build_strategy
 from qnad_art.crosstalk.tuned import Tuned
-from qnad_art.errors import InvalidInputError, UnknownNameError
+from qnad_art.errors import InvalidInputError, QnadWarning, UnknownNameError
 
 FEW = {"epochs": 2, "batch_size": 64, "epsilon": 0.1, "learning_rate": 0.1}
 
@@ -76,7 +77,10 @@ def test_the_module_is_left_as_it_is(module):
     assert all(p.requires_grad for p in module.parameters())
 
 
-def test_the_same_seed_gives_the_same_plan(module):
+@pytest.mark.parametrize("shots", [None, 64])
+def test_the_same_seed_gives_the_same_plan(module, shots):
+    module.shots = shots
+
     def pairs(seed: int) -> torch.Tensor:
         plan = Tuned(seed=seed, **FEW).plan(module, *data())
         return torch.cat([layer.pairs.flatten() for layer in plan.layers.values()])
@@ -122,6 +126,135 @@ def test_by_name():
 def test_too_few_inputs(module):
     with pytest.raises(InvalidInputError, match="too few"):
         Tuned(**FEW).plan(module, *data(1))
+
+
+@pytest.mark.parametrize(
+    ("codebook", "order"),
+    [
+        ("all", "stretched"),
+        ("one-hop", "stretched"),
+        ("placed", "stretched"),
+        ("all", "aware"),
+        ("all", "plain"),
+    ],
+)
+def test_weights_choose_among_the_edges_of_the_codebook(codebook, order):
+    module = convert(network(), data()[0], device="ibm_nairobi", seed=0, order=order)
+    loop = Tuned(fraction=0.2, codebook=codebook, **FEW).loop(module, *data())
+    placed = loop.unknowns.placed
+    plan = Tuned(fraction=0.2, codebook=codebook, **FEW).plan(module, *data())
+    module.plan = plan
+    assert 0 < plan.achieved <= 0.2
+    partners, moved = set(), 0
+    for name, layer in plan.layers.items():
+        injected = layer.pairs != 0
+        moved += int((layer.site != placed[name]).sum())
+        assert torch.equal(layer.site[~injected], placed[name][~injected])
+        partners |= {plan.sites[i].partner is None for i in layer.site[injected].tolist()}
+    assert partners == ({True, False} if (codebook, order) == ("all", "stretched") else {True})
+    assert (moved > 0) == (codebook != "placed" and order == "stretched")
+
+
+def test_ranking_again_moves_the_crosstalk_within_the_fraction(module):
+    ranked = []
+    settings = {**FEW, "epochs": 4, "fraction": 0.1, "refresh": 2}
+    loop = Tuned(**settings, on_epoch=lambda _: ranked.append(critical())).loop(module, *data())
+
+    def critical() -> torch.Tensor:
+        limits = loop.unknowns.limit.values()
+        return torch.cat([(limit > 0).flatten() for limit in limits])
+
+    first = critical()
+    loop.run()
+    assert torch.equal(ranked[0], first)
+    assert not torch.equal(ranked[1], ranked[0])
+    assert not torch.equal(ranked[2], ranked[1])
+    assert torch.equal(ranked[3], ranked[2])  # in the first half only
+    assert all(0.09 < chosen.float().mean() <= 0.1 for chosen in ranked)
+    phases = torch.cat([phase.flatten() for phase in loop.unknowns.parameters.values()])
+    assert not phases[~ranked[3]].any()
+    assert 0 < Tuned(**settings).plan(module, *data()).achieved <= 0.1
+
+
+def test_nothing_is_injected_where_injection_changes_nothing():
+    module = convert(network(), data()[0], device="ideal")
+    assert Tuned(**FEW).plan(module, *data()).injected == 0
+
+
+def test_an_exception_leaves_the_module_as_it_is(monkeypatch):
+    module = convert(network(), data()[0], device="ibm_nairobi", shots=64, seed=0).train()
+    twin = copy.deepcopy(module)
+    attack = AdversarialLoop._attack
+    calls = []
+
+    def fail_later(self, *arguments):
+        calls.append(self)
+        if len(calls) == 3:
+            raise ArithmeticError
+        return attack(self, *arguments)
+
+    monkeypatch.setattr(AdversarialLoop, "_attack", fail_later)
+    with pytest.raises(ArithmeticError):
+        Tuned(shot_noise=False, **FEW).plan(module, *data())
+    assert module.shots == 64
+    assert all(part.training for part in module.modules())
+    assert all(p.requires_grad and p.grad is None for p in module.parameters())
+    assert torch.equal(module(data()[0]), twin(data()[0]))  # the shot noise too
+    tried = calls[0].network
+    assert tried.shots == 64
+    assert all(layer._tuned is None for layer in tried.layers.values())
+
+
+NETWORKS = {
+    "grouped": nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)
+    ),
+    "one-dimensional": nn.Sequential(
+        nn.Conv1d(2, 4, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3)
+    ),
+    "with batch norm": nn.Sequential(
+        nn.Conv2d(2, 3, 3, bias=False), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 3)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("shots", [None, 64])
+def test_kinds_of_layers_in_train_mode(name, shots):
+    shape = (80, 2, 16) if name == "one-dimensional" else (80, 2, 4, 4)
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    y = (x.flatten(1).mean(1) * 10).long() % 3
+    settings = Tuned(**{**FEW, "epochs": 1, "batch_size": 16})
+    module = convert(NETWORKS[name].train(), x, device="ibm_nairobi", shots=shots, seed=0)
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    plan = settings.plan(module, x, y)
+    assert plan.injected
+    assert all(part.training for part in module.modules())
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+    module.plan = plan
+    assert settings.plan(module, x, y).injected  # from a module that has crosstalk already
+    assert module.plan is plan
+
+
+def test_layers_that_the_forward_pass_leaves_out(tmp_path):
+    class WithAuxiliaryHead(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.flatten, self.head = nn.Flatten(), nn.Linear(64, 10)
+            self.auxiliary = nn.Linear(64, 10)
+
+        def forward(self, x):
+            return self.head(self.flatten(x))
+
+    x, y = data()
+    with pytest.warns(QnadWarning, match="auxiliary"):
+        module = convert(WithAuxiliaryHead(), x, device="ibm_nairobi")
+    settings = Tuned(**FEW, checkpoint=tmp_path / "run")
+    plan = settings.plan(module, x, y)
+    assert plan.layers["head"].injected
+    assert not plan.layers["auxiliary"].injected
+    resumed = dataclasses.replace(settings, resume=True).plan(module, x, y)
+    assert resumed.histogram() == plan.histogram()
 
 
 @pytest.mark.slow

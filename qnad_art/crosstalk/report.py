@@ -63,19 +63,18 @@ class PlanReport:
             f"weights, {self.requested:.1%} requested",
             caption="gates and time: each weight counted once; steps: mean of an output's sum",
         )
-        table.add_column("layer")
-        headings = ("weights", "injected", "pairs 1 / 2 / 3–4 / 5+", "CNOTs", "time", "steps")
+        table.add_column("layer", no_wrap=True)
+        headings = ("injected", "pairs 1/2/3–4/5+", "gates", "time", "steps")
         for heading in headings:
-            table.add_column(heading, justify="right")
+            table.add_column(heading, justify="right", no_wrap=True)
         for row in self.layers:
             table.add_row(
                 row.name,
-                f"{row.weights:,}",
                 f"{row.injected / max(row.weights, 1):.1%}",
-                " / ".join(f"{count:,}" for count in _binned(row.pairs)),
+                "/".join(f"{count:,}" for count in _binned(row.pairs)),
                 f"{row.gates:,}",
                 f"{1e3 * row.seconds:.3g} ms",
-                f"{row.plain_steps:.1f} → {row.steps:.1f}",
+                f"{row.plain_steps:.0f} → {row.steps:.0f}",
             )
         return table
 

@@ -9,6 +9,7 @@ network itself, step by step (:mod:`qnad_art.adversarial`).
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from qnad_art.adversarial import AdversarialLoop, AdversarialSettings, perturb, 
 from qnad_art.criticality import Scope, select_critical, weight_gradients
 from qnad_art.crosstalk.codebook import Words, build_codebook
 from qnad_art.crosstalk.plan import CrosstalkPlan, LayerPlan, placed_plan
-from qnad_art.errors import InvalidInputError
+from qnad_art.errors import InvalidInputError, QnadWarning
 from qnad_art.module import QuantumExecutedModule, evaluating
 
 RANKED_IMAGES = 2000
@@ -40,8 +41,9 @@ class Tuned(AdversarialSettings):
             The choice among edges needs the placement's order ``"stretched"``; with another order
             a weight keeps the edge that it was placed on.
         ranked_on: rank weights on ``"adversarial"`` examples (PGD-5, ε) or ``"clean"`` images.
-        refresh: rank again, on the network as tuned so far, so many times, evenly over the first
-            half of the epochs; weights that are critical no more lose their crosstalk.
+        refresh: rank again, on the network as tuned so far, so many times (at most once an epoch),
+            evenly over the first half of the epochs; weights that are critical no more lose their
+            crosstalk.
         scope: see :func:`~qnad_art.criticality.select_critical`.
 
     The others are those of :class:`~qnad_art.adversarial.AdversarialSettings`; the learning rate is
@@ -74,20 +76,8 @@ class Tuned(AdversarialSettings):
 
     def plan(self, module: QuantumExecutedModule, x: Tensor, y: Tensor) -> CrosstalkPlan:
         """Tune on inputs ``x`` (N, …) and class indices ``y`` (N,); ``module`` is left as it is."""
-        if self.max_pairs > module.execution.table.max_pairs:
-            raise InvalidInputError(
-                f"max_pairs is {self.max_pairs}, but the module's table ends at "
-                f"{module.execution.table.max_pairs}: convert with max_pairs={self.max_pairs}."
-            )
-        training, validation = split_validation(x, y, self)
-        module = copy.deepcopy(module).requires_grad_(False)
-        some = tuple(tensor[:RANKED_IMAGES] for tensor in training)
-        phases = _Phases(module, self, *some)
-        loop = AdversarialLoop(
-            module, phases, training, validation, self, before_epoch=phases.before_epoch
-        )
-        best = loop.run()
-        return CrosstalkPlan(
+        best = self.loop(module, x, y).run()
+        plan = CrosstalkPlan(
             module.device_profile.name,
             module.device_profile.hash,
             module.placement.sites,
@@ -98,6 +88,29 @@ class Tuned(AdversarialSettings):
             strategy=self.name,
             requested=self.fraction,
             settings=self.recorded(),
+        )
+        if not plan.injected:
+            warnings.warn(
+                "Tuning ended without any crosstalk: no phase came near a codeword. Take more "
+                "images or epochs, or a higher learning rate.",
+                QnadWarning,
+                stacklevel=2,
+            )
+        return plan
+
+    def loop(self, module: QuantumExecutedModule, x: Tensor, y: Tensor) -> AdversarialLoop:
+        """The optimisation of :meth:`plan`, on a copy of ``module``, ready to run."""
+        if self.max_pairs > module.execution.table.max_pairs:
+            raise InvalidInputError(
+                f"max_pairs is {self.max_pairs}, but the module's table ends at "
+                f"{module.execution.table.max_pairs}: convert with max_pairs={self.max_pairs}."
+            )
+        training, validation = split_validation(x, y, self)
+        module = copy.deepcopy(module).requires_grad_(False)
+        some = tuple(tensor[:RANKED_IMAGES] for tensor in training)
+        phases = _Phases(module, self, *some)
+        return AdversarialLoop(
+            module, phases, training, validation, self, before_epoch=phases.before_epoch
         )
 
 
@@ -135,19 +148,15 @@ class _Phases:
     @contextmanager
     def optimising(self) -> Iterator[None]:
         """Codewords installed, kernels differentiable in the phases."""
-        shots = self.module.shots
-        if shots is not None and not self.settings.shot_noise:
-            self.module.shots = None
         self.install()
         try:
             for name, layer in self.module.layers.items():
-                layer.tune(self.parameters[name])
+                if layer.input_scale is not None:  # else the forward pass leaves the layer out
+                    layer.tune(self.parameters[name])
             yield
         finally:
             for layer in self.module.layers.values():
                 layer.tune(None)
-            if shots != self.module.shots:
-                self.module.shots = shots
 
     def project(self) -> None:
         """Phases within what the codebook reaches; none where no crosstalk is wanted."""
@@ -187,15 +196,9 @@ class _Phases:
         with evaluating(self.module):
             if settings.ranked_on == "adversarial":
                 generator = torch.Generator(x.device).manual_seed(settings.seed + number)
-                x = perturb(
-                    self.module,
-                    x,
-                    y,
-                    epsilon=settings.epsilon,
-                    steps=5,
-                    clip=settings.clip,
-                    generator=generator,
-                )
+                size = settings.batch_size  # all at once would need the memory of all
+                batches = zip(x.split(size), y.split(size), strict=True)
+                x = torch.cat([self._attacked(*batch, generator) for batch in batches])
             gradients = weight_gradients(self.module, x, y)
         scores = {name: gradient.cpu() for name, gradient in gradients.items()}
         plan = placed_plan(
@@ -215,3 +218,15 @@ class _Phases:
             self.limit[name] = self.codebook.limits(self.placed[name]) * free
         with torch.no_grad():
             self.project()
+
+    def _attacked(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Adversarial examples (PGD-5) of the network as it is."""
+        return perturb(
+            self.module,
+            x,
+            y,
+            epsilon=self.settings.epsilon,
+            steps=5,
+            clip=self.settings.clip,
+            generator=generator,
+        )

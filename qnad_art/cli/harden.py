@@ -1,0 +1,188 @@
+"""``qnad harden``: from trained weights to a classifier that runs as circuits under crosstalk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from qnad_art.cli import inputs
+from qnad_art.cli.inputs import given, parse_budget
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from qnad_art.measure import Proportion
+
+Figures = dict[str, dict[str, "Proportion"]]
+
+
+def harden(
+    weights: inputs.Weights,
+    data: inputs.Data,
+    data_dir: inputs.DataDir = None,
+    model: inputs.Model = None,
+    device: inputs.Device = "ibm_nairobi",
+    shots: Annotated[
+        int | None, typer.Option(help="Shots a product; default: exact expectation.")
+    ] = None,
+    strategy: Annotated[str, typer.Option(help="tuned, uniform or random.")] = "tuned",
+    fraction: inputs.FractionOption = None,
+    pairs: Annotated[
+        int | None, typer.Option(help="Gate pairs a weight (uniform and random).")
+    ] = None,
+    epsilon: inputs.Epsilon = None,
+    attack_steps: inputs.AttackSteps = None,
+    robust_weight: inputs.RobustWeight = None,
+    epochs: inputs.Epochs = None,
+    batch_size: inputs.BatchSize = None,
+    learning_rate: inputs.LearningRate = None,
+    max_pairs: inputs.MaxPairs = None,
+    headroom: inputs.Headroom = None,
+    percentile: inputs.Percentile = None,
+    patience: inputs.Patience = None,
+    refresh: inputs.Refresh = None,
+    precision: inputs.Precision = None,
+    images: inputs.ImagesOption = None,
+    test_images: Annotated[int, typer.Option(help="Test images to measure on; at most all.")] = 500,
+    test_epsilon: Annotated[
+        str | None, typer.Option(help="L∞ budget of the test; default: that of tuning.")
+    ] = None,
+    seed: inputs.Seed = 0,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder; default: WEIGHTS-hardened in this folder.")
+    ] = None,
+    resume: inputs.Resume = False,
+) -> None:
+    """Run a network as noisy circuits under crosstalk, save it, and measure it under attack.
+
+    Options that are not given have the defaults of the strategy.
+    """
+    from qnad_art.device import load_device
+    from qnad_art.storage import check_directory
+
+    console = Console(highlight=False, soft_wrap=True)
+    output = output or Path(f"{weights.stem}-hardened")
+    check_directory(output)  # found now rather than after hours of tuning
+    settings = given(
+        fraction=fraction,
+        pairs=pairs,
+        epsilon=parse_budget(epsilon),
+        attack_steps=attack_steps,
+        robust_weight=robust_weight,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        max_pairs=max_pairs,
+        patience=patience,
+        refresh=refresh,
+        precision=precision,
+    )
+    checkpoint = output.with_name(f"{output.name}.checkpoint.safetensors")
+    fit = inputs.CrosstalkFit(
+        console, strategy, settings, checkpoint=checkpoint, resume=resume, seed=seed
+    )
+    budget = _test_budget(test_epsilon, fit)
+    execution = given(shots=shots, headroom=headroom, percentile=percentile, seed=seed)
+    execution["device"] = load_device(device)
+
+    training = inputs.load_split(console, data, "train", data_dir)
+    training = inputs.take_images(training, images, seed)
+    test = inputs.load_split(console, data, "test", data_dir)
+    test = inputs.take_images(test, min(test_images, len(test)), seed)
+    plain = inputs.load_classifier(weights, model, training)
+    defence = fit.run(plain, training, **execution)
+    hardened = defence(training.x, plain)
+    hardened.save(output.name, str(output.parent))
+    checkpoint.unlink(missing_ok=True)
+    console.print(hardened.report())
+    inputs.print_plan(console, hardened.module)
+    console.print(f"Hardened classifier written to {output}")
+
+    figures = _measure(console, plain, hardened, test, budget)
+    console.print(_table(figures, budget, len(test), shots))
+    card = output.with_name(f"{output.name}.card.json")
+    _write_card(
+        card,
+        hardened,
+        figures,
+        weights=str(weights),
+        data=training.name,
+        training_images=len(training),
+        training_provenance=training.provenance,
+        test_provenance=test.provenance,
+        test_epsilon=budget,
+        shots=shots,
+        seed=seed,
+    )
+    console.print(f"Settings and figures written to {card}")
+
+
+def _test_budget(text: str | None, fit: inputs.CrosstalkFit) -> float:
+    """The budget to test at: as asked, else that of tuning, else the one that tuning would have."""
+    from qnad_art.adversarial import AdversarialSettings
+
+    asked = parse_budget(text, "--test-epsilon")
+    tuned: float = getattr(fit.strategy, "epsilon", AdversarialSettings.epsilon)
+    return tuned if asked is None else asked
+
+
+def _measure(console: Console, plain: Any, hardened: Any, test: Any, budget: float) -> Figures:
+    from qnad_art.measure import compare
+
+    with console.status("Measuring") as status:
+        try:
+            return compare(
+                plain,
+                hardened,
+                test.x,
+                test.y,
+                epsilon=budget,
+                on_stage=lambda stage: status.update(f"Measuring: {stage}"),
+            )
+        except KeyboardInterrupt:
+            console.print("Stopped while measuring; the hardened classifier is complete.")
+            raise typer.Exit(130) from None
+
+
+def _table(figures: Figures, budget: float, images: int, shots: int | None) -> Table:
+    from rich.table import Table
+
+    noise = "exact expectation" if shots is None else f"{shots:,} shots a product, one draw"
+    caption = "± half the 95 % Wilson interval"
+    if shots is not None:
+        caption += "; a stochastic network must also be attacked with EOT, hardened.averaged(k)"
+    table = Table(title=f"Accuracy in %, {images:,} test images, {noise}", caption=caption)
+    for heading in ("attack", "plain", "hardened"):
+        table.add_column(heading, justify="left" if heading == "attack" else "right")
+    for stage, cells in figures.items():
+        attack = "none" if stage == "clean" else f"PGD-10 ε={budget:.3g}, {stage}"
+        table.add_row(attack, str(cells["plain"]), str(cells["hardened"]))
+    return table
+
+
+def _write_card(path: Path, hardened: Any, figures: Figures, **facts: Any) -> None:
+    from qnad_art.files import write_json
+    from qnad_art.measure import package_versions
+
+    plan, module = hardened.plan, hardened.module
+    card = {
+        **facts,
+        "device": module.device_profile.name,
+        "device_hash": module.device_profile.hash,
+        "headroom": module.execution.headroom,
+        "gain": module.gain,
+        "strategy": plan.strategy,
+        "strategy_settings": dict(plan.settings),
+        "crosstalk_achieved": plan.achieved,
+        "added_gates": plan.added_gates(),
+        "products_per_image": hardened.report().products,
+        "figures": {
+            stage: {name: cell.as_dict() for name, cell in cells.items()}
+            for stage, cells in figures.items()
+        },
+        "versions": package_versions(),
+    }
+    write_json(path, card)

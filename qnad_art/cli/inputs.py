@@ -1,0 +1,245 @@
+"""What commands share: options, reading weights and data, tuning with progress and checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+from qnad_art.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from art.estimators.classification import PyTorchClassifier
+
+    from qnad_art.adversarial import TuningEpoch
+    from qnad_art.datasets import Dataset
+    from qnad_art.defence import QNAD
+    from qnad_art.module import QuantumExecutedModule
+
+Weights = Annotated[
+    Path, typer.Argument(help="Weights from `qnad train`, or any safetensors file.")
+]
+Data = Annotated[
+    str, typer.Option(help="mnist5k, digits, mnist, cifar10, cifar100, or an image folder/zip.")
+]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder with the data sets; else QNAD_DATA_DIR.")
+]
+Model = Annotated[
+    str | None, typer.Option(help="Network of weights that do not name it, e.g. lenet5.")
+]
+Device = Annotated[str, typer.Option(help="Quantum device: name or JSON file.")]
+FractionOption = Annotated[
+    float | None, typer.Option(help="Of the weights to put under crosstalk, 0 to 1.")
+]
+Epsilon = Annotated[
+    str | None, typer.Option(help="L∞ budget in tuning, pixels in [0, 1]: 0.1 or 6/255.")
+]
+AttackSteps = Annotated[int | None, typer.Option(help="Of the attack in tuning.")]
+RobustWeight = Annotated[
+    float | None, typer.Option(help="Of the adversarial loss against the clean one, 0 to 1.")
+]
+Epochs = Annotated[int | None, typer.Option(help="Of tuning.")]
+BatchSize = Annotated[int | None, typer.Option(help="Images in one step of tuning.")]
+LearningRate = Annotated[float | None, typer.Option(help="Of tuning, in rad.")]
+MaxPairs = Annotated[int | None, typer.Option(help="Most gate pairs on one weight.")]
+Headroom = Annotated[
+    float | None, typer.Option(help="Weight scale over an output's largest |weight|, from 1.")
+]
+Percentile = Annotated[
+    float | None, typer.Option(help="Of the activations, taken as their scale; 100: maximum.")
+]
+Patience = Annotated[int | None, typer.Option(help="Stop after so many epochs without a better.")]
+Refresh = Annotated[int | None, typer.Option(help="Rank the weights again so many times.")]
+Precision = Annotated[str | None, typer.Option(help="float32 or bfloat16.")]
+ImagesOption = Annotated[
+    int | None, typer.Option("--images", help="Training images to use; default: all.")
+]
+Seed = Annotated[int, typer.Option(help="Of everything.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue from the checkpoint beside the output.")
+]
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given; defaults stay where the settings are defined."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def parse_budget(text: str | None, option: str = "--epsilon") -> float | None:
+    """An attack budget from a decimal or a fraction such as ``6/255``, in units of the input.
+
+    Raises:
+        InvalidInputError: another text, or a number that is not in (0, 1].
+    """
+    if text is None:
+        return None
+    try:
+        value = Fraction(text.replace(" ", ""))
+    except (ValueError, ZeroDivisionError):
+        value = Fraction(0)
+    if not 0 < value <= 1:
+        raise InvalidInputError(
+            f"{option} is {text!r}; it must be a number above 0 and at most 1 (pixels lie in "
+            "[0, 1]), as a decimal (0.1) or a fraction (6/255)."
+        )
+    return float(value)
+
+
+def load_split(
+    console: Console,
+    name: str,
+    split: Literal["train", "test"],
+    data_dir: Path | None,
+    *,
+    download: bool = False,
+) -> Dataset:
+    """One split of a data set; prints its size and provenance."""
+    from qnad_art.datasets import load_dataset
+
+    with console.status(f"Loading {name}") as status:
+
+        def progress(done: int, total: int) -> None:
+            status.update(f"Decoding {name}: {done:,} of {total:,} images")
+
+        data = load_dataset(name, split, data_dir=data_dir, download=download, progress=progress)
+    role = "Training" if split == "train" else "Test"
+    console.print(f"{role}: {len(data):,} images. {data.provenance}", markup=False)
+    return data
+
+
+def take_images(data: Dataset, count: int | None, seed: int) -> Dataset:
+    """``count`` images (all for ``None``), shuffled: folders are sorted by class."""
+    return data.take(len(data) if count is None else count, seed)
+
+
+def load_classifier(weights: Path, model: str | None, data: Dataset) -> PyTorchClassifier:
+    """ART classifier of a weights file, for images as those of ``data``; on a GPU if there is one.
+
+    Raises:
+        ArtifactError: a damaged file, or one that does not say its network where ``model`` does
+            not either.
+        InvalidInputError: the weights are for other images or classes than ``data``.
+    """
+    from art.estimators.classification import PyTorchClassifier
+    from torch import nn
+
+    from qnad_art.models import architecture_of, load_model
+
+    channels, height, width = data.x.shape[1:]
+    sizes = {"num_classes": len(data.classes), "in_channels": channels, "image_size": height}
+    network = load_model(weights, model, **sizes)
+    made_for = architecture_of(network)
+    wanted = {name: getattr(made_for, name) for name in sizes}
+    if wanted != sizes or height != width:
+        raise InvalidInputError(
+            f"{weights} is for {wanted['num_classes']} classes of {wanted['in_channels']}×"
+            f"{wanted['image_size']}×{wanted['image_size']} images, but {data.name} has "
+            f"{len(data.classes)} classes of {channels}×{height}×{width}. Give the data that it "
+            "was trained on."
+        )
+    return PyTorchClassifier(
+        network,
+        nn.CrossEntropyLoss(),
+        data.x.shape[1:],
+        len(data.classes),
+        clip_values=(0.0, 1.0),
+        device_type="gpu",
+    )
+
+
+@contextmanager
+def checkpointed(console: Console, checkpoint: Path, resume: bool) -> Iterator[None]:
+    """Context of a run with a checkpoint: Ctrl-C says how to resume and ends with status 130."""
+    if checkpoint.exists() and not resume:
+        console.print(
+            f"An earlier run left {checkpoint}: --resume continues it; now it is replaced."
+        )
+    try:
+        yield
+    except KeyboardInterrupt:
+        if checkpoint.exists():
+            advice = f"The last epoch is in {checkpoint}; repeat the command with --resume."
+        else:
+            advice = "No epoch was finished, so nothing was kept."
+        console.print(f"Stopped. {advice}")
+        raise typer.Exit(130) from None
+
+
+class CrosstalkFit:
+    """A crosstalk strategy made from options, and its fit with progress and checkpoint.
+
+    Args:
+        strategy: its name.
+        settings: those given; what the strategy does not have is an
+            :class:`~qnad_art.errors.UnknownNameError`, at once.
+        checkpoint: file for the strategies that write one.
+        resume: go on from it.
+        seed: of the strategy, if it takes one.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        strategy: str,
+        settings: Mapping[str, Any],
+        *,
+        checkpoint: Path,
+        resume: bool,
+        seed: int,
+    ) -> None:
+        from qnad_art.crosstalk import build_strategy, strategy_settings
+
+        self.console, self.checkpoint, self.resume = console, checkpoint, resume
+        self.status = console.status("Ranking the weights")
+        own = {"seed": seed, "checkpoint": checkpoint, "on_epoch": self._report}
+        known = strategy_settings(strategy)
+        taken = {name: value for name, value in own.items() if name in known}
+        asked = {**settings, **given(resume=resume or None)}
+        self.strategy = build_strategy(strategy, **taken, **asked)
+
+    def run(self, classifier: PyTorchClassifier, data: Dataset, **execution: Any) -> QNAD:
+        """The fitted defence; ``execution`` as :class:`qnad_art.QNAD`."""
+        from qnad_art.defence import QNAD
+        from qnad_art.response import MAX_PAIRS
+
+        needed = (abs(getattr(self.strategy, name, 0)) for name in ("max_pairs", "pairs"))
+        defence = QNAD(
+            classifier,
+            strategy=self.strategy,
+            max_pairs=max(MAX_PAIRS, *needed),
+            **execution,
+        )
+        with checkpointed(self.console, self.checkpoint, self.resume), self.status:
+            defence.fit(data.x, data.y)
+        if not defence.plan.injected and defence.plan.requested:
+            self.console.print(
+                "No weight got crosstalk: for the tuned strategy, give more epochs, a smaller "
+                "batch size or a higher learning rate; for any, a device with idle neighbours."
+            )
+        return defence
+
+    def _report(self, epoch: TuningEpoch) -> None:
+        # One line an epoch reads well in a log file too, where the status is not shown.
+        self.console.print(str(epoch))
+        left = duration((epoch.epochs - epoch.epoch) * epoch.seconds)
+        following = min(epoch.epoch + 1, epoch.epochs)
+        self.status.update(f"Epoch {following} of {epoch.epochs}, about {left} left")
+
+
+def duration(seconds: float) -> str:
+    """As hours, minutes and seconds, ``0:01:30``."""
+    return str(timedelta(seconds=round(seconds)))
+
+
+def print_plan(console: Console, module: QuantumExecutedModule) -> None:
+    """Describe the crosstalk plan in force, layer by layer."""
+    from qnad_art.crosstalk.report import plan_report
+
+    console.print(plan_report(module.plan, module.placement, module.device_profile))

@@ -1,0 +1,176 @@
+"""``qnad tune --search``: progress, the Pareto front as table, commands, figure and JSON."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+
+from qnad_art.cli import inputs
+from qnad_art.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from qnad_art.pareto import SearchResult, Trial
+    from qnad_art.search import SearchSettings
+
+COLUMNS = {
+    "fraction": "fraction",
+    "max_pairs": "pairs",
+    "epsilon": "ε",
+    "robust_weight": "weight",
+    "learning_rate": "rate",
+    "headroom": "headroom",
+    "percentile": "percentile",
+    "shots": "shots",
+}
+
+
+def run_search(
+    console: Console,
+    weights: Path,
+    data: str,
+    data_dir: Path | None,
+    model: str | None,
+    images: int | None,
+    output: Path,
+    *,
+    epsilon: float | None,
+    held: Mapping[str, Any],
+    **settings: Any,
+) -> None:
+    """Search, and write ``search.json`` and ``pareto.png`` to the folder ``output``.
+
+    Args:
+        weights, data, data_dir, model, images: as the options.
+        epsilon: budget to judge at; must be given.
+        held: searched settings that stay at one value.
+        **settings: of :class:`~qnad_art.search.SearchSettings`.
+    """
+    from qnad_art.files import write_bytes, write_json
+    from qnad_art.pareto import pareto_figure
+    from qnad_art.search import SearchSettings
+
+    if epsilon is None:
+        raise InvalidInputError(
+            "--search needs --epsilon, the L∞ budget that robustness is judged at: 0.1 or 6/255."
+        )
+    settings |= {name: (value, value) for name, value in held.items()}
+    wanted = SearchSettings(epsilon, **settings)
+    training = inputs.load_split(console, data, "train", data_dir)
+    training = inputs.take_images(training, images, wanted.seed)
+    plain = inputs.load_classifier(weights, model, training)
+    result = _search(console, plain, training, wanted)
+    command = ["qnad", "harden", str(weights), "--data", data]
+    for option, value in (("--data-dir", data_dir), ("--model", model), ("--images", images)):
+        command += [] if value is None else [option, str(value)]
+    commands = {trial.number: _command(command, trial, wanted) for trial in result.front}
+    console.print(_table(result))
+    console.print("To harden with the settings of a trial:")
+    for number, line in commands.items():
+        console.print(f"{number}: {line}", markup=False)
+    json_path, png_path = output / "search.json", output / "pareto.png"
+    write_json(json_path, _record(result, training.provenance, commands))
+    write_bytes(png_path, pareto_figure(result))
+    console.print(f"Figure: {png_path}\nAll trials: {json_path}")
+
+
+def _search(console: Console, plain: Any, training: Any, settings: SearchSettings) -> SearchResult:
+    from qnad_art.search import search
+
+    seconds: list[float] = []
+    with console.status("First trial") as status:
+
+        def on_trial(trial: Trial) -> None:
+            console.print(_line(trial, settings.trials))
+            seconds.append(trial.seconds)
+            left = (settings.trials - trial.number) * sum(seconds) / len(seconds)
+            status.update(
+                f"Trial {trial.number + 1} of {settings.trials}, about {inputs.duration(left)} left"
+            )
+
+        try:
+            return search(plain, training.x, training.y, settings, on_trial=on_trial)
+        except KeyboardInterrupt:
+            if settings.storage is None:
+                advice = "Nothing was kept; give --storage FILE.db to be able to go on."
+            else:
+                advice = f"Finished trials are in {settings.storage}; repeat the command to go on."
+            console.print(f"Stopped. {advice}")
+            raise typer.Exit(130) from None
+
+
+def _line(trial: Trial, trials: int) -> str:
+    tried = ", ".join(
+        f"{heading} {trial.settings[name]:g}"
+        for name, heading in COLUMNS.items()
+        if name in trial.settings
+    )
+    return (
+        f"trial {trial.number:>{len(str(trials))}}/{trials}  clean {trial.clean.accuracy:.1%}, "
+        f"robust {trial.robust.accuracy:.1%}  {tried}  ({trial.seconds:.1f} s)"
+    )
+
+
+def _table(result: SearchResult) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    settings, images = result.settings, result.trials[0].clean.images
+    table = Table(
+        box=SIMPLE_HEAD,
+        title=f"Pareto front of {len(result.trials)} trials: accuracy in % on {images:,} images "
+        f"kept from tuning, PGD-{settings.attack_steps} ε={settings.epsilon:.3g}",
+        caption="± half the 95 % Wilson interval. These images chose the front, so its figures are "
+        "optimistic; qnad harden measures on test images.",
+    )
+    # The others are in the command lines; 80 columns hold no more.
+    names = ("fraction", "max_pairs", "epsilon", "robust_weight", "shots")
+    shown = {n: COLUMNS[n] for n in names if n in result.trials[0].settings}
+    for heading in ("trial", "clean", "robust", *shown.values(), "achieved"):
+        table.add_column(heading, justify="right")
+    for trial in result.front:
+        table.add_row(
+            str(trial.number),
+            str(trial.clean),
+            str(trial.robust),
+            *(f"{trial.settings[name]:g}" for name in shown),
+            f"{trial.achieved:.1%}",
+        )
+    return table
+
+
+def _command(start: list[str], trial: Trial, settings: SearchSettings) -> str:
+    """The command line that hardens with the settings of ``trial``."""
+    options = {
+        "device": settings.device,
+        **trial.settings,
+        **settings.tuning,
+        "epochs": settings.epochs,
+        "test_epsilon": settings.epsilon,
+        "seed": settings.seed,
+    }
+    words = list(start)
+    for name, value in options.items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join(words)
+
+
+def _record(result: SearchResult, provenance: str, commands: Mapping[int, str]) -> dict[str, Any]:
+    from qnad_art.measure import package_versions
+
+    settings = replace(result.settings, storage=None)
+    return {
+        "settings": {**settings.recorded(), "trials": settings.trials, "study": settings.study},
+        "data": provenance,
+        "trials": [trial.as_dict() for trial in result.trials],
+        "front": [trial.number for trial in result.front],
+        "harden": {str(number): line for number, line in commands.items()},
+        "versions": package_versions(),
+    }

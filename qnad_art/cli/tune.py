@@ -1,0 +1,145 @@
+"""``qnad tune``: crosstalk plans by gradients, and the search for the settings to do it with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from qnad_art.cli import inputs
+from qnad_art.cli.inputs import given, parse_budget
+from qnad_art.errors import InvalidInputError
+
+
+def tune(
+    weights: inputs.Weights,
+    data: inputs.Data,
+    data_dir: inputs.DataDir = None,
+    model: inputs.Model = None,
+    device: inputs.Device = "ibm_nairobi",
+    shots: Annotated[
+        list[int] | None,
+        typer.Option(help="Shots a product; default: exact. With --search, repeat it: choices."),
+    ] = None,
+    fraction: inputs.FractionOption = None,
+    epsilon: Annotated[
+        str | None,
+        typer.Option(help="L∞ budget in tuning, 0.1 or 6/255; with --search the one judged at."),
+    ] = None,
+    attack_steps: inputs.AttackSteps = None,
+    robust_weight: inputs.RobustWeight = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Of tuning; with --search of each trial.")
+    ] = None,
+    batch_size: inputs.BatchSize = None,
+    learning_rate: inputs.LearningRate = None,
+    max_pairs: inputs.MaxPairs = None,
+    headroom: inputs.Headroom = None,
+    percentile: inputs.Percentile = None,
+    patience: inputs.Patience = None,
+    refresh: inputs.Refresh = None,
+    precision: inputs.Precision = None,
+    images: inputs.ImagesOption = None,
+    seed: inputs.Seed = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Default: WEIGHTS-plan.safetensors; with --search folder WEIGHTS-search"),
+    ] = None,
+    resume: inputs.Resume = False,
+    search: Annotated[
+        bool,
+        typer.Option("--search", help="Search settings; those given as options stay as they are."),
+    ] = False,
+    trials: Annotated[
+        int | None, typer.Option(help="Of --search in total, with those in the storage.")
+    ] = None,
+    storage: Annotated[
+        Path | None, typer.Option(help="SQLite file of --search, to stop and to go on.")
+    ] = None,
+    study: Annotated[str | None, typer.Option(help="Name of the search in the storage.")] = None,
+) -> None:
+    """Tune crosstalk on training data and write the plan; or search for the settings of it.
+
+    Options that are not given have the defaults of the strategy. No test image is looked at.
+    """
+    from qnad_art.device import load_device
+
+    console = Console(highlight=False, soft_wrap=True)
+    budget = parse_budget(epsilon)
+    fixed = given(
+        attack_steps=attack_steps,
+        batch_size=batch_size,
+        patience=patience,
+        refresh=refresh,
+        precision=precision,
+    )
+    searchable = given(
+        fraction=fraction,
+        robust_weight=robust_weight,
+        learning_rate=learning_rate,
+        max_pairs=max_pairs,
+    )
+    execution = given(headroom=headroom, percentile=percentile)
+    search_only = given(trials=trials, storage=storage, study=study)
+    load_device(device)
+    if search:
+        from qnad_art.cli.search import run_search
+
+        if resume:
+            raise InvalidInputError("--resume is not for --search, which goes on from --storage.")
+        run_search(
+            console,
+            weights,
+            data,
+            data_dir,
+            model,
+            images,
+            output or Path(f"{weights.stem}-search"),
+            epsilon=budget,
+            shots=tuple(shots or ()),
+            held={**searchable, **execution},
+            tuning=fixed,
+            device=device,
+            seed=seed,
+            **given(epochs=epochs),
+            **search_only,
+        )
+        return
+    if search_only:
+        names = ", ".join(f"--{name}" for name in search_only)
+        raise InvalidInputError(f"Only --search takes {names}; add --search, or leave it out.")
+    if shots and len(shots) > 1:
+        raise InvalidInputError(f"shots are {shots}; give one number, or --search to choose.")
+    settings = {**fixed, **searchable, **given(epsilon=budget, epochs=epochs)}
+    execution |= given(device=device, seed=seed, shots=shots[0] if shots else None)
+    output = output or Path(f"{weights.stem}-plan.safetensors")
+    _tune(console, weights, data, data_dir, model, images, output, settings, execution, resume)
+
+
+def _tune(
+    console: Console,
+    weights: Path,
+    data: str,
+    data_dir: Path | None,
+    model: str | None,
+    images: int | None,
+    output: Path,
+    settings: dict[str, Any],
+    execution: dict[str, Any],
+    resume: bool,
+) -> None:
+    seed = execution["seed"]
+    checkpoint = output.with_suffix(".checkpoint.safetensors")
+    fit = inputs.CrosstalkFit(
+        console, "tuned", settings, checkpoint=checkpoint, resume=resume, seed=seed
+    )
+    training = inputs.load_split(console, data, "train", data_dir)
+    training = inputs.take_images(training, images, seed)
+    plain = inputs.load_classifier(weights, model, training)
+    defence = fit.run(plain, training, **execution)
+    defence.plan.save(output)
+    checkpoint.unlink(missing_ok=True)
+    inputs.print_plan(console, defence(training.x, plain).module)
+    console.print(f"Crosstalk plan written to {output}")

@@ -1,0 +1,296 @@
+"""Searching settings of tuned crosstalk: clean against robust accuracy, with Optuna.
+
+A trial tunes the crosstalk on one part of the training data and is judged on another, which tuning
+never sees: accuracy on clean images and under PGD at the budget asked for. Test data have no part
+in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import optuna
+
+from qnad_art.crosstalk import build_strategy
+from qnad_art.defence import QNAD
+from qnad_art.device import DEFAULT_DEVICE, load_device
+from qnad_art.errors import ArtifactError, InvalidInputError
+from qnad_art.measure import Images, Labels, Proportion, count_correct, pgd_examples
+from qnad_art.pareto import SearchResult, Trial
+from qnad_art.response import MAX_PAIRS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from art.estimators.classification import PyTorchClassifier
+
+Range = tuple[float, float]
+
+SEARCHED = (
+    *("fraction", "max_pairs", "relative_epsilon", "robust_weight"),
+    *("headroom", "percentile", "learning_rate"),
+)
+EXECUTION = ("shots", "headroom", "percentile")
+VALIDATION_IMAGES = 1000
+"""At most so many images are judged on."""
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """What to search, and how; a range (low, high) with low = high holds the setting fixed.
+
+    Args:
+        epsilon: L∞ budget that robustness is judged at, in units of the network's input.
+        trials: in total, those counted that the storage holds already.
+        epochs: of the tuning of one trial.
+        fraction, max_pairs, robust_weight, learning_rate: ranges of the settings of
+            :class:`~qnad_art.crosstalk.tuned.Tuned`; the learning rate on a logarithmic scale.
+        relative_epsilon: range of the budget in tuning over the one judged at.
+        headroom, percentile: ranges of the settings of :func:`qnad_art.convert`.
+        shots: shots a product to choose from; empty for the exact expectation.
+        tuning: further settings of ``Tuned``, the same in all trials.
+        device: as :func:`qnad_art.device.load_device`.
+        attack_steps: of the PGD that judges.
+        validation_fraction: of the images, kept from tuning to judge on (at most 1,000 images).
+        storage: SQLite file of finished trials, to go on from; ``None`` keeps them in memory.
+        study: name in the storage.
+        seed: of everything.
+    """
+
+    epsilon: float
+    trials: int = 30
+    epochs: int = 10
+    fraction: Range = (0.05, 0.6)
+    max_pairs: tuple[int, int] = (1, 8)
+    relative_epsilon: Range = (0.5, 3.0)
+    robust_weight: Range = (0.3, 1.0)
+    learning_rate: Range = (0.003, 0.3)
+    headroom: Range = (1.0, 1.5)
+    percentile: Range = (99.0, 100.0)
+    shots: tuple[int, ...] = ()
+    tuning: Mapping[str, Any] = field(default_factory=dict)
+    device: str = DEFAULT_DEVICE
+    attack_steps: int = 20
+    validation_fraction: float = 0.2
+    storage: str | Path | None = None
+    study: str = "qnad"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "epochs", "attack_steps"):
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
+                raise InvalidInputError(
+                    f"{name} is {getattr(self, name)!r}; it must be a whole number from 1."
+                )
+        if not self.epsilon > 0:
+            raise InvalidInputError(f"epsilon is {self.epsilon}; it must be above 0.")
+        for name in SEARCHED:
+            low, high = getattr(self, name)
+            if not low <= high:
+                raise InvalidInputError(f"{name} is ({low}, {high}); give (lowest, highest).")
+        if not 0 < self.validation_fraction < 1:
+            raise InvalidInputError(
+                f"validation_fraction is {self.validation_fraction}; it must lie between 0 and 1."
+            )
+        if taken := sorted({*SEARCHED, *EXECUTION, "epsilon", "epochs", "seed"} & {*self.tuning}):
+            raise InvalidInputError(
+                f"tuning holds {', '.join(taken)}, which {'are' if taken[1:] else 'is'} a setting "
+                "of the search itself: a range with low = high holds one fixed."
+            )
+
+    def recorded(self) -> dict[str, Any]:
+        """The settings that a trial's result depends on, as plain JSON."""
+        left_out = {"trials", "storage", "study"}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
+        plain: dict[str, Any] = json.loads(json.dumps(values))
+        return plain
+
+
+def search(
+    classifier: PyTorchClassifier,
+    x: Images,
+    y: Labels,
+    settings: SearchSettings,
+    *,
+    on_trial: Callable[[Trial], object] | None = None,
+) -> SearchResult:
+    """Search for settings with high clean and high robust accuracy.
+
+    A stopped search goes on from its storage and gives what it would have given at once.
+
+    Args:
+        classifier: the trained network.
+        x, y: training images (N, *input_shape) and class indices (N,).
+        settings: of the search.
+        on_trial: called after every trial.
+
+    Raises:
+        UnknownNameError: no such device, or ``Tuned`` has no such setting.
+        ArtifactError: the storage is no SQLite file of Optuna's, or holds another search.
+    """
+    # Wrong names should not leave a storage behind.
+    load_device(settings.device)
+    build_strategy("tuned", **settings.tuning)
+    tuning, judging = _divide(x, y, settings)
+    study = _open(settings, _digest(classifier, x, y))
+    trials = _finished(study)
+    while len(trials) < settings.trials:
+        # A sampler of its own for each trial, so that a resumed search goes the same way.
+        seed = np.random.SeedSequence([settings.seed, len(trials)]).generate_state(1)
+        study.sampler = optuna.samplers.TPESampler(
+            seed=int(seed[0]), multivariate=False, constant_liar=False
+        )
+        asked = study.ask()
+        try:
+            start = time.perf_counter()
+            chosen = _suggest(asked, settings)
+            clean, robust, achieved = _judge(classifier, tuning, judging, chosen, settings)
+            facts = {"settings": chosen, "images": clean.images, "achieved": achieved}
+            for name, value in {**facts, "seconds": time.perf_counter() - start}.items():
+                asked.set_user_attr(name, value)
+            study.tell(asked, [clean.accuracy, robust.accuracy])
+        except BaseException:
+            with quiet_optuna():
+                study.tell(asked, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
+            raise
+        trials = _finished(study)
+        if on_trial is not None:
+            on_trial(trials[-1])
+    return SearchResult(settings, trials)
+
+
+@contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Context in which Optuna logs errors only."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def _divide(
+    x: Images, y: Labels, settings: SearchSettings
+) -> tuple[tuple[Images, Labels], tuple[Images, Labels]]:
+    """Images and labels (to tune with, to judge on), divided at random by the seed."""
+    if len(x) != len(y):
+        raise InvalidInputError(f"{len(x)} images for {len(y)} labels; give as many of each.")
+    held = min(max(1, round(settings.validation_fraction * len(x))), VALIDATION_IMAGES)
+    if len(x) - held < 2:
+        raise InvalidInputError(f"{len(x)} images are too few to tune with and to judge on.")
+    order: npt.NDArray[np.int64] = np.random.default_rng(settings.seed).permutation(len(x))
+    return (x[order[held:]], y[order[held:]]), (x[order[:held]], y[order[:held]])
+
+
+def _suggest(trial: optuna.Trial, settings: SearchSettings) -> dict[str, Any]:
+    """Settings to try, to four digits, so that they fit a command line."""
+    chosen: dict[str, Any] = {}
+    for name in SEARCHED:
+        low, high = getattr(settings, name)
+        if name == "max_pairs":
+            chosen[name] = trial.suggest_int(name, low, high)
+            continue
+        value = trial.suggest_float(name, low, high, log=name == "learning_rate")
+        chosen[name] = float(f"{value:.4g}")
+    chosen["epsilon"] = float(f"{settings.epsilon * chosen.pop('relative_epsilon'):.4g}")
+    if settings.shots:
+        chosen["shots"] = trial.suggest_categorical("shots", settings.shots)
+    return chosen
+
+
+def _judge(
+    classifier: PyTorchClassifier,
+    tuning: tuple[Images, Labels],
+    judging: tuple[Images, Labels],
+    chosen: Mapping[str, Any],
+    settings: SearchSettings,
+) -> tuple[Proportion, Proportion, float]:
+    """(clean, robust, fraction of the weights under crosstalk) of one trial."""
+    tuned = {name: value for name, value in chosen.items() if name not in EXECUTION}
+    schedule = {"epochs": settings.epochs, "seed": settings.seed}
+    defence = QNAD(
+        classifier,
+        device=settings.device,
+        strategy=build_strategy("tuned", **tuned, **settings.tuning, **schedule),
+        max_pairs=max(MAX_PAIRS, chosen["max_pairs"]),
+        seed=settings.seed,
+        **{name: value for name, value in chosen.items() if name in EXECUTION},
+    )
+    defence.fit(*tuning)
+    hardened = defence(tuning[0], classifier)
+    clean = count_correct(hardened, *judging)
+    examples = pgd_examples(
+        hardened, *judging, epsilon=settings.epsilon, steps=settings.attack_steps
+    )
+    return clean, count_correct(hardened, examples, judging[1]), hardened.plan.achieved
+
+
+def _open(settings: SearchSettings, digest: str) -> optuna.Study:
+    """The study, new or from the storage."""
+    from sqlalchemy import URL
+    from sqlalchemy.exc import SQLAlchemyError
+
+    identity = {**settings.recorded(), "data and network": digest}
+    try:
+        with quiet_optuna():
+            storage = None
+            if settings.storage is not None:
+                Path(settings.storage).resolve().parent.mkdir(parents=True, exist_ok=True)
+                storage = str(URL.create("sqlite", database=str(settings.storage)))
+            study = optuna.create_study(
+                storage=storage,
+                study_name=settings.study,
+                directions=["maximize", "maximize"],
+                load_if_exists=True,
+            )
+    except (OSError, SQLAlchemyError, optuna.exceptions.OptunaError, ValueError) as error:
+        raise ArtifactError(
+            f"{settings.storage} cannot be used as the storage of a search: {error}. Give a new "
+            "file, or one that a search has made."
+        ) from error
+    known = study.user_attrs.get("identity")
+    if known is None and not study.trials:
+        study.set_user_attr("identity", identity)
+    elif known != identity:
+        there = known or {}
+        differing = [
+            f"{name} is {there.get(name)!r} there and {identity.get(name)!r} here"
+            for name in sorted(there.keys() | identity.keys())
+            if there.get(name) != identity.get(name)
+        ]
+        raise ArtifactError(
+            f"Study {settings.study!r} in {settings.storage} is another search: "
+            f"{'; '.join(differing)}. Use its settings, or another study name."
+        )
+    return study
+
+
+def _finished(study: optuna.Study) -> tuple[Trial, ...]:
+    """The finished trials; those that were interrupted do not count."""
+    complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    trials = []
+    for number, found in enumerate(complete, 1):
+        facts = dict(found.user_attrs)
+        images = facts.pop("images")
+        clean, robust = (Proportion(round(value * images), images) for value in found.values)
+        trials.append(Trial(number, clean=clean, robust=robust, **facts))
+    return tuple(trials)
+
+
+def _digest(classifier: PyTorchClassifier, x: Images, y: Labels) -> str:
+    digest = hashlib.sha256()
+    for tensor in classifier.model.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    for array in (x, y):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
