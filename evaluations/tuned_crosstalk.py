@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -118,6 +119,8 @@ def _attack_all(
 
     part = test if images >= len(test.y) else test.take(images, seed=0)
     largest = BUDGETS[data][-1]
+    module = getattr(victim, "module", None)
+    saturated = module is not None and any(s.clipped > 1e-3 for s in module.layers.values())
     steps, restarts = PGD_STEPS[data], RESTARTS[data]
 
     def right(x: np.ndarray) -> np.ndarray:
@@ -139,6 +142,11 @@ def _attack_all(
             f"{name} | white-box PGD-{steps}x{restarts} {budget:.4g}",
             lambda budget=budget: _survives(victim, part, budget, steps, restarts),
         )
+        if saturated:
+            book.measure(
+                f"{name} | white-box PGD-{steps}x1 and BPDA-PGD-{steps}x{restarts} {budget:.4g}",
+                lambda budget=budget: _survives(victim, part, budget, steps, 1, through=restarts),
+            )
 
 
 def _attack_strongly(
@@ -193,11 +201,18 @@ def _pgd(victim: Any, x: np.ndarray, y: np.ndarray, budget: float, steps: int) -
     return examples
 
 
-def _survives(victim: Any, test: Dataset, budget: float, steps: int, restarts: int) -> np.ndarray:
-    """Which images no restart of PGD breaks; broken ones are not attacked again."""
-    alive = victim.predict(test.x, batch_size=500).argmax(1) == test.y
-    for _ in range(restarts):
-        x = _pgd(victim, test.x[alive], test.y[alive], budget, steps)
+def _survives(
+    victim: Any, test: Dataset, budget: float, steps: int, restarts: int, *, through: int = 0
+) -> np.ndarray:
+    """Which images no restart of PGD breaks; broken ones are not attacked again.
+
+    ``through`` more restarts take gradients through saturated activations (BPDA).
+    """
+    alive: np.ndarray = victim.predict(test.x, batch_size=500).argmax(1) == test.y
+    for restart in range(restarts + through):
+        bpda = restart >= restarts
+        with victim.module.unsaturated_gradients() if bpda else nullcontext():
+            x = _pgd(victim, test.x[alive], test.y[alive], budget, steps)
         alive[alive] = victim.predict(x, batch_size=500).argmax(1) == test.y[alive]
     return alive
 

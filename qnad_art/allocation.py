@@ -55,13 +55,13 @@ def _effects(module: QuantumExecutedModule, x: Tensor) -> dict[str, tuple[Tensor
     names = {id(layer): name for name, layer in module.layers.items()}
     calls: list[tuple[str, QuantumLayer, Tensor, Tensor, float]] = []
 
-    def record(layer: QuantumLayer, value: Tensor) -> Tensor:
-        mean, variance = layer.moments(value)
+    def record(layer: QuantumLayer, x: Tensor) -> Tensor:
+        mean, variance = layer.moments(x)
         assert variance is not None
         if not mean.requires_grad:
             mean.requires_grad_()
         mean.retain_grad()
-        count = layer.products(value) / layer.weight.shape[0]
+        count = layer.products(x) / layer.weight.shape[0]
         calls.append((names[id(layer)], layer, mean, variance.detach(), count))
         return mean.clone()  # the network may change it in place
 

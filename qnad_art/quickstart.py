@@ -31,6 +31,7 @@ class QuickstartSettings:
         device: name or JSON file of the quantum device.
         shots: shots a product, ``None`` for the exact expectation.
         fraction: of the weights to put under crosstalk.
+        headroom: of the weights' scale, for the tuned strategy.
         tuning_epochs, tuning_images: of the tuned strategy.
         epsilons: L∞ budgets of the attacks, pixels in [0, 1].
         pgd_steps: steps of PGD, each of ε/4.
@@ -42,6 +43,7 @@ class QuickstartSettings:
     device: str = DEFAULT_DEVICE
     shots: int | None = None
     fraction: float = 0.3
+    headroom: float = 1.5
     tuning_epochs: int = 10
     tuning_images: int = 4000
     epsilons: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3)
@@ -132,6 +134,7 @@ def run_quickstart(
         plain,
         strategy="tuned",
         fraction=settings.fraction,
+        headroom=settings.headroom,
         epochs=settings.tuning_epochs,
         on_epoch=on_tuning,
         **execution,

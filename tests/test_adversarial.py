@@ -223,7 +223,8 @@ def test_resume_of_another_run_is_refused(shots, settings, named, tmp_path):
 
 
 def test_resume_on_other_data_weights_or_noise_is_refused(tmp_path):
-    settings = Tuned(**{**QUICK, "epochs": 1}, checkpoint=tmp_path / "run")
+    quick = {**QUICK, "epochs": 1, "learning_rate": 0.1}
+    settings = Tuned(**quick, checkpoint=tmp_path / "run")
     x, y = data()
     settings.plan(executed(), x, y)
     settings = replace(settings, resume=True)
@@ -238,7 +239,7 @@ def test_resume_on_other_data_weights_or_noise_is_refused(tmp_path):
             settings.plan(module, inputs, y)
     with pytest.raises(ArtifactError, match="device is 'ibm_nairobi' there and 'ideal' here"):
         settings.plan(convert(network(), x, device="ideal"), x, y)
-    finetune = AdversarialSettings(**{**QUICK, "epochs": 1})
+    finetune = AdversarialSettings(**quick)
     finetune = replace(finetune, checkpoint=settings.checkpoint, resume=True)
     with pytest.raises(ArtifactError, match="codebook is 'all' there and None here"):
         adversarial_finetune(network(), x, y, finetune)

@@ -46,6 +46,7 @@ def harden(
     refresh: inputs.Refresh = None,
     precision: inputs.Precision = None,
     images: inputs.ImagesOption = None,
+    without_test_of: inputs.WithoutTestOf = None,
     test_images: Annotated[int, typer.Option(help="Test images to measure on; at most all.")] = 500,
     test_epsilon: Annotated[
         str | None, typer.Option(help="L∞ budget of the test; default: that of tuning.")
@@ -89,6 +90,7 @@ def harden(
     execution["device"] = load_device(device)
 
     training = inputs.load_split(console, data, "train", data_dir)
+    training = inputs.leave_out(console, training, without_test_of, data_dir)
     training = inputs.take_images(training, images, seed)
     test = inputs.load_split(console, data, "test", data_dir)
     test = inputs.take_images(test, min(test_images, len(test)), seed)

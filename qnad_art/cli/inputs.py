@@ -61,6 +61,10 @@ Precision = Annotated[str | None, typer.Option(help="float32 or bfloat16.")]
 ImagesOption = Annotated[
     int | None, typer.Option("--images", help="Training images to use; default: all.")
 ]
+WithoutTestOf = Annotated[
+    str | None,
+    typer.Option(help="Leave out training images of this data set's test split (mnist5k)."),
+]
 Seed = Annotated[int, typer.Option(help="Of everything.")]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Continue from the checkpoint beside the output.")
@@ -112,6 +116,17 @@ def load_split(
     role = "Training" if split == "train" else "Test"
     console.print(f"{role}: {len(data):,} images. {data.provenance}", markup=False)
     return data
+
+
+def leave_out(console: Console, data: Dataset, other: str | None, data_dir: Path | None) -> Dataset:
+    """``data`` without the test images of the data set ``other``."""
+    from qnad_art.datasets import load_dataset
+
+    if other is None:
+        return data
+    rest = data.without(load_dataset(other, "test", data_dir=data_dir))
+    console.print(f"Without the test images of {other}: {len(rest):,} images.")
+    return rest
 
 
 def take_images(data: Dataset, count: int | None, seed: int) -> Dataset:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from qnad_art.cli import inputs
 from qnad_art.cli.inputs import checkpointed, duration, load_split
 from qnad_art.errors import DatasetError
 
@@ -37,10 +38,7 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option(help="Fixes weights, batches and augmentation.")] = 0,
     limit: Annotated[int | None, typer.Option(help="Use only so many training images.")] = None,
-    without_test_of: Annotated[
-        str | None,
-        typer.Option(help="Leave out images that are in this data set's test split (mnist5k)."),
-    ] = None,
+    without_test_of: inputs.WithoutTestOf = None,
     validation_fraction: Annotated[
         float, typer.Option(help="Share of the training images to validate on; 0 for none.")
     ] = 0.1,
@@ -52,7 +50,6 @@ def train(
     ] = False,
 ) -> None:
     """Train a network and write its weights, with their test accuracy, to a safetensors file."""
-    from qnad_art.datasets import load_dataset
     from qnad_art.models import build_model, save_weights
     from qnad_art.training import TrainSettings
 
@@ -67,9 +64,7 @@ def train(
 
     console = Console(highlight=False, soft_wrap=True)
     training, test = _load(console, data, data_dir, download)
-    if without_test_of is not None:
-        training = training.without(load_dataset(without_test_of, "test", data_dir=data_dir))
-        console.print(f"Without the test images of {without_test_of}: {len(training):,} images.")
+    training = inputs.leave_out(console, training, without_test_of, data_dir)
     if limit is not None:
         training = training.take(limit, seed)
     validation = None
