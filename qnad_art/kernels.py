@@ -90,7 +90,7 @@ def compile_kernels(
     *,
     execution: Execution,
     scale_x: float,
-    phase: Tensor | None = None,
+    wanted: Tensor | None = None,
     shots: Tensor | None = None,
 ) -> Kernels:
     """Kernels of a layer, as a differentiable function of ``weight`` (out, in / groups, …).
@@ -99,9 +99,9 @@ def compile_kernels(
         site, pairs: shape of the weight; index into the response table and signed pair count.
         execution: response table, shots and gain.
         scale_x: activation scale s_x.
-        phase: shape of the weight; the phase in rad that the injected crosstalk was chosen for. The
-            kernels do not depend on it, but their gradient with respect to it is that of a turn of
-            each weight's φ (straight-through estimator).
+        wanted: shape of the weight; the effective weight a2 that the injected crosstalk was chosen
+            for. The kernels do not depend on it, but their gradient with respect to it is that
+            with respect to a2 (straight-through estimator).
         shots: (out,), shots a product of each output where they are not the same for all.
     """
     response = _Response(site, pairs, execution.table)
@@ -110,10 +110,9 @@ def compile_kernels(
     scale_w = weight_scales(rows, execution)
     sine = rows / scale_w.clamp_min(tiny)
     cosine = (1 - sine.square()).clamp_min(tiny).sqrt()
-    if phase is not None:
-        turn = (phase - phase.detach()).flatten(1).to(rows.dtype)
-        sine, cosine = torch.addcmul(sine, turn, cosine), torch.addcmul(cosine, turn, -sine)
     a0, a1, a2 = response.amplitudes(sine, cosine)
+    if wanted is not None:
+        a2 = a2 + (wanted - wanted.detach()).flatten(1).to(rows.dtype)
     constant = a0
     if execution.gain == "calibrated":
         scale_w = scale_w / response.contraction().to(rows.dtype)[:, None]
@@ -137,6 +136,13 @@ def compile_kernels(
 def weight_scales(rows: Tensor, execution: Execution) -> Tensor:
     """s_w of every output, (out, 1), from its weights (out, J)."""
     return rows.abs().amax(1, keepdim=True) * execution.headroom
+
+
+def weight_angles(weight: Tensor, execution: Execution) -> Tensor:
+    """Phase φ = arcsin ŵ of every weight in rad, shape of ``weight``."""
+    rows = weight.detach().float().flatten(1)
+    tiny = torch.finfo(rows.dtype).tiny
+    return (rows / weight_scales(rows, execution).clamp_min(tiny)).asin().view_as(weight)
 
 
 def compile_in_blocks(

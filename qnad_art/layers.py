@@ -156,19 +156,19 @@ class QuantumLayer(nn.Module):
             return dict(zip(kernels, tensors, strict=True))
         return kernels
 
-    def tune(self, phase: Tensor | None) -> None:
-        """Run with kernels that are differentiable with respect to ``phase``, until ``None``.
+    def tune(self, wanted: Tensor | None) -> None:
+        """Run with kernels that are differentiable with respect to ``wanted``, until ``None``.
 
         See :func:`~qnad_art.kernels.compile_kernels`. Compiled here, once, for all passes after.
         """
         self._tuned, self._constants = None, {}
-        if phase is not None:
+        if wanted is not None:
             kernels = compile_kernels(
                 self.weight,
                 self.site,
                 self.pairs,
                 **self._settings(),
-                phase=phase,
+                wanted=wanted,
             )
             self._tuned = self._economise(kernels)
 

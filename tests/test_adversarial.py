@@ -308,7 +308,7 @@ def test_a_pass_under_autocast_leaves_nothing_behind():
 
 class TestFineTuning:
     SETTINGS = AdversarialSettings(
-        epochs=4, batch_size=32, epsilon=0.15, learning_rate=1e-3, attack_steps=2
+        epochs=6, batch_size=32, epsilon=0.15, learning_rate=2e-3, attack_steps=2
     )
 
     @staticmethod

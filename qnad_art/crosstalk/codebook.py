@@ -1,69 +1,81 @@
-"""The codebook: everything that its neighbours can do to the phase of a product.
+"""The codebook: everything that its neighbours can do to a product.
 
-Each injection site and signed pair count is a *codeword*: it turns the weight's phase by an angle
-and shrinks it by a contraction, both read from the response table (a2 = r sin(φ + δ)). Different
-edges turn by different angles, so together they reach phases far closer to each other than one
-edge does. :class:`Codebook` finds the codeword for a wanted phase.
+Each injection site and signed pair count is a *codeword*. Of a product with the weight's phase φ it
+makes ⟨Z⟩ = a2 x̂ (plus a constant) with a2 = C_21 cos φ + C_22 sin φ, read from the response table:
+the *effective weight* in units of s_w. One edge reaches a few values; the edges of a device
+together, each with its own angle and attenuation, reach them densely. :class:`Codebook` finds the
+codeword for a wanted effective weight.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from qnad_art.circuits import Site
 from qnad_art.errors import InvalidInputError
 from qnad_art.response import ResponseTable
 
 Words = Literal["all", "one-hop", "placed"]
 WORDS: tuple[Words, ...] = ("all", "one-hop", "placed")
 
-BINS = 1 << 12
-"""Wanted phases in [-π, π] are told apart to 2π / BINS."""
+VALUES = 1 << 10
+"""Wanted effective weights in [-1, 1] are told apart to 2 / VALUES."""
+ENTRIES = 1 << 22
+"""Entries of all look-up tables together; sets how finely the weights' phases are told apart."""
+TOLERANCE = 0.004
+"""Of codewords whose values lie so close together, the one with fewest pairs is used."""
+
+Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Codebook:
-    """For every wanted phase the codeword nearest to it.
+    """For every phase φ and wanted effective weight the nearest codeword.
 
     Args:
-        site, pairs: (groups, BINS + 1), site index and signed pair count by group and phase.
-        group: (sites,) the group from which a weight placed on a site may choose.
-        limit: (groups,) largest phase in rad worth asking for.
-        words: number of codewords, (groups,).
+        site, pairs: (groups, phases, VALUES + 1), site index and signed pair count; phases and
+            values are evenly spaced over [-π/2, π/2] and [-1, 1].
+        low, high: (groups, phases), smallest and largest value within reach.
+        group: (sites,) which group a weight placed on a site belongs to.
     """
 
     site: Tensor
     pairs: Tensor
+    low: Tensor
+    high: Tensor
     group: Tensor
-    limit: Tensor
-    words: Tensor
 
-    def nearest(self, phase: Tensor, placed: Tensor) -> tuple[Tensor, Tensor]:
-        """Codewords (site int16, pairs int8) for phases in rad; zero pairs keep the placed site.
+    def nearest(self, wanted: Tensor, angle: Tensor, placed: Tensor) -> tuple[Tensor, Tensor]:
+        """Codewords (site int16, pairs int8); zero pairs keep the placed site.
 
         Args:
-            phase: wanted phases.
+            wanted: effective weights in units of s_w.
+            angle: the weights' phases φ in rad, same shape.
             placed: where the weights are placed, site indices of the same shape.
         """
-        scaled = (phase.detach() + torch.pi) * (BINS / (2 * torch.pi))
-        position = scaled.round().long().clamp_(0, BINS)
-        position += self.group[placed.long()] * (BINS + 1)
+        value = ((wanted.detach() + 1) * (VALUES / 2)).round().long().clamp_(0, VALUES)
+        position = self._row(angle, placed) * (VALUES + 1) + value
         pairs = self.pairs.flatten()[position]
         return torch.where(pairs == 0, placed, self.site.flatten()[position]), pairs
 
-    def limits(self, placed: Tensor) -> Tensor:
-        """Largest phase of each weight, float32."""
-        return self.limit[self.group[placed.long()]]
+    def limits(self, angle: Tensor, placed: Tensor) -> tuple[Tensor, Tensor]:
+        """Smallest and largest effective weight that each weight can have."""
+        row = self._row(angle, placed)
+        return self.low.flatten()[row], self.high.flatten()[row]
 
     def to(self, device: torch.device) -> Codebook:
         """Copy on a torch device."""
-        return Codebook(*(t.to(device) for t in self.__dict__.values()))
+        return Codebook(*(tensor.to(device) for tensor in self.__dict__.values()))
+
+    def _row(self, angle: Tensor, placed: Tensor) -> Tensor:
+        phases = self.low.shape[1]
+        column = ((angle / torch.pi + 0.5) * (phases - 1)).round().long().clamp_(0, phases - 1)
+        return self.group[placed.long()] * phases + column
 
 
 def build_codebook(table: ResponseTable, *, words: Words, max_pairs: int) -> Codebook:
@@ -77,45 +89,51 @@ def build_codebook(table: ResponseTable, *, words: Words, max_pairs: int) -> Cod
     """
     if words not in WORDS:
         raise InvalidInputError(f"codebook {words!r} is not one of {', '.join(WORDS)}.")
-    choices: dict[Words, Callable[[Site], bool]] = {
-        "all": lambda site: True,
-        "one-hop": lambda site: site.partner is None,
-        "placed": lambda site: True,
-    }
-    usable = [i for i, s in enumerate(table.sites) if s.neighbour is not None and choices[words](s)]
+    usable = [
+        index
+        for index, site in enumerate(table.sites)
+        if site.neighbour is not None and (words != "one-hop" or site.partner is None)
+    ]
     if words == "placed":
-        groups = [[index] for index in usable]
-        group = torch.zeros(len(table.sites), dtype=torch.int64)
-        group[usable] = torch.arange(len(usable))
+        homes = usable
+        group = torch.tensor([max(usable.index(i), 0) if i in usable else 0 for i in _all(table)])
     else:
-        groups, group = [usable], torch.zeros(len(table.sites), dtype=torch.int64)
-    built = [_nearest_words(table, sites, max_pairs) for sites in groups]
-    sites, pairs, limits, counts = zip(*built, strict=True)
-    return Codebook(
-        torch.stack(sites), torch.stack(pairs), group, torch.tensor(limits), torch.tensor(counts)
+        qubits = sorted({site.qubit for site in table.sites})
+        homes = [next(i for i, s in enumerate(table.sites) if s.qubit == q) for q in qubits]
+        group = torch.tensor([qubits.index(site.qubit) for site in table.sites])
+    phases = int(np.clip(ENTRIES // (len(homes) * (VALUES + 1)), 64, 512))
+    angles = np.linspace(-np.pi / 2, np.pi / 2, phases)
+    built = [
+        _tabulate(table, home, [home] if words == "placed" else usable, angles, max_pairs)
+        for home in homes
+    ]
+    site, pairs, low, high = (torch.tensor(np.stack(part)) for part in zip(*built, strict=True))
+    return Codebook(site, pairs, low.float(), high.float(), group)
+
+
+def _all(table: ResponseTable) -> range:
+    return range(len(table.sites))
+
+
+def _tabulate(
+    table: ResponseTable, home: int, sites: list[int], angles: Array, max_pairs: int
+) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int8], Array, Array]:
+    """Codewords by phase and wanted value for weights at ``home``, and the range within reach."""
+    counts = sorted((k for k in range(-max_pairs, max_pairs + 1) if k), key=abs)
+    # No injection first, then by number of pairs: np.unique keeps the first of its equals.
+    words = [(home, 0), *((site, count) for count in counts for site in sites)]
+    site, pairs = (np.array(part) for part in zip(*words, strict=True))
+    response = table.values[site, pairs + table.max_pairs, 2]
+    values = np.outer(np.cos(angles), response[:, 1]) + np.outer(np.sin(angles), response[:, 2])
+    wanted = np.linspace(-1, 1, VALUES + 1)
+    chosen = np.empty((len(angles), VALUES + 1), dtype=np.int64)
+    for row, reached in enumerate(values):
+        _, first = np.unique(np.round(reached / TOLERANCE), return_index=True)
+        middles = (reached[first][1:] + reached[first][:-1]) / 2
+        chosen[row] = first[np.searchsorted(middles, wanted)]
+    return (
+        site[chosen].astype(np.int16),
+        pairs[chosen].astype(np.int8),
+        values.min(1),
+        values.max(1),
     )
-
-
-def _nearest_words(
-    table: ResponseTable, sites: list[int], max_pairs: int
-) -> tuple[Tensor, Tensor, float, int]:
-    """Codeword for every bin: the one whose turned and shrunk phase vector is nearest.
-
-    All are compared with a vector as long as a product's without injection is on average, so that
-    of two codewords with one angle the less decohering wins.
-    """
-    counts = np.array([k for k in range(-max_pairs, max_pairs + 1) if k])
-    response = table.values[sites][:, counts + table.max_pairs, 2, 1:]
-    vectors = np.append((response[..., 1] + 1j * response[..., 0]).ravel(), 0)
-    site = np.append(np.repeat(sites, len(counts)), sites[0]).astype(np.int16)
-    pairs = np.append(np.tile(counts, len(sites)), 0).astype(np.int8)
-    idle = table.values[sites, table.max_pairs, 2, 2].mean()
-    vectors[-1] = idle  # no pairs: no turn
-    order = np.argsort(np.angle(vectors))
-    grid = np.linspace(-np.pi, np.pi, BINS + 1)
-    wanted = idle * np.exp(1j * grid)
-    best = np.abs(wanted[:, None] - vectors[order]).argmin(1)
-    chosen = order[best]
-    chosen[BINS // 2] = len(vectors) - 1  # also where injection changes nothing (ideal devices)
-    limit = float(np.abs(np.angle(vectors)).max())
-    return torch.tensor(site[chosen]), torch.tensor(pairs[chosen]), limit, len(vectors)

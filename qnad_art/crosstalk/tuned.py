@@ -1,9 +1,9 @@
 """Tuned crosstalk: codewords chosen by gradients to hold against attacks, weights frozen.
 
-The unknowns are the phases by which crosstalk turns the critical weights. Each forward pass gives
-every weight the codeword nearest to its phase, nothing but what the device can do, and the
-gradient passes straight through that choice. The adversarial examples are made on the hardened
-network itself, step by step (:mod:`qnad_art.adversarial`).
+The unknowns are the effective weights that the critical weights should have under crosstalk. Each
+forward pass gives every weight the codeword that comes nearest, nothing but what the device can
+do, and the gradient passes straight through that choice. The adversarial examples are made on the
+hardened network itself, step by step (:mod:`qnad_art.adversarial`).
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from torch import Tensor
 
 from qnad_art.adversarial import AdversarialLoop, AdversarialSettings, perturb, split_validation
 from qnad_art.criticality import Scope, select_critical, weight_gradients
-from qnad_art.crosstalk.codebook import Words, build_codebook
+from qnad_art.crosstalk.codebook import TOLERANCE, Words, build_codebook
 from qnad_art.crosstalk.plan import CrosstalkPlan, LayerPlan, placed_plan
 from qnad_art.errors import InvalidInputError, QnadWarning
+from qnad_art.kernels import weight_angles
 from qnad_art.module import QuantumExecutedModule, evaluating
 
 RANKED_IMAGES = 2000
@@ -47,7 +48,7 @@ class Tuned(AdversarialSettings):
         scope: see :func:`~qnad_art.criticality.select_critical`.
 
     The others are those of :class:`~qnad_art.adversarial.AdversarialSettings`; the learning rate is
-    in rad.
+    in units of s_w.
     """
 
     fraction: float = 0.3
@@ -91,7 +92,7 @@ class Tuned(AdversarialSettings):
         )
         if not plan.injected:
             warnings.warn(
-                "Tuning ended without any crosstalk: no phase came near a codeword. Take more "
+                "Tuning ended without any crosstalk: no weight came near a codeword. Take more "
                 "images or epochs, or a higher learning rate.",
                 QnadWarning,
                 stacklevel=2,
@@ -108,14 +109,17 @@ class Tuned(AdversarialSettings):
         training, validation = split_validation(x, y, self)
         module = copy.deepcopy(module).requires_grad_(False)
         some = tuple(tensor[:RANKED_IMAGES] for tensor in training)
-        phases = _Phases(module, self, *some)
+        unknowns = _EffectiveWeights(module, self, *some)
         return AdversarialLoop(
-            module, phases, training, validation, self, before_epoch=phases.before_epoch
+            module, unknowns, training, validation, self, before_epoch=unknowns.before_epoch
         )
 
 
-class _Phases:
-    """The unknowns: a phase in rad for every weight, zero where no crosstalk is wanted."""
+class _EffectiveWeights:
+    """The unknowns: the effective weight (a2, in units of s_w) that each weight should have.
+
+    Where no crosstalk is wanted it is what the weight has without.
+    """
 
     def __init__(
         self, module: QuantumExecutedModule, settings: Tuned, x: Tensor, y: Tensor
@@ -127,12 +131,19 @@ class _Phases:
         self.codebook = build_codebook(
             module.execution.table, words=choice, max_pairs=settings.max_pairs
         ).to(place)
-        self.parameters = {
-            name: torch.zeros_like(layer.weight, dtype=torch.float32).requires_grad_()
+        self.angles = {
+            name: weight_angles(layer.weight, module.execution)
             for name, layer in module.layers.items()
         }
+        self.parameters = {
+            name: torch.full_like(angle, torch.nan).requires_grad_()
+            for name, angle in self.angles.items()
+        }
         self.placed: dict[str, Tensor] = {}
-        self.limit: dict[str, Tensor] = {}
+        self.free: dict[str, Tensor] = {}
+        self.idle: dict[str, Tensor] = {}
+        self.low: dict[str, Tensor] = {}
+        self.high: dict[str, Tensor] = {}
         self._rank(0)
 
     def before_epoch(self, epoch: int) -> None:
@@ -147,7 +158,7 @@ class _Phases:
 
     @contextmanager
     def optimising(self) -> Iterator[None]:
-        """Codewords installed, kernels differentiable in the phases."""
+        """Codewords installed, kernels differentiable in the effective weights."""
         self.install()
         try:
             for name, layer in self.module.layers.items():
@@ -159,48 +170,48 @@ class _Phases:
                 layer.tune(None)
 
     def project(self) -> None:
-        """Phases within what the codebook reaches; none where no crosstalk is wanted."""
-        for name, phase in self.parameters.items():
-            torch.clamp(phase, -self.limit[name], self.limit[name], out=phase)
+        """Within what the codebook reaches; as without crosstalk where none is wanted."""
+        for name, wanted in self.parameters.items():
+            torch.clamp(wanted, self.low[name], self.high[name], out=wanted)
 
     def install(self) -> None:
-        """Give each layer the codewords of the present phases."""
+        """Give each layer its present codewords."""
         for name, layer in self.module.layers.items():
-            layer.assign(*self.codebook.nearest(self.parameters[name], self.placed[name]))
+            layer.assign(*self._words(name))
 
     def result(self) -> dict[str, Tensor]:
         """Sites and pair counts."""
         result: dict[str, Tensor] = {}
-        for name, phase in self.parameters.items():
-            site, pairs = self.codebook.nearest(phase, self.placed[name])
-            result |= {f"{name}.site": site, f"{name}.pairs": pairs}
+        for name in self.parameters:
+            result[f"{name}.site"], result[f"{name}.pairs"] = self._words(name)
         return result
 
     def state(self) -> dict[str, Tensor]:
-        """Phases, placement and limits."""
-        parts = {"phase": self.parameters, "placed": self.placed, "limit": self.limit}
-        return {f"{kind}.{name}": t for kind, part in parts.items() for name, t in part.items()}
+        """Effective weights, placement and range."""
+        return {f"{kind}.{name}": t for kind, part in self._parts() for name, t in part.items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take over what :meth:`state` gave."""
         with torch.no_grad():
-            for name, phase in self.parameters.items():
-                phase.copy_(state[f"phase.{name}"])
-                self.placed[name] = state[f"placed.{name}"].to(phase.device)
-                self.limit[name] = state[f"limit.{name}"].to(phase.device)
+            for kind, part in self._parts():
+                for name, tensor in part.items():
+                    tensor.copy_(state[f"{kind}.{name}"])
+
+    def _parts(self) -> list[tuple[str, dict[str, Tensor]]]:
+        parts = ("parameters", "placed", "free", "idle", "low", "high")
+        return [(kind, getattr(self, kind)) for kind in parts]
+
+    def _words(self, name: str) -> tuple[Tensor, Tensor]:
+        """Codeword of every weight: site and pairs."""
+        placed, wanted = self.placed[name], self.parameters[name]
+        site, pairs = self.codebook.nearest(wanted, self.angles[name], placed)
+        moved = self.free[name] & ((wanted - self.idle[name]).abs() > TOLERANCE)
+        return torch.where(moved, site, placed), torch.where(moved, pairs, 0)
 
     def _rank(self, number: int) -> None:
-        """Choose the critical weights and their places; phases of all others become zero."""
-        settings = self.settings
-        x, y = self.ranked
-        with evaluating(self.module):
-            if settings.ranked_on == "adversarial":
-                generator = torch.Generator(x.device).manual_seed(settings.seed + number)
-                size = settings.batch_size  # all at once would need the memory of all
-                batches = zip(x.split(size), y.split(size), strict=True)
-                x = torch.cat([self._attacked(*batch, generator) for batch in batches])
-            gradients = weight_gradients(self.module, x, y)
-        scores = {name: gradient.cpu() for name, gradient in gradients.items()}
+        """Choose the critical weights and their places; all others lose their crosstalk."""
+        settings, table = self.settings, self.module.execution.table
+        scores = self._criticality(number)
         plan = placed_plan(
             self.module.device_profile,
             self.module.placement,
@@ -211,13 +222,34 @@ class _Phases:
             scores=scores,
             settings={},
         )
+        idle = torch.as_tensor(table.values[:, table.max_pairs, 2, 1:], dtype=torch.float32)
         for name, part in plan.layers.items():
-            place = self.parameters[name].device
-            self.placed[name] = part.site.to(place)
-            free = (part.pairs != 0).to(place)
-            self.limit[name] = self.codebook.limits(self.placed[name]) * free
+            angle, wanted = self.angles[name], self.parameters[name]
+            placed, free = part.site.to(angle.device), (part.pairs != 0).to(angle.device)
+            row = idle.to(angle.device)[placed.long()]
+            without = row[..., 0] * angle.cos() + row[..., 1] * angle.sin()
+            low, high = self.codebook.limits(angle, placed)
+            self.placed[name], self.free[name], self.idle[name] = placed, free, without
+            self.low[name], self.high[name] = (
+                torch.where(free, bound, without) for bound in (low, high)
+            )
+            with torch.no_grad():
+                wanted.copy_(torch.where(wanted.isnan() | ~free, without, wanted))
         with torch.no_grad():
             self.project()
+
+    def _criticality(self, number: int) -> dict[str, Tensor]:
+        """Signed gradients of the weights, on adversarial examples (PGD-5) or clean images."""
+        settings = self.settings
+        x, y = self.ranked
+        with evaluating(self.module):
+            if settings.ranked_on == "adversarial":
+                generator = torch.Generator(x.device).manual_seed(settings.seed + number)
+                size = settings.batch_size  # all at once would need the memory of all
+                batches = zip(x.split(size), y.split(size), strict=True)
+                x = torch.cat([self._attacked(*batch, generator) for batch in batches])
+            gradients = weight_gradients(self.module, x, y)
+        return {name: gradient.cpu() for name, gradient in gradients.items()}
 
     def _attacked(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         """Adversarial examples (PGD-5) of the network as it is."""
