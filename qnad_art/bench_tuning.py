@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from qnad_art.adversarial import AdversarialLoop
+from qnad_art.adversarial_loop import AdversarialLoop
 from qnad_art.bench import VARIANTS, Timing, interleaved, plain_network, timings
 from qnad_art.conversion import convert
 from qnad_art.crosstalk.tuned import Tuned

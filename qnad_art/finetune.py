@@ -14,7 +14,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from qnad_art.adversarial import AdversarialLoop, AdversarialSettings, split_validation
+from qnad_art.adversarial import AdversarialSettings, split_validation
+from qnad_art.adversarial_loop import AdversarialLoop
 from qnad_art.errors import InvalidInputError
 
 Network = TypeVar("Network", bound=nn.Module)

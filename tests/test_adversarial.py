@@ -10,12 +10,12 @@ from torch.nn import functional
 
 from qnad_art import convert
 from qnad_art.adversarial import (
-    AdversarialLoop,
     AdversarialSettings,
     TuningEpoch,
     perturb,
     split_validation,
 )
+from qnad_art.adversarial_loop import AdversarialLoop
 from qnad_art.artifacts import load_tensors, save_tensors
 from qnad_art.crosstalk.tuned import Tuned
 from qnad_art.errors import ArtifactError, InvalidInputError

@@ -50,7 +50,7 @@ def test_prints_a_line_a_layer(module):
     text = console.export_text()
     assert "50.0% of the weights" in text
     assert "0/0/100/0" in text
-    assert "→" in text
+    assert "×" in text
 
 
 def test_another_device_is_refused(module):

@@ -8,7 +8,8 @@ from art_fixtures import images, network, plain
 from torch import nn
 
 from qnad_art import QNAD, QuantumExecutedClassifier, convert
-from qnad_art.adversarial import AdversarialLoop, TuningEpoch
+from qnad_art.adversarial import TuningEpoch
+from qnad_art.adversarial_loop import AdversarialLoop
 from qnad_art.crosstalk import build_strategy
 from qnad_art.crosstalk.tuned import Tuned
 from qnad_art.errors import InvalidInputError, QnadWarning, UnknownNameError

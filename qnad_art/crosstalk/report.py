@@ -61,7 +61,7 @@ class PlanReport:
         table = Table(
             title=f"Crosstalk ({self.strategy}) on {self.device}: {self.achieved:.1%} of the "
             f"weights, {self.requested:.1%} requested",
-            caption="gates and time: each weight counted once; steps: mean of an output's sum",
+            caption="gates and time: each weight counted once; steps: time steps of a sum over those without",
         )
         table.add_column("layer", no_wrap=True)
         headings = ("injected", "pairs 1/2/3–4/5+", "gates", "time", "steps")
@@ -74,7 +74,7 @@ class PlanReport:
                 "/".join(f"{count:,}" for count in _binned(row.pairs)),
                 f"{row.gates:,}",
                 f"{1e3 * row.seconds:.3g} ms",
-                f"{row.plain_steps:.0f} → {row.steps:.0f}",
+                f"×{row.steps / row.plain_steps:.1f}",
             )
         return table
 

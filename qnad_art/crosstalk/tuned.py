@@ -18,7 +18,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from qnad_art.adversarial import AdversarialLoop, AdversarialSettings, perturb, split_validation
+from qnad_art.adversarial import AdversarialSettings, perturb, split_validation
+from qnad_art.adversarial_loop import AdversarialLoop
 from qnad_art.criticality import Scope, select_critical, weight_gradients
 from qnad_art.crosstalk.codebook import TOLERANCE, Words, build_codebook
 from qnad_art.crosstalk.plan import CrosstalkPlan, LayerPlan, placed_plan
