@@ -56,8 +56,8 @@ class AdversarialSettings:
         patience: stop after so many epochs without a better one; ``None`` for never.
         clip: smallest and largest input value.
         validation_fraction: of the inputs, kept apart (at most 1,000 images); the epoch with the
-            best sum of clean and robust validation accuracy (PGD-10), weighted as the losses, is
-            the result.
+            best sum of clean and robust validation accuracy (PGD-10, with true gradients and with
+            gradients through saturated activations), weighted as the losses, is the result.
         shot_noise: optimise under the shots of the module; ``False`` on the exact expectation,
             which is faster. Validation always has them.
         precision: of the passes through the network, ``"bfloat16"`` under autocast.

@@ -20,7 +20,7 @@ TARGET = 1.5
 def bench_tuning(
     model: str,
     *,
-    batch_size: int = 64,
+    batch_size: int = 128,
     attack_steps: int = 3,
     repeats: int = 10,
     device: str = DEFAULT_DEVICE,

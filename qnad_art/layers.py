@@ -121,14 +121,17 @@ class QuantumLayer(nn.Module):
         mean = mean.add_(self._constant("mean.1", kernels, x))
         if "noise" not in kernels:
             return mean, None
-        constant = self._constant("variance.1", kernels, x)
+        # In tuning the variance counts as constant: its gradient is small, and not cheap.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self._tuned is None):
+            return mean, self._variance(features, kernels, mean.shape)
+
+    def _variance(self, features: dict[str, Tensor], kernels: Kernels, shape: torch.Size) -> Tensor:
+        constant = self._constant("variance.1", kernels, features["x"])
         if "shared.x2" in kernels:
             shared = self._linear_map(features["x2"], kernels["shared.x2"])
             constant = torch.addcmul(constant, shared, self._channels(kernels["shared.out"]))
         variance = self._polynomial("second", features, kernels)
-        if variance is None:
-            return mean, constant.expand_as(mean).clone()
-        return mean, variance.add_(constant)
+        return constant.expand(shape).clone() if variance is None else variance.add_(constant)
 
     def kernels(self) -> Kernels:
         """The compiled kernels, computed once and again when anything they depend on changes.

@@ -53,7 +53,7 @@ def test_it_holds_where_the_plain_network_falls(shipped, test_images):
         )
         return accuracy(victim, attack.generate(test_images.x, test_images.y))
 
-    assert accuracy(shipped.plain, test_images.x) > 0.97
+    assert accuracy(shipped.plain, test_images.x) > 0.95
     assert accuracy(shipped.hardened, test_images.x) > 0.94
     assert attacked(shipped.plain) < 0.3
     assert attacked(shipped.hardened) > 0.65

@@ -176,11 +176,11 @@ def test_an_exception_leaves_the_module_as_it_is(monkeypatch):
     attack = AdversarialLoop._attack
     calls = []
 
-    def fail_later(self, *arguments):
+    def fail_later(self, *arguments, **options):
         calls.append(self)
         if len(calls) == 3:
             raise ArithmeticError
-        return attack(self, *arguments)
+        return attack(self, *arguments, **options)
 
     monkeypatch.setattr(AdversarialLoop, "_attack", fail_later)
     with pytest.raises(ArithmeticError):

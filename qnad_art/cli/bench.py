@@ -56,7 +56,7 @@ def tuning(
     model: Annotated[
         list[str] | None, typer.Option(help="Networks; default lenet5 and alexnet.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 64,
+    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
     attack_steps: Annotated[int, typer.Option(help="Steps of the attack in training.")] = 3,
     repeats: Annotated[int, typer.Option(help="Rounds counted, after one warm-up.")] = 10,
     device: Annotated[str, typer.Option(help="Quantum device.")] = "ibm_nairobi",

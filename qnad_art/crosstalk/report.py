@@ -61,7 +61,7 @@ class PlanReport:
         table = Table(
             title=f"Crosstalk ({self.strategy}) on {self.device}: {self.achieved:.1%} of the "
             f"weights, {self.requested:.1%} requested",
-            caption="gates and time: each weight counted once; steps: time steps of a sum over those without",
+            caption="gates and time: each weight counted once; steps: over those without crosstalk",
         )
         table.add_column("layer", no_wrap=True)
         headings = ("injected", "pairs 1/2/3–4/5+", "gates", "time", "steps")

@@ -204,10 +204,16 @@ class _EffectiveWeights:
 
     def _words(self, name: str) -> tuple[Tensor, Tensor]:
         """Codeword of every weight: site and pairs."""
-        placed, wanted = self.placed[name], self.parameters[name]
-        site, pairs = self.codebook.nearest(wanted, self.angles[name], placed)
-        moved = self.free[name] & ((wanted - self.idle[name]).abs() > TOLERANCE)
-        return torch.where(moved, site, placed), torch.where(moved, pairs, 0)
+        chosen = self.free[name].flatten().nonzero()[:, 0]
+        parts = (self.parameters, self.angles, self.placed, self.idle)
+        wanted, angle, placed, idle = (part[name].flatten()[chosen] for part in parts)
+        near, count = self.codebook.nearest(wanted, angle, placed)
+        moved = (wanted - idle).abs() > TOLERANCE
+        site = self.placed[name].clone()
+        pairs = torch.zeros_like(site, dtype=torch.int8)
+        site.view(-1)[chosen] = torch.where(moved, near, placed)
+        pairs.view(-1)[chosen] = torch.where(moved, count, 0)
+        return site, pairs
 
     def _rank(self, number: int) -> None:
         """Choose the critical weights and their places; all others lose their crosstalk."""
