@@ -24,7 +24,7 @@ from qnad_art.crosstalk import build_strategy
 from qnad_art.defence import QNAD
 from qnad_art.device import DEFAULT_DEVICE, load_device
 from qnad_art.errors import ArtifactError, InvalidInputError
-from qnad_art.measure import Images, Labels, Proportion, count_correct, pgd_examples
+from qnad_art.measure import Images, Labels, Proportion, count_correct, count_robust
 from qnad_art.pareto import SearchResult, Trial
 from qnad_art.response import MAX_PAIRS
 
@@ -229,10 +229,8 @@ def _judge(
     defence.fit(*tuning)
     hardened = defence(tuning[0], classifier)
     clean = count_correct(hardened, *judging)
-    examples = pgd_examples(
-        hardened, *judging, epsilon=settings.epsilon, steps=settings.attack_steps
-    )
-    return clean, count_correct(hardened, examples, judging[1]), hardened.plan.achieved
+    robust = count_robust(hardened, *judging, epsilon=settings.epsilon, steps=settings.attack_steps)
+    return clean, robust, hardened.plan.achieved
 
 
 def _open(settings: SearchSettings, digest: str) -> optuna.Study:

@@ -16,7 +16,7 @@ from qnad_art.cli import app, main
 from qnad_art.cli.inputs import parse_budget
 from qnad_art.crosstalk.tuned import Tuned
 from qnad_art.errors import InvalidInputError
-from qnad_art.measure import Proportion, compare, pgd_examples
+from qnad_art.measure import Proportion, compare, count_robust, pgd_examples
 from qnad_art.models import build_model, save_weights
 
 DATA = ("--data", "digits", "--images", "100")
@@ -200,6 +200,21 @@ class TestMeasure:
         right = int((classifier.predict(x).argmax(1) == test.y).sum())
         assert figures["transfer"]["plain"] == Proportion(right, 50)
         assert figures["white-box"]["hardened"].correct < figures["clean"]["hardened"].correct
+
+    def test_robust_is_who_holds_with_both_kinds_of_gradients(self):
+        from art_fixtures import hardened, plain
+
+        test = images().take(50)
+        victim = hardened(plain(), percentile=60.0)
+        x = pgd_examples(victim, test.x, test.y, epsilon=0.05)
+        with victim.module.unsaturated_gradients():
+            before = victim.predict(test.x)
+            through = pgd_examples(victim, test.x, test.y, epsilon=0.05)
+        np.testing.assert_array_equal(victim.predict(test.x), before)  # only gradients change
+        assert not np.allclose(x, through)
+        holds = [victim.predict(examples).argmax(1) == test.y for examples in (x, through)]
+        robust = count_robust(victim, test.x, test.y, epsilon=0.05)
+        assert robust == Proportion(int((holds[0] & holds[1]).sum()), 50)
 
     def test_wilsons_interval(self):
         low, high = Proportion(8, 10).interval

@@ -79,7 +79,7 @@ class TestSearch:
         settings = replace(QUICK, storage=tmp_path / "new" / "study.db")
         seen = []
         with monkeypatch.context() as patch:
-            patch.setattr("qnad_art.search.pgd_examples", _third_time_ctrl_c())
+            patch.setattr("qnad_art.search.count_robust", _third_time_ctrl_c())
             with pytest.raises(KeyboardInterrupt):
                 searched(settings, on_trial=seen.append)
         assert [trial.number for trial in seen] == [1, 2]
@@ -132,7 +132,7 @@ class TestSearch:
 
 
 def _third_time_ctrl_c():
-    from qnad_art.search import pgd_examples
+    from qnad_art.search import count_robust
 
     calls = []
 
@@ -140,7 +140,7 @@ def _third_time_ctrl_c():
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return pgd_examples(*arguments, **options)
+        return count_robust(*arguments, **options)
 
     return interrupted
 
