@@ -135,9 +135,9 @@ def test_the_budget_of_the_attack_grows_over_a_third_of_the_steps(monkeypatch):
     seen = []
     attack = AdversarialLoop._attack
 
-    def record(self, x, y, epsilon, steps):
+    def record(self, x, y, epsilon, steps, **options):
         seen.append((steps, epsilon))
-        return attack(self, x, y, epsilon, steps)
+        return attack(self, x, y, epsilon, steps, **options)
 
     monkeypatch.setattr(AdversarialLoop, "_attack", record)
     finetuning(epochs=3, batch_size=32).run()
@@ -283,8 +283,8 @@ def test_optimised_on_the_expectation_and_validated_with_shots():
         return seen
 
     steps = 2 * 3  # batches of an attack's pass and the pass that is learnt from, three
-    assert shots_of_passes(shot_noise=False) == [None] * steps + [64] * 12
-    assert shots_of_passes() == [64] * (steps + 12)
+    assert shots_of_passes(shot_noise=False) == [None] * steps + [64] * 23
+    assert shots_of_passes() == [64] * (steps + 23)
 
 
 @pytest.mark.parametrize("make", [tuning, finetuning])
