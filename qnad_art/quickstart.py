@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from qnad_art.device import DEFAULT_DEVICE, load_device
 from qnad_art.files import write_bytes, write_json
-from qnad_art.measure import Images, Labels, count_correct, package_versions, pgd_examples
+from qnad_art.measure import Images, Labels, Proportion, package_versions, pgd_examples
 
 if TYPE_CHECKING:
     from art.estimators.classification import PyTorchClassifier
@@ -155,21 +157,27 @@ def run_quickstart(
         versions=package_versions(),
     )
 
-    def measure(network: str, x: Images, attack: str, rung: str, epsilon: float) -> None:
-        cell = _score(classifiers[network], x, test_data.y, (network, attack, rung, epsilon))
+    def measure(network: str, sets: list[Images], attack: str, rung: str, epsilon: float) -> None:
+        cell = _score(classifiers[network], sets, test_data.y, (network, attack, rung, epsilon))
         result.cells.append(cell)
         if on_cell is not None:
             on_cell(cell)
 
     for network in NETWORKS:
-        measure(network, test_data.x, "", "", 0)
+        measure(network, [test_data.x], "", "", 0)
     for attack in ATTACKS:
         for epsilon in settings.epsilons:
-            transferred = _attack(plain, test_data, attack, epsilon, settings)
+
+            def examples(
+                victim: PyTorchClassifier, attack: str = attack, epsilon: float = epsilon
+            ) -> Images:
+                return _attack(victim, test_data, attack, epsilon, settings)
+
+            transferred = [examples(plain)]
             for network in NETWORKS:
                 own = transferred
                 if network != "plain":
-                    own = _attack(classifiers[network], test_data, attack, epsilon, settings)
+                    own = _both_gradients(classifiers[network], examples)
                 measure(network, transferred, attack, "transfer", epsilon)
                 measure(network, own, attack, "white-box", epsilon)
     return result
@@ -237,11 +245,24 @@ def _attack(
     )
 
 
+def _both_gradients(
+    classifier: PyTorchClassifier, attack: Callable[[PyTorchClassifier], Images]
+) -> list[Images]:
+    """Examples made with true gradients, and with gradients through saturated activations."""
+    with classifier.module.unsaturated_gradients():
+        through = attack(classifier)
+    return [attack(classifier), through]
+
+
 def _score(
-    classifier: PyTorchClassifier, x: Images, y: Labels, where: tuple[str, str, str, float]
+    classifier: PyTorchClassifier,
+    sets: list[Images],
+    y: Labels,
+    where: tuple[str, str, str, float],
 ) -> Accuracy:
-    """Accuracy on a fresh noise draw, never the attack's own verdict."""
-    found = count_correct(classifier, x, y)
+    """Share of the images that are right in every set, on fresh noise, not the attack's verdict."""
+    right = [classifier.predict(x).argmax(1) == y for x in sets]
+    found = Proportion(int(np.logical_and.reduce(right).sum()), len(y))
     low, high = found.interval
     return Accuracy(*where, accuracy=found.accuracy, low=low, high=high, images=found.images)
 
