@@ -210,6 +210,8 @@ def _survives(
     """
     alive: np.ndarray = victim.predict(test.x, batch_size=500).argmax(1) == test.y
     for restart in range(restarts + through):
+        if not alive.any():
+            break
         bpda = restart >= restarts
         with victim.module.unsaturated_gradients() if bpda else nullcontext():
             x = _pgd(victim, test.x[alive], test.y[alive], budget, steps)

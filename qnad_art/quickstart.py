@@ -48,7 +48,7 @@ class QuickstartSettings:
     headroom: float = 1.5
     tuning_epochs: int = 10
     tuning_images: int = 4000
-    epsilons: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3)
+    epsilons: tuple[float, ...] = (0.1, 0.2, 0.3)
     pgd_steps: int = 10
     epochs: int = 15
     test_images: int = 1000
