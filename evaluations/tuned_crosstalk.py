@@ -12,9 +12,6 @@ run goes on where the first one stopped.
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
@@ -23,13 +20,12 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
+from book import Book
 from rich.console import Console
 from torch import nn
 
 from qnad_art.datasets import Dataset, load_dataset
-from qnad_art.files import read_json, write_json
 
-console = Console(soft_wrap=True)
 PGD_STEPS, RESTARTS = {"mnist": 40, "cifar10": 20}, {"mnist": 5, "cifar10": 1}
 BUDGETS = {"mnist": (0.1, 0.2, 0.3), "cifar10": (2 / 255, 4 / 255, 6 / 255)}
 
@@ -50,13 +46,14 @@ def main(
     from qnad_art import QuantumExecutedClassifier
     from qnad_art.models import load_model
 
+    console = Console(soft_wrap=True)
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002  ART's attacks draw from the global generator
     test = load_dataset(data, "test", data_dir=data_dir)
     test = test if images >= len(test.y) else test.take(images, seed=0)
     plain = _classifier(load_model(weights, model), test)
     victim = QuantumExecutedClassifier.load(hardened)
-    book = _Book(output, {"data": test.provenance, "plan": dict(victim.plan.settings)})
+    book = Book(output, {"data": test.provenance, "plan": dict(victim.plan.settings)}, console)
     inherent = QuantumExecutedClassifier.load(hardened)
     inherent.module.remove_crosstalk()
     _attack_all(book, "plain", plain, plain, test, data, control_images)
@@ -69,50 +66,14 @@ def main(
         _attack_all(book, name, control, plain, test, data, control_images)
     if finetune:
         path = output.with_suffix(".finetuned.safetensors")
-        tuned_weights = _finetuned(path, load_model(weights, model), training, victim)
+        tuned_weights = _finetuned(path, load_model(weights, model), training, victim, console)
         control = _classifier(tuned_weights, test)
         _attack_all(book, "fine-tuned weights", control, plain, test, data, control_images)
     book.print()
 
 
-class _Book:
-    """Figures by name, in a JSON file that is complete after every one."""
-
-    def __init__(self, path: Path, about: dict[str, Any]) -> None:
-        self.path = path
-        self.content = read_json(path) if path.exists() else {"about": about, "figures": {}}
-
-    def measure(self, name: str, correct: Callable[[], np.ndarray]) -> None:
-        """``correct()``, one bool an image, unless the figure is known."""
-        from scipy.stats import binomtest
-
-        if name in self.content["figures"]:
-            return
-        start = time.perf_counter()
-        hits = correct()
-        interval = binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
-        figure = {
-            "accuracy": float(hits.mean()),
-            "wilson95": [float(interval.low), float(interval.high)],
-            "images": len(hits),
-            "seconds": round(time.perf_counter() - start, 1),
-        }
-        self.content["figures"][name] = figure
-        write_json(self.path, self.content)
-        console.print(f"{name:55} {100 * figure['accuracy']:6.2f} %  {json.dumps(figure)}")
-
-    def print(self) -> None:
-        """All figures, a line each."""
-        for name, figure in self.content["figures"].items():
-            low, high = (100 * bound for bound in figure["wilson95"])
-            console.print(
-                f"{name:55} {100 * figure['accuracy']:6.2f} %  ({low:.1f} to {high:.1f}, "
-                f"{figure['images']:,} images)"
-            )
-
-
 def _attack_all(
-    book: _Book, name: str, victim: Any, plain: Any, test: Dataset, data: str, images: int
+    book: Book, name: str, victim: Any, plain: Any, test: Dataset, data: str, images: int
 ) -> None:
     """Clean, transfer FGSM and PGD at the largest budget, white-box PGD at every budget."""
     from art.attacks.evasion import FastGradientMethod
@@ -150,7 +111,7 @@ def _attack_all(
 
 
 def _attack_strongly(
-    book: _Book, name: str, victim: Any, test: Dataset, data: str, images: int
+    book: Book, name: str, victim: Any, test: Dataset, data: str, images: int
 ) -> None:
     """AutoPGD on cross-entropy and the black-box Square attack."""
     from art.attacks.evasion import AutoProjectedGradientDescent, SquareAttack
@@ -233,7 +194,9 @@ def _with_strategy(name: str, victim: Any, hardened: Path, training: Dataset) ->
     return control
 
 
-def _finetuned(path: Path, network: nn.Module, training: Dataset, victim: Any) -> nn.Module:
+def _finetuned(
+    path: Path, network: nn.Module, training: Dataset, victim: Any, console: Console
+) -> nn.Module:
     """The weights after the same loop with the same settings, kept in a file."""
     from qnad_art.adversarial import AdversarialSettings
     from qnad_art.finetune import adversarial_finetune

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from qnad_art.adversarial import AdversarialSettings, TuningEpoch, Unknowns, perturb
 from qnad_art.artifacts import load_tensors, save_tensors
-from qnad_art.errors import ArtifactError, InvalidInputError
+from qnad_art.errors import ArtifactError, InvalidInputError, differences
 from qnad_art.module import QuantumExecutedModule, evaluating
 
 _KIND = "tuning-checkpoint"
@@ -219,16 +219,9 @@ class AdversarialLoop:
             raise ArtifactError(f"{path} is an incomplete checkpoint ({error!r}).") from error
 
     def _require_same_run(self, there: Mapping[str, Any], path: Path) -> None:
-        here = self.identity
-        differing = [
-            f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
-            for name in sorted(here.keys() | there.keys())
-            if here.get(name) != there.get(name)
-        ]
-        if differing:
+        if differing := differences(there, self.identity):
             raise ArtifactError(
-                f"{path} is of another run: {'; '.join(differing)}. Use its settings, or do not "
-                "resume."
+                f"{path} is of another run: {differing}. Use its settings, or do not resume."
             )
 
     def _take_over(self, tensors: Mapping[str, Tensor], history: list[dict[str, Any]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class QnadError(Exception):
@@ -54,3 +54,12 @@ class CacheWarning(QnadWarning):
 
 class ClippingWarning(QnadWarning):
     """Activations lie outside the calibrated range and saturate."""
+
+
+def differences(there: Mapping[str, object], here: Mapping[str, object]) -> str:
+    """Which settings of a file (``there``) are not those asked for (``here``), for a message."""
+    return "; ".join(
+        f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
+        for name in sorted(there.keys() | here.keys())
+        if there.get(name) != here.get(name)
+    )

@@ -23,7 +23,7 @@ import optuna
 from qnad_art.crosstalk import build_strategy
 from qnad_art.defence import QNAD
 from qnad_art.device import DEFAULT_DEVICE, load_device
-from qnad_art.errors import ArtifactError, InvalidInputError
+from qnad_art.errors import ArtifactError, InvalidInputError, differences
 from qnad_art.measure import Images, Labels, Proportion, count_correct, count_robust
 from qnad_art.pareto import SearchResult, Trial
 from qnad_art.response import MAX_PAIRS
@@ -260,15 +260,9 @@ def _open(settings: SearchSettings, digest: str) -> optuna.Study:
     if known is None and not study.trials:
         study.set_user_attr("identity", identity)
     elif known != identity:
-        there = known or {}
-        differing = [
-            f"{name} is {there.get(name)!r} there and {identity.get(name)!r} here"
-            for name in sorted(there.keys() | identity.keys())
-            if there.get(name) != identity.get(name)
-        ]
         raise ArtifactError(
             f"Study {settings.study!r} in {settings.storage} is another search: "
-            f"{'; '.join(differing)}. Use its settings, or another study name."
+            f"{differences(known or {}, identity)}. Use its settings, or another study name."
         )
     return study
 
