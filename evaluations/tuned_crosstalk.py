@@ -80,8 +80,6 @@ def _attack_all(
 
     part = test if images >= len(test.y) else test.take(images, seed=0)
     largest = BUDGETS[data][-1]
-    module = getattr(victim, "module", None)
-    saturated = module is not None and any(s.clipped > 1e-3 for s in module.layers.values())
     steps, restarts = PGD_STEPS[data], RESTARTS[data]
 
     def right(x: np.ndarray) -> np.ndarray:
@@ -103,11 +101,6 @@ def _attack_all(
             f"{name} | white-box PGD-{steps}x{restarts} {budget:.4g}",
             lambda budget=budget: _survives(victim, part, budget, steps, restarts),
         )
-        if saturated:
-            book.measure(
-                f"{name} | white-box PGD-{steps}x1 and BPDA-PGD-{steps}x{restarts} {budget:.4g}",
-                lambda budget=budget: _survives(victim, part, budget, steps, 1, through=restarts),
-            )
 
 
 def _attack_strongly(
@@ -162,21 +155,21 @@ def _pgd(victim: Any, x: np.ndarray, y: np.ndarray, budget: float, steps: int) -
     return examples
 
 
-def _survives(
-    victim: Any, test: Dataset, budget: float, steps: int, restarts: int, *, through: int = 0
-) -> np.ndarray:
+def _survives(victim: Any, test: Dataset, budget: float, steps: int, restarts: int) -> np.ndarray:
     """Which images no restart of PGD breaks; broken ones are not attacked again.
 
-    ``through`` more restarts take gradients through saturated activations (BPDA).
+    Where activations can saturate, which hides gradients, as many restarts again take them through
+    (BPDA).
     """
     alive: np.ndarray = victim.predict(test.x, batch_size=500).argmax(1) == test.y
-    for restart in range(restarts + through):
-        if not alive.any():
-            break
-        bpda = restart >= restarts
-        with victim.module.unsaturated_gradients() if bpda else nullcontext():
-            x = _pgd(victim, test.x[alive], test.y[alive], budget, steps)
-        alive[alive] = victim.predict(x, batch_size=500).argmax(1) == test.y[alive]
+    module = getattr(victim, "module", None)
+    for _ in range(restarts):
+        for through in (False, True) if module is not None else (False,):
+            if not alive.any():
+                return alive
+            with module.unsaturated_gradients() if through else nullcontext():
+                x = _pgd(victim, test.x[alive], test.y[alive], budget, steps)
+            alive[alive] = victim.predict(x, batch_size=500).argmax(1) == test.y[alive]
     return alive
 
 
@@ -205,7 +198,7 @@ def _finetuned(
     if not path.exists():
         known = {field.name for field in fields(AdversarialSettings)}
         given = {k: v for k, v in victim.plan.settings.items() if k in known}
-        # A weight is no phase: a tenth of the rate in rad is the one that trains well.
+        # The rate of crosstalk is in units of the largest weight, that of weights is absolute.
         rate = given["learning_rate"] / 10
         given |= {"learning_rate": rate, "clip": tuple(given["clip"]), "on_epoch": console.print}
         images = victim.plan.settings.get("images", len(training.y))
