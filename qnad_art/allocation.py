@@ -13,8 +13,8 @@ from torch import Tensor
 
 from qnad_art.engines import run_on
 from qnad_art.errors import CalibrationError
-from qnad_art.layers import QuantumLayer
 from qnad_art.module import QuantumExecutedModule, evaluating
+from qnad_art.quantum_layer import QuantumLayer
 
 
 def allocate_shots(module: QuantumExecutedModule, x: Tensor, *, batch_size: int = 64) -> None:

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from qnad_art.device import DEFAULT_DEVICE, DeviceProfile, load_device
 from qnad_art.errors import InvalidInputError
 from qnad_art.kernels import Execution, Gain
-from qnad_art.layers import QUANTUM_CLASSES, QuantumLayer
+from qnad_art.layers import QUANTUM_CLASSES
 from qnad_art.module import QuantumExecutedModule
 from qnad_art.placement import Order, device_placement
+from qnad_art.quantum_layer import QuantumLayer
 from qnad_art.response import MAX_PAIRS, Readout, response_table
 from qnad_art.sampling import NoiseSource
 

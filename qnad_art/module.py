@@ -15,8 +15,8 @@ from qnad_art.crosstalk.plan import CrosstalkPlan, inherent_plan
 from qnad_art.device import DeviceProfile
 from qnad_art.errors import ClippingWarning, InvalidInputError, QnadWarning
 from qnad_art.kernels import Execution, Gain
-from qnad_art.layers import QuantumLayer
 from qnad_art.placement import Placement
+from qnad_art.quantum_layer import QuantumLayer
 from qnad_art.sampling import NoiseSource
 
 HISTOGRAM_BINS = 1 << 14

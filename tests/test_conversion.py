@@ -14,9 +14,9 @@ from torch import nn
 
 from qnad_art.conversion import conversion_report, convert
 from qnad_art.errors import ClippingWarning, InvalidInputError
-from qnad_art.layers import QuantumLayer
 from qnad_art.models import build_model
 from qnad_art.module import AveragedDraws
+from qnad_art.quantum_layer import QuantumLayer
 from qnad_art.sampling import NoiseSource
 
 

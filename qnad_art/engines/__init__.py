@@ -1,8 +1,8 @@
 """Execution engines: how the products of a layer are really run.
 
-The default needs no engine: layers run *compiled* (:mod:`qnad_art.layers`). An engine replaces
-that for chosen layers, e.g. by circuits on a simulator. Gradients through an engine are those of
-the compiled layer.
+The default needs no engine: layers run *compiled* (:mod:`qnad_art.quantum_layer`). An engine
+replaces that for chosen layers, e.g. by circuits on a simulator. Gradients through an engine are
+those of the compiled layer.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from qnad_art.errors import UnknownNameError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from qnad_art.layers import QuantumLayer
     from qnad_art.module import QuantumExecutedModule
+    from qnad_art.quantum_layer import QuantumLayer
 
 
 class Engine(Protocol):

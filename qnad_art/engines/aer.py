@@ -18,8 +18,8 @@ from qnad_art.circuits import Site, product_circuit
 from qnad_art.device import DeviceProfile
 from qnad_art.errors import InvalidInputError
 from qnad_art.kernels import contraction, offsets, weight_scales
-from qnad_art.layers import QuantumLayer
 from qnad_art.noise import site_noise_model
+from qnad_art.quantum_layer import QuantumLayer
 from qnad_art.response import READOUTS, Readout
 
 Array = npt.NDArray[np.float64]

@@ -1,0 +1,75 @@
+"""Gradients that autograd would not give by itself: past saturation, and to cached kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qnad_art.kernels import Kernels, compile_kernels, share_variance
+
+
+def clamp_straight_through(x: Tensor, limit: float) -> Tensor:
+    """``x`` clamped to [-limit, limit], with the gradient of the identity."""
+    result: Tensor = _ClampStraightThrough.apply(x, limit)
+    return result
+
+
+def kernels_of_weight(
+    kernels: Kernels, weight: Tensor, site: Tensor, pairs: Tensor, **settings: Any
+) -> Kernels:
+    """The compiled ``kernels``, differentiable in ``weight``; compiled again if that is asked.
+
+    The other arguments are those of :func:`~qnad_art.kernels.compile_kernels` that gave them.
+    """
+    tensors = _KernelsOfWeight.apply(
+        weight, site, pairs, settings, list(kernels), *kernels.values()
+    )
+    return dict(zip(kernels, tensors, strict=True))
+
+
+class _ClampStraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, limit: float) -> Tensor:
+        return x.clamp(-limit, limit)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return gradients[0], None
+
+
+class _KernelsOfWeight(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        weight: Tensor,
+        site: Tensor,
+        pairs: Tensor,
+        settings: dict[str, Any],
+        names: list[str],
+        *kernels: Tensor,
+    ) -> Any:
+        ctx.save_for_backward(weight, site, pairs)
+        ctx.names, ctx.settings = names, settings
+        return tuple(kernel.detach() for kernel in kernels)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        weight, site, pairs = ctx.saved_tensors
+        none = (None,) * (4 + len(gradients))
+        if not ctx.needs_input_grad[0]:
+            return (None, *none)
+        with torch.enable_grad():
+            weight = weight.detach().requires_grad_()
+            kernels = compile_kernels(weight, site, pairs, **ctx.settings)
+            if "shared.x2" in ctx.names:
+                kernels = share_variance(kernels)
+            used = [
+                (kernels[name], gradient)
+                for name, gradient in zip(ctx.names, gradients, strict=True)
+                if gradient is not None and kernels[name].requires_grad
+            ]
+            outputs, given = zip(*used, strict=True)
+            (result,) = torch.autograd.grad(outputs, weight, given)
+        return (result, *none)
