@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from fractions import Fraction
 from pathlib import Path
@@ -167,6 +168,31 @@ def load_classifier(weights: Path, model: str | None, data: Dataset) -> PyTorchC
         clip_values=(0.0, 1.0),
         device_type="gpu",
     )
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a command works on, as its options say: a network's weights and training images.
+
+    Args:
+        weights, data, data_dir, model, images, without_test_of: as the options of these names.
+        seed: of the choice of the images.
+    """
+
+    weights: Path
+    data: str
+    data_dir: Path | None
+    model: str | None
+    images: int | None
+    seed: int
+    without_test_of: str | None = None
+
+    def load(self, console: Console) -> tuple[PyTorchClassifier, Dataset]:
+        """The classifier and the training images, shuffled."""
+        training = load_split(console, self.data, "train", self.data_dir)
+        training = leave_out(console, training, self.without_test_of, self.data_dir)
+        training = take_images(training, self.images, self.seed)
+        return load_classifier(self.weights, self.model, training), training
 
 
 @contextmanager

@@ -34,11 +34,7 @@ COLUMNS = {
 
 def run_search(
     console: Console,
-    weights: Path,
-    data: str,
-    data_dir: Path | None,
-    model: str | None,
-    images: int | None,
+    source: inputs.Source,
     output: Path,
     *,
     epsilon: float | None,
@@ -48,10 +44,10 @@ def run_search(
     """Search, and write ``search.json`` and ``pareto.png`` to the folder ``output``.
 
     Args:
-        weights, data, data_dir, model, images: as the options.
+        source: of the network and the images.
         epsilon: budget to judge at; must be given.
         held: searched settings that stay at one value.
-        **settings: of :class:`~qnad_art.search.SearchSettings`.
+        **settings: others of :class:`~qnad_art.search.SearchSettings`.
     """
     from qnad_art.files import write_bytes, write_json
     from qnad_art.pareto import pareto_figure
@@ -62,15 +58,10 @@ def run_search(
             "--search needs --epsilon, the L∞ budget that robustness is judged at: 0.1 or 6/255."
         )
     settings |= {name: (value, value) for name, value in held.items()}
-    wanted = SearchSettings(epsilon, **settings)
-    training = inputs.load_split(console, data, "train", data_dir)
-    training = inputs.take_images(training, images, wanted.seed)
-    plain = inputs.load_classifier(weights, model, training)
+    wanted = SearchSettings(epsilon, seed=source.seed, **settings)
+    plain, training = source.load(console)
     result = _search(console, plain, training, wanted)
-    command = ["qnad", "harden", str(weights), "--data", data]
-    for option, value in (("--data-dir", data_dir), ("--model", model), ("--images", images)):
-        command += [] if value is None else [option, str(value)]
-    commands = {trial.number: _command(command, trial, wanted) for trial in result.front}
+    commands = {trial.number: _command(source, trial, wanted) for trial in result.front}
     console.print(_table(result))
     console.print("To harden with the settings of a trial:")
     for number, line in commands.items():
@@ -146,9 +137,13 @@ def _table(result: SearchResult) -> Table:
     return table
 
 
-def _command(start: list[str], trial: Trial, settings: SearchSettings) -> str:
+def _command(source: inputs.Source, trial: Trial, settings: SearchSettings) -> str:
     """The command line that hardens with the settings of ``trial``."""
     options = {
+        "data": source.data,
+        "data_dir": source.data_dir,
+        "model": source.model,
+        "images": source.images,
         "device": settings.device,
         **trial.settings,
         **settings.tuning,
@@ -156,8 +151,8 @@ def _command(start: list[str], trial: Trial, settings: SearchSettings) -> str:
         "test_epsilon": settings.epsilon,
         "seed": settings.seed,
     }
-    words = list(start)
-    for name, value in options.items():
+    words = ["qnad", "harden", str(source.weights)]
+    for name, value in inputs.given(**options).items():
         words += [f"--{name.replace('_', '-')}", str(value)]
     return shlex.join(words)
 

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from qnad_art.cli import inputs
-from qnad_art.cli.inputs import checkpointed, duration, load_split
+from qnad_art.cli.inputs import checkpointed, duration, given, load_split
 from qnad_art.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -22,19 +22,15 @@ if TYPE_CHECKING:
 
 def train(
     model: Annotated[str, typer.Argument(help="lenet5, alexnet, vgg16_bn or resnet18.")],
-    data: Annotated[
-        str, typer.Option(help="mnist5k, digits, mnist, cifar10, cifar100, or an image folder/zip.")
-    ],
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder with the data sets; else QNAD_DATA_DIR.")
-    ] = None,
+    data: inputs.Data,
+    data_dir: inputs.DataDir = None,
     download: Annotated[
         bool, typer.Option("--download", help="Fetch a data set that is not there.")
     ] = False,
     epochs: Annotated[int | None, typer.Option(help="Default: what suits the model.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images in one step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak of the one-cycle.")] = None,
-    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
+    precision: inputs.Precision = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option(help="Fixes weights, batches and augmentation.")] = 0,
     limit: Annotated[int | None, typer.Option(help="Use only so many training images.")] = None,
@@ -45,22 +41,16 @@ def train(
     output: Annotated[
         Path | None, typer.Option(help="Default: MODEL-DATA.safetensors in this folder.")
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue from the checkpoint beside the output.")
-    ] = False,
+    resume: inputs.Resume = False,
 ) -> None:
     """Train a network and write its weights, with their test accuracy, to a safetensors file."""
     from qnad_art.models import build_model, save_weights
     from qnad_art.training import TrainSettings
 
-    changes: dict[str, Any] = {
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "precision": precision,
-    }
-    given = {name: value for name, value in changes.items() if value is not None}
-    settings = TrainSettings.for_model(model, device=device, seed=seed, **given)
+    changes = given(
+        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, precision=precision
+    )
+    settings = TrainSettings.for_model(model, device=device, seed=seed, **changes)
 
     console = Console(highlight=False, soft_wrap=True)
     training, test = _load(console, data, data_dir, download)

@@ -84,6 +84,7 @@ def tune(
     execution = given(headroom=headroom, percentile=percentile)
     search_only = given(trials=trials, storage=storage, study=study)
     load_device(device)
+    source = inputs.Source(weights, data, data_dir, model, images, seed)
     if search:
         from qnad_art.cli.search import run_search
 
@@ -91,18 +92,13 @@ def tune(
             raise InvalidInputError("--resume is not for --search, which goes on from --storage.")
         run_search(
             console,
-            weights,
-            data,
-            data_dir,
-            model,
-            images,
+            source,
             output or Path(f"{weights.stem}-search"),
             epsilon=budget,
             shots=tuple(shots or ()),
             held={**searchable, **execution},
             tuning=fixed,
             device=device,
-            seed=seed,
             **given(epochs=epochs),
             **search_only,
         )
@@ -113,32 +109,25 @@ def tune(
     if shots and len(shots) > 1:
         raise InvalidInputError(f"shots are {shots}; give one number, or --search to choose.")
     settings = {**fixed, **searchable, **given(epsilon=budget, epochs=epochs)}
-    execution |= given(device=device, seed=seed, shots=shots[0] if shots else None)
+    execution |= given(device=device, shots=shots[0] if shots else None)
     output = output or Path(f"{weights.stem}-plan.safetensors")
-    _tune(console, weights, data, data_dir, model, images, output, settings, execution, resume)
+    _tune(console, source, output, settings, execution, resume)
 
 
 def _tune(
     console: Console,
-    weights: Path,
-    data: str,
-    data_dir: Path | None,
-    model: str | None,
-    images: int | None,
+    source: inputs.Source,
     output: Path,
     settings: dict[str, Any],
     execution: dict[str, Any],
     resume: bool,
 ) -> None:
-    seed = execution["seed"]
     checkpoint = output.with_suffix(".checkpoint.safetensors")
     fit = inputs.CrosstalkFit(
-        console, "tuned", settings, checkpoint=checkpoint, resume=resume, seed=seed
+        console, "tuned", settings, checkpoint=checkpoint, resume=resume, seed=source.seed
     )
-    training = inputs.load_split(console, data, "train", data_dir)
-    training = inputs.take_images(training, images, seed)
-    plain = inputs.load_classifier(weights, model, training)
-    defence = fit.run(plain, training, **execution)
+    plain, training = source.load(console)
+    defence = fit.run(plain, training, seed=source.seed, **execution)
     defence.plan.save(output)
     checkpoint.unlink(missing_ok=True)
     inputs.print_plan(console, defence(training.x, plain).module)
