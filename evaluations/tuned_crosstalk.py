@@ -198,7 +198,7 @@ def _finetuned(
     if not path.exists():
         known = {field.name for field in fields(AdversarialSettings)}
         given = {k: v for k, v in victim.plan.settings.items() if k in known}
-        # The rate of crosstalk is in units of the largest weight, that of weights is absolute.
+        # Weights are not in units of s_w: a tenth of the rate for crosstalk trains them well.
         rate = given["learning_rate"] / 10
         given |= {"learning_rate": rate, "clip": tuple(given["clip"]), "on_epoch": console.print}
         images = victim.plan.settings.get("images", len(training.y))

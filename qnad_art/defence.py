@@ -37,7 +37,8 @@ class QNAD(Transformer):  # type: ignore[misc]
         classifier: a trained ``PyTorchClassifier``; it is never changed.
         device: as :func:`qnad_art.device.load_device`.
         shots: shots a product; ``None`` for the exact expectation.
-        strategy: name of a crosstalk strategy (``"uniform"``, ``"random"``) or an instance.
+        strategy: name of a crosstalk strategy (``"uniform"``, ``"random"``, ``"tuned"``) or an
+            instance.
         fraction: of the weights to put under crosstalk, in [0, 1].
         attack: makes an ART attack from the noisy classifier; criticality is then ranked on its
             adversarial examples (the paper ranks after the attack). ``None``: on clean inputs.

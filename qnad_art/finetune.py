@@ -35,7 +35,7 @@ def adversarial_finetune(
             it is. The copy has its modes and its ``requires_grad``.
         x: images (N, …) in the range of ``settings.clip``.
         y: class indices (N,), int64.
-        settings: of the run. A learning rate for weights is far below one for phases, 1e-4 to 1e-3.
+        settings: of the run. Weights take a far lower learning rate than crosstalk, 1e-4 to 1e-3.
 
     Returns:
         The copy, with the parameters of the best epoch.

@@ -56,7 +56,7 @@ class QuickstartSettings:
 
     @classmethod
     def fast(cls, **changes: Any) -> QuickstartSettings:
-        """A run of well under a minute: fewer epochs, images and budgets."""
+        """A run of about a minute: fewer epochs, images and budgets."""
         small: dict[str, Any] = {
             "epsilons": (0.1, 0.3),
             "epochs": 6,

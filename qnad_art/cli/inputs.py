@@ -48,7 +48,9 @@ RobustWeight = Annotated[
 ]
 Epochs = Annotated[int | None, typer.Option(help="Of tuning.")]
 BatchSize = Annotated[int | None, typer.Option(help="Images in one step of tuning.")]
-LearningRate = Annotated[float | None, typer.Option(help="Of tuning, in rad.")]
+LearningRate = Annotated[
+    float | None, typer.Option(help="Of tuning, in units of the weight scale s_w.")
+]
 MaxPairs = Annotated[int | None, typer.Option(help="Most gate pairs on one weight.")]
 Headroom = Annotated[
     float | None, typer.Option(help="Weight scale over an output's largest |weight|, from 1.")
