@@ -94,13 +94,7 @@ def build_codebook(table: ResponseTable, *, words: Words, max_pairs: int) -> Cod
         for index, site in enumerate(table.sites)
         if site.neighbour is not None and (words != "one-hop" or site.partner is None)
     ]
-    if words == "placed":
-        homes = usable
-        group = torch.tensor([max(usable.index(i), 0) if i in usable else 0 for i in _all(table)])
-    else:
-        qubits = sorted({site.qubit for site in table.sites})
-        homes = [next(i for i, s in enumerate(table.sites) if s.qubit == q) for q in qubits]
-        group = torch.tensor([qubits.index(site.qubit) for site in table.sites])
+    homes, group = _groups(table, usable, words)
     phases = int(np.clip(ENTRIES // (len(homes) * (VALUES + 1)), 64, 512))
     angles = np.linspace(-np.pi / 2, np.pi / 2, phases)
     built = [
@@ -108,11 +102,22 @@ def build_codebook(table: ResponseTable, *, words: Words, max_pairs: int) -> Cod
         for home in homes
     ]
     site, pairs, low, high = (torch.tensor(np.stack(part)) for part in zip(*built, strict=True))
-    return Codebook(site, pairs, low.float(), high.float(), group)
+    return Codebook(site, pairs, low.float(), high.float(), torch.tensor(group))
 
 
-def _all(table: ResponseTable) -> range:
-    return range(len(table.sites))
+def _groups(table: ResponseTable, usable: list[int], words: Words) -> tuple[list[int], list[int]]:
+    """The site that each look-up table is made for, and by site the number of its table.
+
+    Weights on one qubit share a table, for they may choose the same codewords; weights that must
+    keep their edge share it with those on the same edge only.
+    """
+    if words == "placed":
+        number = {site: group for group, site in enumerate(usable)}
+        # Where there is no neighbour nothing is injected, so any table will do.
+        return usable, [number.get(site, 0) for site in range(len(table.sites))]
+    on = [site.qubit for site in table.sites]
+    qubits = sorted(set(on))
+    return [on.index(qubit) for qubit in qubits], [qubits.index(qubit) for qubit in on]
 
 
 def _tabulate(
