@@ -26,6 +26,8 @@ from qnad_art.errors import ArtifactError, InvalidInputError, differences
 from qnad_art.module import QuantumExecutedModule, evaluating
 
 _KIND = "tuning-checkpoint"
+_VERSION = 1
+"""Rises when a run could not go on bit for bit from the checkpoints of before."""
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -204,7 +206,8 @@ class AdversarialLoop:
                 tensors[f"adam.{name}.{moment}"] = value
         tensors["generator"] = self.generator.get_state()
         tensors |= {f"noise.{name}": value for name, value in self._noise_states().items()}
-        header = {"run": self.identity, "history": [asdict(r) for r in self.history]}
+        history = [asdict(result) for result in self.history]
+        header = {"version": _VERSION, "run": self.identity, "history": history}
         save_tensors(path, tensors, kind=_KIND, header=header)
 
     def _restore(self) -> None:
@@ -212,6 +215,11 @@ class AdversarialLoop:
         if self.settings.checkpoint is None or not path.exists():
             return
         tensors, header = load_tensors(path, kind=_KIND)
+        if header.get("version") != _VERSION:
+            raise ArtifactError(
+                f"{path} is a checkpoint of version {header.get('version')}; this qnad_art goes on "
+                f"from version {_VERSION}. Use the qnad_art that wrote it, or do not resume."
+            )
         try:
             self._require_same_run(header["run"], path)
             self._take_over(tensors, header["history"])

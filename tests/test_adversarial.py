@@ -268,9 +268,22 @@ def test_a_damaged_checkpoint_is_refused(tmp_path):
     with pytest.raises(ArtifactError, match=r"incomplete checkpoint.*generator"):
         resume()
     tensors["generator"] = generator
-    save_tensors(path, tensors, kind="tuning-checkpoint", header={"run": header["run"]})
+    del header["history"]
+    save_tensors(path, tensors, kind="tuning-checkpoint", header=header)
     with pytest.raises(ArtifactError, match=r"incomplete checkpoint.*history"):
         resume()
+
+
+@pytest.mark.parametrize("version", [None, 2])
+def test_a_checkpoint_of_another_version_is_refused(version, tmp_path):
+    path = tmp_path / "run"
+    settings = {"epochs": 1, "checkpoint": path}
+    tuning(**settings).run()
+    tensors, header = load_tensors(path, kind="tuning-checkpoint")
+    header = {**header, "version": version}
+    save_tensors(path, tensors, kind="tuning-checkpoint", header=header)
+    with pytest.raises(ArtifactError, match=f"version {version}; .* from version 1"):
+        tuning(resume=True, **settings).run()
 
 
 def test_optimised_on_the_expectation_and_validated_with_shots():
