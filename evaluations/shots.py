@@ -163,7 +163,7 @@ def _table(book: Book, split: str, executions: Sequence[Execution]) -> Table:
         collapse_padding=True,
         pad_edge=False,
         title=f"Clean accuracy in %, {plain['images']:,} {split} images of {about['data']}",
-        caption=f"± half of a 95 % interval: of the mean over {about['draws']} noise draws "
+        caption=f"noise draws: {about['draws']}; ± half of a 95 % interval: of the mean over draws "
         "(Student), and over images (Wilson); below: points below the expectation at the same "
         "percentile, and below plain",
     )
