@@ -158,18 +158,17 @@ def _pgd(victim: Any, x: np.ndarray, y: np.ndarray, budget: float, steps: int) -
 def _survives(victim: Any, test: Dataset, budget: float, steps: int, restarts: int) -> np.ndarray:
     """Which images no restart of PGD breaks; broken ones are not attacked again.
 
-    Where activations can saturate, which hides gradients, as many restarts again take them through
-    (BPDA).
+    One more restart takes gradients through saturated activations (BPDA), which would hide some.
     """
     alive: np.ndarray = victim.predict(test.x, batch_size=500).argmax(1) == test.y
     module = getattr(victim, "module", None)
-    for _ in range(restarts):
-        for through in (False, True) if module is not None else (False,):
-            if not alive.any():
-                return alive
-            with module.unsaturated_gradients() if through else nullcontext():
-                x = _pgd(victim, test.x[alive], test.y[alive], budget, steps)
-            alive[alive] = victim.predict(x, batch_size=500).argmax(1) == test.y[alive]
+    through = [False] * restarts if module is None else [True, *[False] * restarts]
+    for bpda in through:
+        if not alive.any():
+            break
+        with module.unsaturated_gradients() if bpda else nullcontext():
+            x = _pgd(victim, test.x[alive], test.y[alive], budget, steps)
+        alive[alive] = victim.predict(x, batch_size=500).argmax(1) == test.y[alive]
     return alive
 
 
