@@ -1,0 +1,1 @@
+"""The benchmark: suites of defences under attack, judged by the field's rules for randomised ones."""
