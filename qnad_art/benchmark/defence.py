@@ -44,6 +44,8 @@ class Defence(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: ClassVar[str]
+    quantum: ClassVar[bool] = False
+    """Whether the step uses ``work.device``; a defence without one is measured on one device."""
 
     def fit(self, classifier: PyTorchClassifier, work: Work, folder: Path) -> None:
         """Train, tune or rank, and write what :meth:`apply` needs into the empty ``folder``."""
