@@ -129,11 +129,13 @@ class Result(Record):
         images, draws: what the figures rest on (one draw for a deterministic defence).
         correct: (draws, images), right or wrong.
         votes: (images,), whether the majority vote is right.
+        norm: that ε bounds (``"inf"``, ``"2"``, …), of attacks with a budget.
+        single_step: whether the attack takes one step only.
         curve: of the adaptive rung.
         gates: of an audit cell; its figures above are those of the clean images.
         perturbation: median L∞ and L2 norm of the perturbations.
-        gradients, queries: images that the attack passed through the victim with and without
-            gradients, in total.
+        gradients, queries: images that the attack passed through the network that it works on,
+            with and without gradients, in total.
         seconds: wall time of the cell.
     """
 
@@ -147,6 +149,8 @@ class Result(Record):
     draws: int
     correct: Bits
     votes: Bits
+    norm: str | None = None
+    single_step: bool = False
     curve: tuple[CurvePoint, ...] = ()
     gates: tuple[Gate, ...] = ()
     perturbation: dict[Literal["linf", "l2"], float] = {}
