@@ -6,6 +6,8 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from qnad_art.benchmark.records import Bools, Cell, Interval, Result
 from qnad_art.errors import UnknownNameError
 
@@ -67,8 +69,8 @@ def compare_defences(results: Sequence[Result], a: str, b: str, *, seed: int = 0
         if name not in present:
             raise UnknownNameError("defence of the run", name, present)
     failed = _failed(results)
-    sides = ([r for r in results if r.cell.defence == name] for name in (a, b))
-    return _compare(*sides, _without_defence, seed, failed, failed)
+    first, second = ([r for r in results if r.cell.defence == name] for name in (a, b))
+    return _compare(first, second, _without_defence, seed, failed, failed)
 
 
 def difference(a: Result, b: Result, *, seed: int = 0) -> Interval:
@@ -84,7 +86,7 @@ def scored(result: Result) -> Bools:
     Under the rung ``persistent`` an image counts if it holds in every draw.
     """
     correct = result.correct.unpack()
-    return correct.all(axis=0, keepdims=True) if result.cell.rung == "persistent" else correct
+    return np.all(correct, axis=0)[None] if result.cell.rung == "persistent" else correct
 
 
 def mismatch(a: Result, b: Result) -> str | None:
