@@ -89,7 +89,7 @@ def _table(found: Comparison, names: tuple[str, str]) -> Table:
 
 def _print_unmatched(console: Console, found: Comparison) -> None:
     if found.unmatched:
-        console.print(f"\nNot compared: {len(found.unmatched)} cells")
+        console.print(f"\nNot compared ({len(found.unmatched)}):")
     for entry in found.unmatched:
         console.print(f"  {entry.side}: {entry.cell}: {entry.reason}", markup=False, soft_wrap=True)
 
