@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from art.estimators.classification import PyTorchClassifier
@@ -21,12 +21,9 @@ from qnad_art.benchmark.records import (
 )
 from qnad_art.benchmark.scoring import Score, score
 from qnad_art.benchmark.statistics import accuracy_interval, wilson
-from qnad_art.benchmark.threats import Examples, ExampleStore, adversarial_examples
+from qnad_art.benchmark.threats import Attack, Examples, ExampleStore, adversarial_examples
 from qnad_art.benchmark.victim import Images, Labels, derived
 from qnad_art.errors import InvalidInputError
-
-if TYPE_CHECKING:
-    from qnad_art.benchmark.attacks import AttackSpec
 
 __all__ = ["ExampleStore", "Measured", "Protocol", "measure"]
 
@@ -65,7 +62,7 @@ def measure(
     victim: PyTorchClassifier,
     plain: PyTorchClassifier,
     cell: Cell,
-    attack: AttackSpec | None,
+    attack: Attack | None,
     x: Images,
     y: Labels,
     *,
@@ -100,7 +97,7 @@ def _attacked(
     victim: PyTorchClassifier,
     plain: PyTorchClassifier,
     cell: Cell,
-    attack: AttackSpec,
+    attack: Attack,
     x: Images,
     y: Labels,
     protocol: Protocol,

@@ -38,7 +38,7 @@ from qnad_art.benchmark.victim import (
 from qnad_art.errors import InvalidInputError, QnadError
 
 if TYPE_CHECKING:
-    from qnad_art.benchmark.attacks import AttackSpec
+    from art.attacks import EvasionAttack
 
 Origin = Literal["transfer", "white-box", "adaptive", "surrogate", "seed-known", "black-box"]
 Gradients = Literal["true", "unsaturated"]
@@ -95,6 +95,36 @@ class Examples:
         return cls(arrays["x_adv"], outputs, curve, **record)
 
 
+class Attack(Interface):
+    """What the rungs ask of an attack; :class:`~qnad_art.benchmark.attacks.AttackSpec` has it."""
+
+    @property
+    def name(self) -> str:
+        """What the suite calls it."""
+        ...
+
+    @property
+    def kind(self) -> Literal["gradient", "query"]:
+        """Whether it follows gradients or only asks for predictions."""
+        ...
+
+    @property
+    def norm(self) -> str | None:
+        """That its budget bounds, ``"inf"`` or an order."""
+        ...
+
+    @property
+    def single_step(self) -> bool:
+        """Whether it takes one step only."""
+        ...
+
+    def make(
+        self, classifier: PyTorchClassifier, eps: float | None, *, batch_size: int
+    ) -> EvasionAttack:
+        """ART's attack on a classifier."""
+        ...
+
+
 class ExampleStore(Interface):
     """Where examples are kept for cells that need the same.
 
@@ -112,7 +142,7 @@ class ExampleStore(Interface):
         ...
 
 
-def rungs_of(attack: AttackSpec) -> tuple[Rung, ...]:
+def rungs_of(attack: Attack) -> tuple[Rung, ...]:
     """Rungs that an attack can be on: query attacks have no gradients to follow."""
     return tuple(_RUNGS[attack.kind])
 
@@ -120,7 +150,7 @@ def rungs_of(attack: AttackSpec) -> tuple[Rung, ...]:
 def adversarial_examples(
     victim: PyTorchClassifier,
     plain: PyTorchClassifier,
-    attack: AttackSpec,
+    attack: Attack,
     x: Images,
     y: Labels,
     *,
@@ -162,7 +192,7 @@ class _Attacker:
 
     victim: PyTorchClassifier
     plain: PyTorchClassifier
-    attack: AttackSpec
+    attack: Attack
     x: Images
     y: Labels
     eps: float | None

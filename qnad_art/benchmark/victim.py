@@ -105,7 +105,7 @@ def averaged(classifier: PyTorchClassifier, draws: int) -> PyTorchClassifier:
     """
     if draws == 1:
         return classifier
-    return _with_module(classifier, AveragedDraws(classifier.model, draws))
+    return with_module(classifier, AveragedDraws(classifier.model, draws))
 
 
 def surrogate(classifier: PyTorchClassifier) -> PyTorchClassifier:
@@ -118,7 +118,7 @@ def surrogate(classifier: PyTorchClassifier) -> PyTorchClassifier:
             part.draws = 1
         elif isinstance(getattr(part, "noisy", None), bool):
             part.noisy = False
-    return _with_module(classifier, module)
+    return with_module(classifier, module)
 
 
 @contextmanager
@@ -205,7 +205,7 @@ def entrance(classifier: PyTorchClassifier) -> nn.Module:
     return module[0] if isinstance(module, nn.Sequential) else module
 
 
-def _with_module(classifier: PyTorchClassifier, module: nn.Module) -> PyTorchClassifier:
+def with_module(classifier: PyTorchClassifier, module: nn.Module) -> PyTorchClassifier:
     """A classifier that has ``module`` and otherwise everything of ``classifier``.
 
     Made without ``copy``, for which ART's classifier writes files named by the clock.
