@@ -99,7 +99,7 @@ def _vote(said: npt.NDArray[Any]) -> tuple[int, int]:
 def _factor(largest: float) -> int:
     """The largest of 1, 2, 5, 10, … that keeps ``largest`` within half the range of a pixel."""
     steps = (a * 10**b for b in range(4) for a in (1, 2, 5))
-    return max((step for step in steps if step * largest <= 0.5), default=1)
+    return max((step for step in steps if step * largest <= 0.501), default=1)
 
 
 def _png(image: npt.NDArray[Any]) -> bytes:
