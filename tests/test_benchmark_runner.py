@@ -247,7 +247,7 @@ class TestRunFolder:
     def test_failures_are_kept(self, run):
         failure = Failure(key="k0", cell=run.cells["k0"], reason="planted")
         run.set_failures([failure])
-        assert Run.open(run.folder).failures() == [failure]
+        assert Run.open(run.folder).failures() == (failure,)
 
     def test_arrays_come_back(self, tmp_path):
         path = tmp_path / "deep" / "a.npz"

@@ -9,19 +9,20 @@ the connections close and the workers are gone.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from qnad_art.benchmark.worker import UNREACHABLE
+from qnad_art.benchmark.worker import CRASHED
 from qnad_art.errors import DependencyError, InvalidInputError, QnadError, UnknownNameError
 
 EngineName = Literal["local", "dask", "ray"]
@@ -37,7 +38,6 @@ _ONE_THREAD = dict.fromkeys(
     ),
     "1",
 )
-_HEALTHY_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -177,27 +177,33 @@ def lane(host: str, port: int, secret: str) -> None:
     Raises:
         QnadError: the process cannot start, or cannot reach the run.
     """
-    command = [sys.executable, "-m", "qnad_art.benchmark.worker", host, str(port)]
-    paths = os.pathsep.join(path for path in sys.path if path)
-    environment = {**os.environ, **_ONE_THREAD, "PYTHONPATH": paths}
-    # Figures must not depend on whether the machine has a GPU.
-    environment["CUDA_VISIBLE_DEVICES"] = ""
+    before = ""
     while True:
-        started = time.monotonic()
         with tempfile.TemporaryFile() as errors:
             ended = subprocess.run(
-                command,
+                [sys.executable, "-m", "qnad_art.benchmark.worker", host, str(port), before],
                 input=f"{secret}\n".encode(),
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
-                env=environment,
+                env=_environment(),
+                # Python looks there first: never for modules of the folder that it was called in.
+                cwd=Path(__file__).parents[2],
                 check=False,
             )
             if ended.returncode == 0:
                 return
-            killed = ended.returncode < 0
-            if not killed and time.monotonic() - started < _HEALTHY_SECONDS:
-                errors.seek(0)
-                last = errors.read().decode(errors="replace").strip().splitlines()[-1:]
-                what = "cannot reach the run" if ended.returncode == UNREACHABLE else "cannot start"
-                raise QnadError(f"A worker on {socket.gethostname()} {what}: {' '.join(last)}")
+            errors.seek(0)
+            last = errors.read().decode(errors="replace").strip().splitlines()[-1:]
+        how = f"exit status {ended.returncode}"
+        if ended.returncode < 0:
+            how = signal.Signals(-ended.returncode).name
+        before = " ".join([how, *last])
+        if ended.returncode > 0 and ended.returncode != CRASHED:
+            raise QnadError(f"A worker on {socket.gethostname()} cannot start: {before}")
+
+
+def _environment() -> dict[str, str]:
+    """As here, but for one thread and without a GPU, so that figures are the same everywhere."""
+    paths = os.pathsep.join(path for path in sys.path if path)
+    alone = {**_ONE_THREAD, "CUDA_VISIBLE_DEVICES": ""}
+    return {**os.environ, **alone, "PYTHONPATH": paths}

@@ -20,7 +20,8 @@ from qnad_art.benchmark.defences import build_steps
 from qnad_art.benchmark.protocol import Protocol
 from qnad_art.benchmark.records import Rung
 from qnad_art.benchmark.sources import classifier_of, load_images, load_network, untrained_network
-from qnad_art.benchmark.tasks import AnyWork, Fit, Network, Plan, Task, Transfer, Victim
+from qnad_art.benchmark.tasks import AnyUnit, Fit, Network, Task, Transfer, Victim
+from qnad_art.benchmark.workload import Workload
 from qnad_art.datasets import Dataset
 
 QUANTUM_FACTOR = 2.5
@@ -46,18 +47,18 @@ class _Pass:
     gradient: float
 
 
-def estimate(plan: Plan) -> Estimate:
-    """Expected seconds of all work of a plan; takes about a second a network."""
-    training, test = load_images(plan.source.data, plan.source.data_dir)
-    networks = [p for p in plan.preparations.values() if isinstance(p, Network)]
+def estimate(workload: Workload) -> Estimate:
+    """Expected seconds of all work; takes about a second a network."""
+    training, test = load_images(workload.source.data, workload.source.data_dir)
+    networks = [p for p in workload.preparations.values() if isinstance(p, Network)]
     estimators = {p.key: _Estimator.of(p, training, test) for p in networks}
-    works = (*plan.preparations.values(), *plan.tasks)
+    works = (*workload.preparations.values(), *workload.tasks)
     seconds = {work.key: estimators[_network_of(work)].seconds(work) for work in works}
     basis = "counts of passes, times a pass measured just now"
     return Estimate(seconds, f"{basis}; a guess, within a factor of three")
 
 
-def _network_of(work: AnyWork) -> str:
+def _network_of(work: AnyUnit) -> str:
     if isinstance(work, Network):
         return work.key
     return work.network if isinstance(work, Transfer) else work.victim.network
@@ -72,15 +73,15 @@ class _Estimator:
 
     @classmethod
     def of(cls, work: Network, training: Dataset, test: Dataset) -> _Estimator:
-        ready = work.model.weights or work.model.pretrained
-        network = (load_network if ready else untrained_network)(work.model, training)
+        network = (load_network if work.model.ready else untrained_network)(work.model, training)
         classifier = classifier_of(network.eval(), training)
         return cls(classifier, _timed(classifier, test), len(training), len(test))
 
-    def seconds(self, work: AnyWork) -> float:
+    def seconds(self, work: AnyUnit) -> float:
         if isinstance(work, Network):
-            ready = work.model.weights or work.model.pretrained
-            return 1.0 if ready else self._training(work.model.training().epochs, attack_steps=0)
+            if work.model.ready:
+                return 1.0
+            return self._training(work.model.training().epochs, attack_steps=0)
         if isinstance(work, Transfer):
             return self._attack(work.attack.spec, work.attack.eps)
         slower = _slowness(work.victim)

@@ -1,4 +1,4 @@
-"""A run: the work of a suite that is still to do, sent to workers, and results written as they come.
+"""A run: the work that is still to do is sent to workers, and results are written as they come.
 
 This process alone writes results, each one safely on disk before the next is looked at. So a run
 that is killed at any moment goes on where it was.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from qnad_art.benchmark.dispatch import Dispatch, Done, Failed, Said
@@ -15,7 +16,8 @@ from qnad_art.benchmark.engines import Engine
 from qnad_art.benchmark.records import Result
 from qnad_art.benchmark.schedule import Job
 from qnad_art.benchmark.store import Failure, Run
-from qnad_art.benchmark.tasks import Plan, Task, Work
+from qnad_art.benchmark.tasks import Task
+from qnad_art.benchmark.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,19 @@ class Progress:
 
     Args:
         jobs, of: how many are done (cells and preparations), and how many there are.
-        seconds_left: expected; ``None`` where no job is done yet.
+        seconds_left: expected.
     """
 
     jobs: int
     of: int
-    seconds_left: float | None
+    seconds_left: float
 
+    def __str__(self) -> str:
+        left = timedelta(seconds=round(self.seconds_left))
+        return f"{self.jobs} of {self.of}, about {left} left"
+
+
+_TRUSTED_SECONDS = 10.0
 
 Report = Callable[[str, Progress], object]
 """Takes a line on what happened, and where the run is now."""
@@ -44,27 +52,15 @@ class Outcome:
     failures: tuple[Failure, ...]
 
 
-def open_tasks(run: Run, plan: Plan) -> list[Task]:
+def open_tasks(run: Run, workload: Workload) -> list[Task]:
     """Cells that have no result yet."""
     done = {result.key for result in run.results()}
-    return [task for task in plan.tasks if task.key not in done]
-
-
-def needed_preparations(plan: Plan, tasks: list[Task]) -> list[Work]:
-    """What ``tasks`` are made from, each after what it is made from itself."""
-    needed: set[str] = set()
-    found = [key for task in tasks for key in task.needs]
-    while found:
-        key = found.pop()
-        if key not in needed:
-            needed.add(key)
-            found += plan.preparations[key].needs
-    return [work for key, work in plan.preparations.items() if key in needed]
+    return [task for task in workload.tasks if task.key not in done]
 
 
 def execute(
     run: Run,
-    plan: Plan,
+    workload: Workload,
     tasks: list[Task],
     engine: Engine,
     *,
@@ -75,8 +71,8 @@ def execute(
 
     Args:
         run: its folder must be visible to all workers under the same path.
-        plan: of the run's suite.
-        tasks: those of the plan that are to be measured now.
+        workload: of the run's suite.
+        tasks: those of it that are to be measured now.
         engine: where the workers are.
         costs: expected seconds of all work, by key.
         report: called for everything that happens; the log gets it too.
@@ -84,9 +80,9 @@ def execute(
     Raises:
         QnadError: there are no workers.
     """
-    preparations = needed_preparations(plan, tasks)
+    preparations = workload.preparations_for(tasks)
     works = [*(work for work in preparations if not run.prepared(work.key).is_dir()), *tasks]
-    jobs = [_job(run, plan, work, costs.get(work.key, 1.0)) for work in works]
+    jobs = [_job(run, workload, work, costs.get(work.key, 1.0)) for work in works]
     tried = {task.key for task in tasks}
     failures = [failure for failure in run.failures() if failure.key not in tried]
     run.set_failures(failures)
@@ -113,17 +109,17 @@ def execute(
                     failures.append(Failure(key=event.job.key, cell=cell, reason=reason))
                     run.set_failures(failures)
             now = clock.progress(dispatch.schedule.cost_left)
-            run.log(f"{line}{_left(now)}")
+            run.log(f"[{now}] {line}")
             if isinstance(event, Failed) and event.details:
                 run.log(event.details)
             report(line, now)
     return Outcome(measured, tuple(failures))
 
 
-def _job(run: Run, plan: Plan, work: Any, cost: float) -> Job:
+def _job(run: Run, workload: Workload, work: Any, cost: float) -> Job:
     message = {
         "run": str(run.folder.resolve()),
-        "source": plan.source.model_dump(mode="json"),
+        "source": workload.source.model_dump(mode="json"),
         "work": work.model_dump(mode="json"),
     }
     return Job(work.key, work.needs, message, str(work), cost)
@@ -137,21 +133,13 @@ def _figure(result: Result) -> str:
     )
 
 
-def _left(now: Progress) -> str:
-    from datetime import timedelta
-
-    count = f"  [{now.jobs}/{now.of}"
-    if now.seconds_left is None:
-        return f"{count}]"
-    return f"{count}, about {timedelta(seconds=round(now.seconds_left))} left]"
-
-
 class _Clock:
     """Expected time, corrected by how long things really take."""
 
     def __init__(self, jobs: int, workers: int) -> None:
         self._of, self._workers = jobs, workers
-        self._jobs, self._expected, self._taken = 0, 0.0, 0.0
+        # As if some work had taken what was expected: the first jobs say little.
+        self._jobs, self._expected, self._taken = 0, _TRUSTED_SECONDS, _TRUSTED_SECONDS
 
     def count(self, expected: float, taken: float | None) -> None:
         self._jobs += 1
@@ -160,7 +148,5 @@ class _Clock:
             self._taken += taken
 
     def progress(self, cost_left: float) -> Progress:
-        if not self._expected:
-            return Progress(self._jobs, self._of, None)
         left = cost_left * self._taken / self._expected / self._workers
         return Progress(self._jobs, self._of, left)

@@ -51,7 +51,7 @@ def load_network(spec: ModelSpec, data: Dataset) -> nn.Module:
     wanted = {name: getattr(made_for, name) for name in sizes}
     if wanted != sizes:
         raise InvalidInputError(
-            f"{spec.weights or spec.pretrained} is for {wanted}, but {data.name} has {sizes}. Give "
+            f"{spec.ready} is for {wanted}, but {data.name} has {sizes}. Give "
             "the data that it was trained on."
         )
     return network.eval()

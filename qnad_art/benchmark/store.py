@@ -149,10 +149,11 @@ class Run:
             file.truncate(whole)
             os.fsync(file.fileno())
 
-    def failures(self) -> list[Failure]:
+    def failures(self) -> tuple[Failure, ...]:
         """Cells that failed the last time."""
         path = self.folder / "failures.json"
-        return [Failure.model_validate(entry) for entry in read_json(path)] if path.exists() else []
+        entries = read_json(path) if path.exists() else []
+        return tuple(Failure.model_validate(entry) for entry in entries)
 
     def set_failures(self, failures: Sequence[Failure]) -> None:
         """Replace the list of failed cells."""

@@ -6,13 +6,11 @@ label is then its name.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     Field,
@@ -20,7 +18,8 @@ from pydantic import (
     PlainValidator,
     StringConstraints,
     ValidationError,
-    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -31,80 +30,32 @@ from qnad_art.benchmark.defences import build_steps, steps_content
 from qnad_art.benchmark.documents import Document, Place, read_document
 from qnad_art.benchmark.protocol import Protocol
 from qnad_art.benchmark.records import Record, Rung
-from qnad_art.budget import parse_budget
+from qnad_art.benchmark.shorthand import (
+    Budgets,
+    Count,
+    Distinct,
+    Label,
+    Labelled,
+    Located,
+    Seed,
+    is_path,
+    label_of,
+)
 from qnad_art.datasets import DATASETS
-from qnad_art.device import load_device
+from qnad_art.device import DEFAULT_DEVICE, load_device
 from qnad_art.errors import InvalidInputError, QnadError, UnknownNameError
 from qnad_art.models import MODELS
 from qnad_art.pretrained import PRETRAINED
 from qnad_art.training import TrainSettings
 
-Item = TypeVar("Item")
-
-_MOST_FAULTS = 5
-
-
-def label_of(item: Any) -> str | None:
-    """Label of an item of a list that stands for a mapping; ``None`` where it needs one."""
-    if isinstance(item, str):
-        return Path(item).stem if item.endswith((".json", ".safetensors")) else item
-    if isinstance(item, dict):
-        named = (item.get(key) for key in ("name", "pretrained", "weights", "architecture"))
-        return next((label_of(name) for name in named if isinstance(name, str)), None)
-    if isinstance(item, list):
-        labels = [label_of(part) for part in item]
-        return " + ".join(map(str, labels)) if labels and all(labels) else None
-    return None
-
-
-def _labelled(value: Any) -> Any:
-    """A list as the mapping that it stands for."""
-    if not isinstance(value, list):
-        return value
-    found: dict[str, Any] = {}
-    for item in value:
-        label = label_of(item)
-        if label is None:
-            raise ValueError(f"{item!r} has no name: write a mapping from labels to items")
-        if label in found:
-            raise ValueError(
-                f"{label!r} stands twice in the list: write a mapping, with a label for each"
-            )
-        found[label] = item
-    return found
-
-
-def _distinct(values: Sequence[Item]) -> Sequence[Item]:
-    for value in values:
-        if values.count(value) > 1:
-            raise ValueError(f"{value!r} stands twice; once is enough")
-    return values
-
-
-def _beside_the_suite(text: str, info: ValidationInfo) -> str:
-    """A path as seen from the suite's folder; what is none (a name) stays as it is."""
-    folder: Path | None = (info.context or {}).get("folder")
-    if folder is None or text in DATASETS or not (folder / text).exists():
-        return text
-    return str((folder / text).resolve())
-
-
-def _budgets(value: Any) -> Any:
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"give a list such as [0.1, 2/255], not {value!r}")
-    return [parse_budget(str(item), "ε", most=math.inf) for item in value]
-
-
-Label = Annotated[str, StringConstraints(pattern=r"^\S(.{0,58}\S)?$")]
-Located = Annotated[str, AfterValidator(_beside_the_suite)]
-Count = Annotated[int, Field(strict=True, ge=1)]
-Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
-Budgets = Annotated[tuple[float, ...], BeforeValidator(_budgets), AfterValidator(_distinct)]
 Steps = Annotated[
     tuple[Defence, ...],
     PlainValidator(build_steps),
     PlainSerializer(steps_content),
+    WithJsonSchema({}),
 ]
+
+_MOST_FAULTS = 5
 
 
 class DataSpec(Record):
@@ -120,6 +71,14 @@ class DataSpec(Record):
     images: Count | None = None
     train_images: Count | None = None
     seed: Seed = 0
+
+    @field_validator("name")
+    @classmethod
+    def _name_or_path(cls, name: str) -> str:
+        if name not in DATASETS and not is_path(name):
+            hint = str(UnknownNameError("data set", name, DATASETS))
+            raise ValueError(f"{hint} Write the path of a folder with a slash: ./{name}")
+        return name
 
 
 class ModelSpec(Record):
@@ -148,7 +107,7 @@ class ModelSpec(Record):
             raise UnknownNameError("architecture", self.architecture, MODELS)
         if self.pretrained is not None and self.pretrained not in PRETRAINED:
             raise UnknownNameError("pretrained network", self.pretrained, PRETRAINED)
-        ready = self.weights or self.pretrained
+        ready = self.ready
         if ready and (self.epochs or self.batch_size or self.learning_rate or self.seed):
             raise ValueError(f"{ready} is not trained here: leave out the settings of training")
         if (self.weights and self.pretrained) or (self.pretrained and self.architecture):
@@ -158,6 +117,11 @@ class ModelSpec(Record):
         if not ready:
             self.training()
         return self
+
+    @property
+    def ready(self) -> str | None:
+        """Where its weights are; ``None`` if it is trained in the run."""
+        return self.weights or self.pretrained
 
     def training(self) -> TrainSettings:
         """How it is trained, on the CPU, whose figures are the same everywhere."""
@@ -191,6 +155,14 @@ class Attack(Record):
     def _as_settings(self) -> dict[str, Any]:
         own = {} if self.eps is None else {"eps": list(self.eps)}
         return {"name": self.spec.name, **self.spec.settings, **own}
+
+
+class _Misplaced(ValueError):
+    """A fault that only the whole suite shows, and where it is."""
+
+    def __init__(self, place: Place, text: str) -> None:
+        super().__init__(text)
+        self.place = place
 
 
 def _model(value: Any) -> Any:
@@ -227,17 +199,19 @@ class Suite(Record):
     data: Annotated[DataSpec, BeforeValidator(_data)]
     models: Annotated[
         dict[Label, Annotated[ModelSpec, BeforeValidator(_model)]],
-        BeforeValidator(_labelled),
+        Labelled,
         Field(min_length=1),
     ]
-    devices: Annotated[dict[Label, Located], BeforeValidator(_labelled), Field(min_length=1)] = {
-        "ibm_nairobi": "ibm_nairobi"
-    }
-    defences: Annotated[dict[Label, Steps], BeforeValidator(_labelled), Field(min_length=1)]
-    attacks: Annotated[dict[Label, Attack], BeforeValidator(_labelled)] = {}
+    devices: Annotated[
+        dict[Label, Located],
+        Labelled,
+        Field(min_length=1, default_factory=lambda: {DEFAULT_DEVICE: DEFAULT_DEVICE}),
+    ]
+    defences: Annotated[dict[Label, Steps], Labelled, Field(min_length=1)]
+    attacks: Annotated[dict[Label, Attack], Labelled, Field(default_factory=dict)]
     eps: Budgets = ()
-    rungs: Annotated[tuple[Rung, ...], AfterValidator(_distinct)] = ("transfer", "white-box")
-    seeds: Annotated[tuple[Seed, ...], AfterValidator(_distinct), Field(min_length=1)] = (0,)
+    rungs: Annotated[tuple[Rung, ...], Distinct] = ("transfer", "white-box")
+    seeds: Annotated[tuple[Seed, ...], Distinct, Field(min_length=1)] = (0,)
     protocol: Protocol = Protocol()
     audit: bool = True
     keep_examples: bool = False
@@ -245,13 +219,15 @@ class Suite(Record):
     @model_validator(mode="after")
     def _budgets_fit(self) -> Suite:
         for label, attack in self.attacks.items():
+            place = ("eps",) if attack.eps is None else ("attacks", label, "eps")
             if not attack.spec.budgeted and attack.eps is not None:
-                raise ValueError(f"attack {label!r} takes no ε: leave out its eps")
+                raise _Misplaced(place, f"attack {label!r} takes no ε: leave it out")
             if attack.spec.budgeted and not self.budgets(attack):
-                raise ValueError(f"attack {label!r} needs an ε: add eps, such as [0.1, 2/255]")
-            if attack.spec.norm == "inf":
-                for eps in self.budgets(attack):
-                    parse_budget(str(eps), "ε")
+                raise _Misplaced(place, f"attack {label!r} needs an ε, such as [0.1, 2/255]")
+            largest = max(self.budgets(attack), default=0)
+            if attack.spec.norm == "inf" and largest > 1:
+                text = f"ε {largest:g} for {label!r}: pixels lie in [0, 1], so L∞ ends at 1"
+                raise _Misplaced(place, text)
         return self
 
     def budgets(self, attack: Attack) -> tuple[float, ...]:
@@ -298,7 +274,8 @@ def _explain(fault: Any) -> tuple[Place, str]:
     if fault["type"] == "missing":
         return place[:-1], f"the key {place[-1]!r} is missing"
     if fault["type"] == "value_error":
-        return place, str(fault["ctx"]["error"])
+        error = fault["ctx"]["error"]
+        return getattr(error, "place", place), str(error)
     return place, f"{fault['msg']}, not {str(fault['input'])[:60]!r}"
 
 

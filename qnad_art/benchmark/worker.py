@@ -1,7 +1,9 @@
-"""The process in which tasks are carried out: ``python -m qnad_art.benchmark.worker HOST PORT``.
+"""The process in which tasks are carried out.
 
-It asks a run for one task after the other and ends when the run does. Being a process of its own,
-it takes nothing with it when it dies, and one thread a process makes figures reproducible.
+``python -m qnad_art.benchmark.worker HOST PORT BEFORE`` asks the run at that address for one task
+after the other, and ends when the run does. BEFORE says how the worker before it ended, if it died.
+Being a process of its own, it takes nothing with it when it dies, and one thread a process makes
+figures reproducible.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ from queue import Queue
 from qnad_art.benchmark.wire import Message, Wire
 from qnad_art.errors import QnadWarning
 
-UNREACHABLE = 75
-"""Exit status where the run cannot be reached."""
+CRASHED = 70
+"""Exit status of a worker that was at work; any other says that it could not begin."""
 BEAT_SECONDS = 20.0
 
 CarryOut = Callable[[Message, Callable[[str], object]], Message | None]
@@ -32,20 +34,24 @@ CarryOut = Callable[[Message, Callable[[str], object]], Message | None]
 
 def main() -> None:
     """Connect to the run that the arguments name; the secret comes from standard input."""
-    host, port = sys.argv[1:]
+    host, port, before = sys.argv[1:]
     secret = sys.stdin.readline().strip()
     # Ctrl-C in a terminal reaches every process; the run decides when its workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    from qnad_art.benchmark.work import Worker
+
     try:
         wire = Wire(socket.create_connection((host, int(port)), timeout=20.0))
         wire.prove(secret)
-        wire.send({"hello": {"host": socket.gethostname(), "pid": os.getpid()}})
+        if before:
+            wire.send({"say": f"(the worker before this one ended: {before})"})
     except OSError as error:
-        print(f"{host}:{port} cannot be reached: {error}.", file=sys.stderr)
-        sys.exit(UNREACHABLE)
-    from qnad_art.benchmark.work import Workshop
-
-    serve(wire, Workshop().carry_out)
+        sys.exit(f"{host}:{port} cannot be reached: {error}")
+    try:
+        serve(wire, Worker().carry_out)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(CRASHED)
 
 
 def serve(wire: Wire, carry_out: CarryOut) -> None:

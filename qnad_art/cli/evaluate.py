@@ -23,7 +23,8 @@ from qnad_art.errors import InvalidInputError
 if TYPE_CHECKING:
     from qnad_art.benchmark.runner import Outcome, Progress
     from qnad_art.benchmark.store import Run
-    from qnad_art.benchmark.tasks import Plan, Task
+    from qnad_art.benchmark.tasks import Task
+    from qnad_art.benchmark.workload import Workload
 
 
 def evaluate(
@@ -55,7 +56,7 @@ def evaluate(
     """
     console = Console(highlight=False, soft_wrap=True)
     if schema:
-        from qnad_art.benchmark.suite import suite_schema
+        from qnad_art.benchmark.schema import suite_schema
 
         typer.echo(json.dumps(suite_schema(), indent=2))
         return
@@ -83,43 +84,49 @@ def _evaluate(
 ) -> None:
     from qnad_art.benchmark.store import Run, locked
     from qnad_art.benchmark.suite import load_suite
-    from qnad_art.benchmark.tasks import tasks_of
+    from qnad_art.benchmark.workload import workload_of
 
     suite = load_suite(path)
     images = data_dir or os.environ.get("QNAD_DATA_DIR")
     with console.status("Reading images, devices and weights"):
-        plan = tasks_of(suite, data_dir=None if images is None else str(Path(images).resolve()))
-    chosen = [task for task in plan.tasks if only is None or fnmatchcase(str(task), only)]
+        workload = workload_of(
+            suite, data_dir=None if images is None else str(Path(images).resolve())
+        )
+    chosen = [task for task in workload.tasks if only is None or fnmatchcase(str(task), only)]
     if not chosen:
         raise InvalidInputError(f"No cell matches {only!r}; --dry-run lists them.")
     folder = output or Path("runs") / suite.name
-    cells = {task.key: task.cell for task in plan.tasks}
+    cells = {task.key: task.cell for task in workload.tasks}
     if dry_run:
-        _list(console, plan, chosen, place)
+        _list(console, workload, chosen, place)
         return
     with locked(folder):
         run = Run.begin(folder, suite, cells)
         run.repair()
         console.print(f"Run folder: {folder}")
-        outcome = _run(console, run, plan, chosen, place)
+        outcome = _run(console, run, workload, chosen, place)
     _conclude(console, run, outcome)
 
 
-def _run(console: Console, run: Run, plan: Plan, chosen: list[Task], place: _Place) -> Outcome:
+def _run(
+    console: Console, run: Run, workload: Workload, chosen: list[Task], place: _Place
+) -> Outcome:
     from qnad_art.benchmark.engines import start_engine
     from qnad_art.benchmark.estimate import estimate
-    from qnad_art.benchmark.runner import execute, open_tasks
+    from qnad_art.benchmark.runner import Outcome, execute, open_tasks
 
     wanted = {task.key for task in chosen}
-    tasks = [task for task in open_tasks(run, plan) if task.key in wanted]
+    tasks = [task for task in open_tasks(run, workload) if task.key in wanted]
     console.print(f"{len(tasks):,} cells to measure, {len(chosen) - len(tasks):,} are there.")
+    if not tasks:
+        return Outcome(0, run.failures())
     try:
         with (
             start_engine(place.engine, workers=place.workers, address=place.address) as engine,
             _screen(console) as report,
         ):
-            costs = estimate(plan).seconds
-            return execute(run, plan, tasks, engine, costs=costs, report=report)
+            costs = estimate(workload).seconds
+            return execute(run, workload, tasks, engine, costs=costs, report=report)
     except KeyboardInterrupt:
         measured = len(run.results())
         run.log("Stopped.")
@@ -143,17 +150,16 @@ def _conclude(console: Console, run: Run, outcome: Outcome) -> None:
         raise typer.Exit(1)
 
 
-def _list(console: Console, plan: Plan, chosen: list[Task], place: _Place) -> None:
+def _list(console: Console, workload: Workload, chosen: list[Task], place: _Place) -> None:
     """The cells, what is left out, and how long it may take."""
     from qnad_art.benchmark.engines import cores
     from qnad_art.benchmark.estimate import estimate
-    from qnad_art.benchmark.runner import needed_preparations
 
-    expected = estimate(plan)
-    preparations = needed_preparations(plan, chosen)
+    expected = estimate(workload)
+    preparations = workload.preparations_for(chosen)
     for work in (*preparations, *chosen):
         console.print(f"{duration(expected.seconds[work.key])}  {work}", markup=False)
-    for reason, count in plan.left_out.items():
+    for reason, count in workload.left_out.items():
         console.print(f"Left out: {count:,} cells, {reason}.", markup=False)
     workers = place.workers or cores()
     total = sum(expected.seconds[work.key] for work in (*preparations, *chosen))
@@ -169,7 +175,7 @@ def _screen(console: Console) -> Iterator[Callable[[str, Progress], None]]:
     if not console.is_terminal:
 
         def tell(line: str, now: Progress) -> None:
-            console.print(f"[{now.jobs}/{now.of}] {line}{_left(now)}", markup=False)
+            console.print(f"[{now}] {line}", markup=False)
 
         yield tell
         return
@@ -183,16 +189,12 @@ def _screen(console: Console) -> Iterator[Callable[[str, Progress], None]]:
         def show(line: str, now: Progress) -> None:
             if line.startswith(("FAILED", "A worker", "The engine")):
                 bars.console.print(line, markup=False)
-            latest = escape(line)
+            left = f"about {duration(now.seconds_left)} left"
             bars.update(
-                bar, total=now.of, completed=now.jobs, description=f"{_left(now)[2:]}  {latest}"
+                bar, total=now.of, completed=now.jobs, description=f"{left}  {escape(line)}"
             )
 
         yield show
-
-
-def _left(now: Progress) -> str:
-    return "" if now.seconds_left is None else f", about {duration(now.seconds_left)} left"
 
 
 @contextmanager
