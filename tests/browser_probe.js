@@ -54,7 +54,7 @@ function toggled() {
   return counts;
 }
 
-addEventListener("load", () => setTimeout(() => {
+function tell() {
   const wide = [...document.body.querySelectorAll("*")].filter(
     (element) => visible(element) && box(element).right > innerWidth + 1 && !scrolls(element),
   );
@@ -72,4 +72,10 @@ addEventListener("load", () => setTimeout(() => {
     title: document.title,
   };
   parent.postMessage(JSON.stringify({ ...seen, ...report }), "*");
-}, 300));
+}
+
+function whenDrawn() {
+  const open = [...document.querySelectorAll(".plot")].some((plot) => !plot.querySelector("text"));
+  setTimeout(open ? whenDrawn : tell, 300);
+}
+addEventListener("load", whenDrawn);

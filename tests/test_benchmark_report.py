@@ -82,7 +82,6 @@ def source(nairobi_hash):
     return a_source(
         [r for r in results if r not in gone],
         title=EVIL,
-        description=EVIL,
         suite=json.dumps({"name": EVIL}),
         cells=tuple(r.cell for r in results),
         classical=frozenset({"none", "masked", EVIL}),

@@ -55,12 +55,14 @@ def report(
 
 def _write_tables(run: Run, folder: Path, names: Sequence[str]) -> list[Path]:
     from qnad_art.benchmark import export
+    from qnad_art.benchmark.report.source import results_of
 
     writers = {
         "parquet": export.write_parquet,
         "csv": export.write_csv,
         "latex": export.write_latex,
     }
+    results = results_of(run) if names else []
     for name in names:
-        writers[name](run.results(), folder / TABLES[name])
+        writers[name](results, folder / TABLES[name])
     return [folder / TABLES[name] for name in names]

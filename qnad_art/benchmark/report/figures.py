@@ -130,9 +130,10 @@ def _against_samples(view: View) -> Chart:
         kind="lines",
         title="Accuracy against the draws that the adaptive attack averages over (EOT)",
         caption=(
-            "More draws a gradient, a stronger attack, until the curve is flat: the plateau is the "
-            "figure of the adaptive rung. Points of the search have no intervals of their own"
-            + ("; the curve of the first seed is shown." if _many_seeds(view) else ".")
+            "Accuracy under the attack with so many draws in each gradient, on draws of the "
+            "attacker’s own. The figure of the adaptive rung is lower or equal: it takes the best "
+            "of these attacks for each image, and is scored on fresh draws. These points have no "
+            "intervals" + ("; the curve of the first seed is shown." if _many_seeds(view) else ".")
         ),
         x_label="draws a gradient",
         y_label=ACCURACY,

@@ -125,7 +125,8 @@ def _lines(axes: Axes, panel: Panel) -> None:
         ends = [(x, 100 * y.low, 100 * y.high) for x, y in banded if isinstance(y, Interval)]
         if len(ends) > 1:
             at, low, high = zip(*ends, strict=True)
-            axes.fill_between(at, low, high, color=_colour(series), alpha=0.15, lw=0)
+            faint = 0.6 / max(len(panel.series), 3)
+            axes.fill_between(at, low, high, color=_colour(series), alpha=faint, lw=0)
 
 
 def _bars(axes: Axes, panel: Panel) -> None:

@@ -154,7 +154,6 @@ class Page:
         found = {condition.rung for s in self.sections for condition in s.view.conditions}
         return environment.get_template("page.html.j2").render(
             title=source.title,
-            description=source.description,
             version=__version__,
             sections=self.sections,
             devices=self.devices,

@@ -64,7 +64,7 @@ def _figure(data: list[Json], chart: Chart, *, width: int = 0, height: int = 320
 
 
 def _lines(chart: Chart, panel: Panel) -> Json:
-    traces = [trace for series in panel.series for trace in _band(series)]
+    traces = [trace for series in panel.series for trace in _band(series, len(panel.series))]
     traces += [
         {
             **_base(series),
@@ -85,8 +85,8 @@ def _lines(chart: Chart, panel: Panel) -> Json:
     return figure
 
 
-def _band(series: Series) -> list[Json]:
-    """The area between the ends of the intervals."""
+def _band(series: Series, among: int) -> list[Json]:
+    """The area between the ends of the intervals, fainter where many lie upon each other."""
     points = [point for point in series.points if isinstance(point.y, Interval)]
     if len(points) < 2:
         return []
@@ -102,7 +102,7 @@ def _band(series: Series) -> list[Json]:
             "x": x + x[::-1],
             "y": high + low[::-1],
             "fill": "toself",
-            "fillcolor": _faint(_colour(series)),
+            "fillcolor": _faint(_colour(series), 0.6 / max(among, 3)),
             "line": {"width": 0},
             "hoverinfo": "skip",
         }
@@ -261,9 +261,9 @@ def _colour(series: Series) -> str:
     return COLOURS[series.look % len(COLOURS)]
 
 
-def _faint(colour: str) -> str:
+def _faint(colour: str, opacity: float) -> str:
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red}, {green}, {blue}, 0.18)"
+    return f"rgba({red}, {green}, {blue}, {opacity:.2f})"
 
 
 def _of(looks: tuple[str, ...], series: Series) -> str:

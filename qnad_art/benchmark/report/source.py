@@ -27,7 +27,7 @@ class Source:
     """A run's results and what its suite says of them.
 
     Args:
-        title, description: of the suite.
+        title: name of the suite.
         suite: its text.
         cells: all that it asks for.
         results: those measured.
@@ -45,7 +45,6 @@ class Source:
     cells: tuple[Cell, ...]
     results: tuple[Result, ...]
     gates: Gates
-    description: str = ""
     undefended: str | None = None
     classical: frozenset[str] = frozenset()
     failures: Mapping[Cell, str] = field(default_factory=dict)
@@ -72,12 +71,7 @@ def read_source(run: Run) -> Source:
     from qnad_art.benchmark.audit import audit_results
     from qnad_art.benchmark.defences import steps_content
 
-    results = run.results()
-    if not results:
-        raise ArtifactError(
-            f"{run.folder} has no results yet: let `qnad evaluate` measure some cells."
-        )
-    suite = run.suite
+    suite, results = run.suite, results_of(run)
     return Source(
         title=suite.name,
         suite=suite.model_dump_json(indent=2),
@@ -95,6 +89,16 @@ def read_source(run: Run) -> Source:
         devices=suite.devices,
         examples=run.examples,
     )
+
+
+def results_of(run: Run) -> list[Result]:
+    """The results of a run; raises :class:`~qnad_art.errors.ArtifactError` if it has none yet."""
+    results = run.results()
+    if not results:
+        raise ArtifactError(
+            f"{run.folder} has no results yet: let `qnad evaluate` measure some cells."
+        )
+    return results
 
 
 def families_of(defences: Mapping[str, list[dict[str, Any]]]) -> Families:

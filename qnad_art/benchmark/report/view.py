@@ -123,10 +123,16 @@ class View:
 
     def failed(self, defence: str) -> list[str]:
         """Names of the gates that the defence failed, under any seed."""
+        return self._failed.get(defence, [])
+
+    @cached_property
+    def _failed(self) -> dict[str, list[str]]:
         from qnad_art.benchmark.audit import unreliable
 
-        found = (unreliable(gates) for (name, _), gates in self.gates.items() if name == defence)
-        return list(dict.fromkeys(gate for names in found for gate in names))
+        found: dict[str, dict[str, None]] = defaultdict(dict)
+        for (defence, _), gates in self.gates.items():
+            found[defence] |= dict.fromkeys(unreliable(gates))
+        return {defence: list(names) for defence, names in found.items()}
 
     def label(self, defence: str) -> str:
         """The defence's name, and that it is unreliable if it is."""

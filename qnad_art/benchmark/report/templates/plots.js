@@ -24,12 +24,23 @@
     };
   };
 
-  const draw = () => {
-    const template = theme();
-    for (const plot of plots) {
-      const { data, layout } = figures[plot.dataset.figure];
-      Plotly.react(plot, data, { ...layout, template }, config);
-    }
+  const draw = (plot) => {
+    const { data, layout } = figures[plot.dataset.figure];
+    Plotly.react(plot, data, { ...layout, template: theme() }, config);
+  };
+
+  // One after the other, so that the page can be read meanwhile.
+  let waiting = [];
+  const next = () => {
+    const plot = waiting.shift();
+    if (plot === undefined) return;
+    draw(plot);
+    setTimeout(next);
+  };
+  const drawAll = () => {
+    const idle = waiting.length === 0;
+    waiting = [...plots];
+    if (idle) next();
   };
 
   for (const button of document.querySelectorAll(".legend button")) {
@@ -40,12 +51,11 @@
         for (const trace of figures[plot.dataset.figure].data) {
           if (trace.meta === button.dataset.series) trace.visible = shown;
         }
+        draw(plot);
       }
-      draw();
     });
   }
 
-  // A closed <details> has no size: what opens in it is measured then.
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-  draw();
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+  drawAll();
 })();
