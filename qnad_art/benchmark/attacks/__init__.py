@@ -131,7 +131,7 @@ def _check(name: str, settings: Mapping[str, Any]) -> None:
         if setting not in valid:
             raise UnknownNameError(f"setting of attack {name!r}:", setting, valid)
     budget = None if ATTACKS[name].budget is None else 0.1
-    _make(name, settings, _stand_in(), budget, batch_size=1)
+    _make(name, settings, stand_in(), budget, batch_size=1)
 
 
 def _settings_of(name: str) -> list[str]:
@@ -195,7 +195,7 @@ def _with_probabilities(classifier: PyTorchClassifier) -> PyTorchClassifier:
 
 
 @cache
-def _stand_in() -> PyTorchClassifier:
+def stand_in() -> PyTorchClassifier:
     """A classifier on which values of settings are tried."""
     from art.estimators.classification import PyTorchClassifier
     from torch import nn
@@ -212,4 +212,4 @@ def _load(path: str) -> Any:
     return getattr(import_module(module), attribute)
 
 
-__all__ = ["ATTACKS", "AttackSpec", "Entry", "attack_names"]
+__all__ = ["ATTACKS", "AttackSpec", "Entry", "attack_names", "stand_in"]

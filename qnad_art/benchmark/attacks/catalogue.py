@@ -61,8 +61,8 @@ def _levels(eps: float, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _universal(eps: float, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Each image moves the common perturbation by at most a quarter of the budget."""
-    inner = {"eps": eps / 4, "eps_step": eps / 16, "max_iter": 10, "verbose": False}
+    """PGD on one image after the other, from the perturbation that is common so far."""
+    inner = {"eps": eps, "eps_step": eps / 4, "max_iter": 10, "verbose": False}
     return {"eps": eps, "attacker": "pgd", "attacker_params": inner}
 
 
@@ -130,8 +130,8 @@ ATTACKS: dict[str, Entry] = {
             "largest_const": 20.0,
             "const_factor": 4.0,
             "decrease_factor": 0.8,
-            "learning_rate": 0.1,
-            "max_iter": 20,
+            "learning_rate": 0.05,
+            "max_iter": 30,
         },
     ),
     "elastic-net": Entry(
