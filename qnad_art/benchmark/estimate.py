@@ -86,10 +86,13 @@ class _Estimator:
             return self._attack(work.attack.spec, work.attack.eps)
         slower = _slowness(work.victim)
         if isinstance(work, Fit):
-            content = work.victim.steps[-1].content
-            steps = content.get("attack_steps") or content.get("max_iter") or 3
-            return slower * self._training(content.get("epochs") or 1, attack_steps=steps)
+            return slower * self._fit(work.victim.steps[-1].content)
         return _CELL_SECONDS + slower * self._cell(work)
+
+    def _fit(self, content: Mapping[str, Any]) -> float:
+        steps = content.get("attack_steps") or content.get("max_iter") or 3
+        own = self._training(content.get("epochs") or 1, attack_steps=steps)
+        return own + sum(self._fit(part) for part in content.get("of", ()))
 
     def _training(self, epochs: int, attack_steps: int) -> float:
         return epochs * self.training * self.one.gradient * (attack_steps + 1)

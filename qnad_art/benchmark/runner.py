@@ -6,18 +6,22 @@ that is killed at any moment goes on where it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
 
-from qnad_art.benchmark.dispatch import Dispatch, Done, Failed, Said
-from qnad_art.benchmark.engines import Engine
+from qnad_art.benchmark.dispatch import Dispatch, Done, Event, Failed, Said
+from qnad_art.benchmark.engines import Engine, start_engine
+from qnad_art.benchmark.estimate import estimate
 from qnad_art.benchmark.records import Result
 from qnad_art.benchmark.schedule import Job
-from qnad_art.benchmark.store import Failure, Run
-from qnad_art.benchmark.tasks import Task
-from qnad_art.benchmark.workload import Workload
+from qnad_art.benchmark.store import Failure, Run, locked
+from qnad_art.benchmark.suite import Suite
+from qnad_art.benchmark.tasks import Preparations, Task
+from qnad_art.benchmark.workload import Workload, workload_of
+
+_TRUSTED_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -38,99 +42,119 @@ class Progress:
         return f"{self.jobs} of {self.of}, about {left} left"
 
 
-_TRUSTED_SECONDS = 10.0
-
-Report = Callable[[str, Progress], object]
-"""Takes a line on what happened, and where the run is now."""
+Report = Callable[[str, Progress | None], object]
+"""Takes a line on what happened, and where the run is now, once it is under way."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended: cells measured in all, and those that failed."""
-
-    measured: int
-    failures: tuple[Failure, ...]
-
-
-def open_tasks(run: Run, workload: Workload) -> list[Task]:
-    """Cells that have no result yet."""
-    done = {result.key for result in run.results()}
-    return [task for task in workload.tasks if task.key not in done]
-
-
-def execute(
-    run: Run,
-    workload: Workload,
-    tasks: list[Task],
-    engine: Engine,
+def run_suite(
+    suite: Suite,
+    folder: Path,
     *,
-    costs: Mapping[str, float],
-    report: Report,
-) -> Outcome:
-    """Measure ``tasks`` and add their results to the run.
+    data_dir: str | None = None,
+    only: str | None = None,
+    engine: str = "local",
+    workers: int | None = None,
+    address: str | None = None,
+    report: Report = lambda line, now: None,
+) -> Run:
+    """Measure all cells of a suite that are not measured yet.
 
     Args:
-        run: its folder must be visible to all workers under the same path.
-        workload: of the run's suite.
-        tasks: those of it that are to be measured now.
-        engine: where the workers are.
-        costs: expected seconds of all work, by key.
+        suite: from :func:`~qnad_art.benchmark.suite.load_suite`.
+        folder: of the run, new or of the same suite; all workers must see it under this path.
+        data_dir: as :func:`qnad_art.datasets.load_dataset`.
+        only: pattern of the cells to measure now, ``None`` for all; see :meth:`Workload.matching`.
+        engine, workers, address: as :func:`~qnad_art.benchmark.engines.start_engine`.
         report: called for everything that happens; the log gets it too.
 
+    Returns:
+        The run: its results, and its failures where cells could not be measured.
+
     Raises:
-        QnadError: there are no workers.
+        QnadError: the folder is of another suite or in use, something that the suite names cannot
+            be used, or there are no workers.
     """
+    workload = workload_of(suite, data_dir=data_dir)
+    chosen = workload.matching(only)
+    with locked(folder):
+        run = Run.begin(folder, suite, {task.key: task.cell for task in workload.tasks})
+        run.repair()
+        measured = {result.key for result in run.results()}
+        tasks = [task for task in chosen if task.key not in measured]
+        there = len(chosen) - len(tasks)
+        report(f"{folder}: {len(tasks):,} cells to measure, {there:,} are there.", None)
+        if tasks:
+            costs = estimate(workload).seconds
+            with start_engine(engine, workers=workers, address=address) as place:
+                _execute(run, _jobs(run, workload, tasks, costs), tasks, place, report)
+    return run
+
+
+def _jobs(
+    run: Run, workload: Workload, tasks: Sequence[Task], costs: Mapping[str, float]
+) -> list[Job]:
+    """Preparations that are not there yet, then the tasks."""
     preparations = workload.preparations_for(tasks)
-    works = [*(work for work in preparations if not run.prepared(work.key).is_dir()), *tasks]
-    jobs = [_job(run, workload, work, costs.get(work.key, 1.0)) for work in works]
-    tried = {task.key for task in tasks}
-    failures = [failure for failure in run.failures() if failure.key not in tried]
-    run.set_failures(failures)
+    missing = [unit for unit in preparations if not run.prepared(unit.key).is_dir()]
+
+    def job(unit: Preparations | Task) -> Job:
+        message = {
+            "run": str(run.folder.resolve()),
+            "source": workload.source.model_dump(mode="json"),
+            "work": unit.model_dump(mode="json"),
+        }
+        return Job(unit.key, unit.needs, message, str(unit), costs[unit.key])
+
+    return [job(unit) for unit in (*missing, *tasks)]
+
+
+def _execute(
+    run: Run, jobs: Sequence[Job], tasks: Sequence[Task], engine: Engine, report: Report
+) -> None:
+    record = _Record(run, tasks)
     clock = _Clock(len(jobs), engine.workers)
-    cells = {task.key: task.cell for task in tasks}
-    measured = 0
     with Dispatch(jobs, engine) as dispatch:
         for event in dispatch.events():
-            line = event.line if isinstance(event, Said) else event.job.label
-            if isinstance(event, Done):
-                clock.count(event.job.cost, event.seconds)
-                if event.value is not None:
-                    result = Result.model_validate(event.value)
-                    run.append(result)
-                    measured += 1
-                    line += f": {_figure(result)}"
-                line += f" ({event.seconds:.1f} s)"
-            elif isinstance(event, Failed):
-                clock.count(event.job.cost, None)
-                line = f"FAILED {line}: {event.reason}"
-                if event.job.key in cells:
-                    cell = cells[event.job.key]
-                    reason = event.reason
-                    failures.append(Failure(key=event.job.key, cell=cell, reason=reason))
-                    run.set_failures(failures)
+            line = record.take(event)
+            clock.take(event)
             now = clock.progress(dispatch.schedule.cost_left)
             run.log(f"[{now}] {line}")
             if isinstance(event, Failed) and event.details:
                 run.log(event.details)
             report(line, now)
-    return Outcome(measured, tuple(failures))
 
 
-def _job(run: Run, workload: Workload, work: Any, cost: float) -> Job:
-    message = {
-        "run": str(run.folder.resolve()),
-        "source": workload.source.model_dump(mode="json"),
-        "work": work.model_dump(mode="json"),
-    }
-    return Job(work.key, work.needs, message, str(work), cost)
+class _Record:
+    """Writes what comes of jobs into the run."""
 
+    def __init__(self, run: Run, tasks: Sequence[Task]) -> None:
+        self._run = run
+        self._cells = {task.key: task.cell for task in tasks}
+        # The others failed before and are not tried now.
+        self._failures = [f for f in run.failures() if f.key not in self._cells]
+        run.set_failures(self._failures)
 
-def _figure(result: Result) -> str:
-    accuracy = result.accuracy
-    return (
-        f"accuracy {100 * accuracy.value:.1f} % "
-        f"[{100 * accuracy.low:.1f}, {100 * accuracy.high:.1f}]"
-    )
+    def take(self, event: Event) -> str:
+        """Write an event; the line that tells of it."""
+        if isinstance(event, Said):
+            return event.line
+        if isinstance(event, Failed):
+            return self._failed(event)
+        figure = ""
+        if event.value is not None:
+            result = Result.model_validate(event.value)
+            self._run.append(result)
+            low, high = 100 * result.accuracy.low, 100 * result.accuracy.high
+            figure = f": accuracy {100 * result.accuracy.value:.1f} % [{low:.1f}, {high:.1f}]"
+        return f"{event.job.label}{figure} ({event.seconds:.1f} s)"
+
+    def _failed(self, event: Failed) -> str:
+        cell = self._cells.get(event.job.key)
+        if cell is not None:
+            failure = Failure(key=event.job.key, cell=cell, reason=event.reason)
+            self._failures.append(failure)
+            self._run.set_failures(self._failures)
+        return f"FAILED {event.job.label}: {event.reason}"
 
 
 class _Clock:
@@ -141,11 +165,11 @@ class _Clock:
         # As if some work had taken what was expected: the first jobs say little.
         self._jobs, self._expected, self._taken = 0, _TRUSTED_SECONDS, _TRUSTED_SECONDS
 
-    def count(self, expected: float, taken: float | None) -> None:
-        self._jobs += 1
-        if taken is not None:
-            self._expected += expected
-            self._taken += taken
+    def take(self, event: Event) -> None:
+        self._jobs += not isinstance(event, Said)
+        if isinstance(event, Done):
+            self._expected += event.job.cost
+            self._taken += event.seconds
 
     def progress(self, cost_left: float) -> Progress:
         left = cost_left * self._taken / self._expected / self._workers

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 from qnad_art.benchmark.attacks import AttackSpec
@@ -45,6 +46,19 @@ class Workload:
     preparations: Mapping[str, Preparations]
     tasks: tuple[Task, ...]
     left_out: Mapping[str, int]
+
+    def matching(self, pattern: str | None) -> list[Task]:
+        """Tasks whose text matches a shell pattern such as ``*pgd*white-box*``; all for ``None``.
+
+        Raises:
+            InvalidInputError: there is none.
+        """
+        tasks = [task for task in self.tasks if pattern is None or fnmatchcase(str(task), pattern)]
+        if not tasks:
+            raise InvalidInputError(
+                f"No cell matches {pattern!r}; one of them is {str(self.tasks[-1])!r}."
+            )
+        return tasks
 
     def preparations_for(self, tasks: Sequence[Task]) -> list[Preparations]:
         """What ``tasks`` are made from, each after what it is made from itself."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -21,10 +19,8 @@ from qnad_art.cli.inputs import duration
 from qnad_art.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from qnad_art.benchmark.runner import Outcome, Progress
+    from qnad_art.benchmark.runner import Progress, Report
     from qnad_art.benchmark.store import Run
-    from qnad_art.benchmark.tasks import Task
-    from qnad_art.benchmark.workload import Workload
 
 
 def evaluate(
@@ -62,120 +58,78 @@ def evaluate(
         return
     if suite is None:
         raise InvalidInputError("Give a suite: qnad evaluate SUITE.yaml (or --schema).")
-    with _terminable():
-        _evaluate(console, suite, output, data_dir, _Place(engine, address, workers), only, dry_run)
-
-
-@dataclass(frozen=True)
-class _Place:
-    engine: str
-    address: str | None
-    workers: int | None
-
-
-def _evaluate(
-    console: Console,
-    path: Path,
-    output: Path | None,
-    data_dir: Path | None,
-    place: _Place,
-    only: str | None,
-    dry_run: bool,
-) -> None:
-    from qnad_art.benchmark.store import Run, locked
-    from qnad_art.benchmark.suite import load_suite
-    from qnad_art.benchmark.workload import workload_of
-
-    suite = load_suite(path)
-    images = data_dir or os.environ.get("QNAD_DATA_DIR")
-    with console.status("Reading images, devices and weights"):
-        workload = workload_of(
-            suite, data_dir=None if images is None else str(Path(images).resolve())
-        )
-    chosen = [task for task in workload.tasks if only is None or fnmatchcase(str(task), only)]
-    if not chosen:
-        raise InvalidInputError(f"No cell matches {only!r}; --dry-run lists them.")
-    folder = output or Path("runs") / suite.name
-    cells = {task.key: task.cell for task in workload.tasks}
+    folder = data_dir or os.environ.get("QNAD_DATA_DIR")
+    images = None if folder is None else str(Path(folder).resolve())
     if dry_run:
-        _list(console, workload, chosen, place)
+        _list(console, suite, images, only, workers)
         return
-    with locked(folder):
-        run = Run.begin(folder, suite, cells)
-        run.repair()
-        console.print(f"Run folder: {folder}")
-        outcome = _run(console, run, workload, chosen, place)
-    _conclude(console, run, outcome)
+    place = {"engine": engine, "workers": workers, "address": address}
+    with _terminable():
+        _conclude(console, _run(console, suite, output, data_dir=images, only=only, **place))
 
 
-def _run(
-    console: Console, run: Run, workload: Workload, chosen: list[Task], place: _Place
-) -> Outcome:
-    from qnad_art.benchmark.engines import start_engine
-    from qnad_art.benchmark.estimate import estimate
-    from qnad_art.benchmark.runner import Outcome, execute, open_tasks
+def _run(console: Console, path: Path, output: Path | None, **options: Any) -> Run:
+    from qnad_art.benchmark.runner import run_suite
+    from qnad_art.benchmark.suite import load_suite
 
-    wanted = {task.key for task in chosen}
-    tasks = [task for task in open_tasks(run, workload) if task.key in wanted]
-    console.print(f"{len(tasks):,} cells to measure, {len(chosen) - len(tasks):,} are there.")
-    if not tasks:
-        return Outcome(0, run.failures())
     try:
-        with (
-            start_engine(place.engine, workers=place.workers, address=place.address) as engine,
-            _screen(console) as report,
-        ):
-            costs = estimate(workload).seconds
-            return execute(run, workload, tasks, engine, costs=costs, report=report)
+        suite = load_suite(path)
+        folder = output or Path("runs") / suite.name
+        with _screen(console) as report:
+            return run_suite(suite, folder, report=report, **options)
     except KeyboardInterrupt:
-        measured = len(run.results())
-        run.log("Stopped.")
-        console.print(
-            f"Stopped. {measured:,} of {len(run.cells):,} cells are measured and kept; the same "
-            "command goes on."
-        )
+        console.print("Stopped. What is measured is kept: the same command goes on.")
         raise typer.Exit(130) from None
 
 
-def _conclude(console: Console, run: Run, outcome: Outcome) -> None:
-    measured = len(run.results())
-    console.print(f"{measured:,} of {len(run.cells):,} cells are measured. Results: {run.folder}")
-    for failure in outcome.failures:
+def _conclude(console: Console, run: Run) -> None:
+    failures = run.failures()
+    measured = f"{len(run.results()):,} of {len(run.cells):,} cells are measured"
+    console.print(f"{measured}. Results: {run.folder}")
+    for failure in failures:
         console.print(f"FAILED {failure.cell}: {failure.reason}", markup=False)
-    if outcome.failures:
+    if failures:
         console.print(
-            f"{len(outcome.failures):,} cells failed; {run.folder / 'log.txt'} says more, and the "
-            "same command tries them again."
+            f"{len(failures):,} cells failed; {run.folder / 'log.txt'} says more, and the same "
+            "command tries them again."
         )
         raise typer.Exit(1)
 
 
-def _list(console: Console, workload: Workload, chosen: list[Task], place: _Place) -> None:
+def _list(
+    console: Console, path: Path, data_dir: str | None, only: str | None, workers: int | None
+) -> None:
     """The cells, what is left out, and how long it may take."""
-    from qnad_art.benchmark.engines import cores
-    from qnad_art.benchmark.estimate import estimate
+    from joblib import cpu_count
 
-    expected = estimate(workload)
+    from qnad_art.benchmark.estimate import estimate
+    from qnad_art.benchmark.suite import load_suite
+    from qnad_art.benchmark.workload import workload_of
+
+    workload = workload_of(load_suite(path), data_dir=data_dir)
+    chosen = workload.matching(only)
     preparations = workload.preparations_for(chosen)
-    for work in (*preparations, *chosen):
-        console.print(f"{duration(expected.seconds[work.key])}  {work}", markup=False)
+    expected = estimate(workload)
+    units = (*preparations, *chosen)
+    for unit in units:
+        console.print(f"{duration(expected.seconds[unit.key])}  {unit}", markup=False)
     for reason, count in workload.left_out.items():
         console.print(f"Left out: {count:,} cells, {reason}.", markup=False)
-    workers = place.workers or cores()
-    total = sum(expected.seconds[work.key] for work in (*preparations, *chosen))
+    workers = workers or cpu_count()
+    total = duration(sum(expected.seconds[unit.key] for unit in units) / workers)
     console.print(
-        f"{len(chosen):,} cells and {len(preparations):,} preparations, about "
-        f"{duration(total / workers)} on {workers} workers: {expected.basis}."
+        f"{len(chosen):,} cells and {len(preparations):,} preparations, about {total} on {workers} "
+        f"workers: {expected.basis}."
     )
 
 
 @contextmanager
-def _screen(console: Console) -> Iterator[Callable[[str, Progress], None]]:
+def _screen(console: Console) -> Iterator[Report]:
     """What shows progress: a bar in a terminal, else a line for everything that happens."""
     if not console.is_terminal:
 
-        def tell(line: str, now: Progress) -> None:
-            console.print(f"[{now}] {line}", markup=False)
+        def tell(line: str, now: Progress | None) -> None:
+            console.print(line if now is None else f"[{now}] {line}", markup=False)
 
         yield tell
         return
@@ -184,9 +138,13 @@ def _screen(console: Console) -> Iterator[Callable[[str, Progress], None]]:
 
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
     with Bars(*columns, console=console) as bars:
-        bar = bars.add_task("starting workers", total=None)
+        bar = bars.add_task("reading images, devices and weights", total=None)
 
-        def show(line: str, now: Progress) -> None:
+        def show(line: str, now: Progress | None) -> None:
+            if now is None:
+                bars.console.print(line, markup=False)
+                bars.update(bar, description="starting workers")
+                return
             if line.startswith(("FAILED", "A worker", "The engine")):
                 bars.console.print(line, markup=False)
             left = f"about {duration(now.seconds_left)} left"
