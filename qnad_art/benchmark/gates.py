@@ -17,6 +17,7 @@ from qnad_art.benchmark.victim import (
     Images,
     derived,
     differ,
+    in_own_precision,
     predictions,
     reseed,
     seeded,
@@ -269,7 +270,7 @@ def _gradients(probe: Probe, draws: int) -> Images | None:
     found = []
     for draw in range(draws):
         seed = derived(probe.seed, "audit gradient", draw)
-        with seeded(seed):
+        with seeded(seed), in_own_precision(probe.victim):
             reseed(probe.victim, seed)
             try:
                 gradient = probe.victim.loss_gradient(probe.x, labels)

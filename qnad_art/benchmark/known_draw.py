@@ -14,7 +14,15 @@ import numpy as np
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
-from qnad_art.benchmark.victim import Images, Labels, entrance, frozen, reseed, seeded
+from qnad_art.benchmark.victim import (
+    Images,
+    Labels,
+    entrance,
+    frozen,
+    in_own_precision,
+    reseed,
+    seeded,
+)
 
 AT_ONCE = 128
 """Images a batch at most: ART's attacks ask for predictions in batches of so many."""
@@ -41,7 +49,7 @@ def known_draw_examples(
     """
     examples, outputs = np.empty_like(x), []
     size = min(batch_size, AT_ONCE)
-    with seeded(seed):
+    with seeded(seed), in_own_precision(victim):
         reseed(victim, seed)
         with frozen(victim):
             for part in _parts(len(x), size):

@@ -120,7 +120,7 @@ def _attacked(
     )
     draws = protocol.persistent_draws if cell.rung == "persistent" else protocol.draws
     if examples.outputs is not None:
-        found = Score.of(list(examples.outputs), y)
+        found = Score.of(examples.outputs, y)
     else:
         found = _fresh(victim, examples.x, y, draws, protocol, seed)
     return _summary(

@@ -20,22 +20,23 @@ from torch import Tensor, nn
 
 from qnad_art.benchmark.probes import Iterative, Probe
 from qnad_art.benchmark.records import Bools
-from qnad_art.benchmark.victim import TRIED, Images, derived, predictions, with_module
+from qnad_art.benchmark.victim import Images, derived, predictions, with_module
 from qnad_art.errors import InvalidInputError
 
 Floats = npt.NDArray[np.float64]
 
-INNER = 64
+IMAGES = 24
+INNER = 48
 """Points inside the ball, besides the image."""
 INNER_RADIUS = 0.95
 """In units of ε."""
-CORNERS = 64
+CORNERS = 32
 """Corners of the ball of which the one that stands out most is planted."""
 BLOCKS = 4
 """Signs of a corner are constant on so many parts of each axis: pixel noise hardly moves logits."""
 CLOSENESS, CLOSENESS_IN_NOISE = 0.9, 0.7
 """Of the decision boundary to the planted point, from the nearest inner point (0) to it (1)."""
-FEATURE_DRAWS = 10
+FEATURE_DRAWS = 8
 """Draws that logits are averaged over."""
 EOT_SAMPLES = 5
 """Draws that the attack averages its gradients over, if there is noise."""
@@ -79,7 +80,7 @@ class Readouts(nn.Module):
 
 def planted_examples(probe: Probe, eps: float) -> Planted:
     """Plant an example at L∞ distance ``eps`` of every image that allows it, and attack."""
-    count = min(TRIED, len(probe.x), probe.protocol.batch_size)
+    count = min(IMAGES, len(probe.x), probe.protocol.batch_size)
     x = probe.x[:count]
     rng = np.random.default_rng(derived(probe.seed, "planted"))
     inner = np.stack([x, *(_inside(probe, x, eps, rng) for _ in range(INNER))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,13 +30,15 @@ class Score:
     confidence: npt.NDArray[np.float32]
 
     @classmethod
-    def of(cls, outputs: list[Images], y: Labels) -> Score:
-        """From the logits (images, classes) of every draw."""
-        logits = np.stack(outputs).astype(np.float64)
-        likelihoods = np.exp(logits - logits.max(-1, keepdims=True))
-        right = np.take_along_axis(likelihoods, y[None, :, None], -1)[..., 0]
-        confidence = right / likelihoods.sum(-1)
-        return cls(y, logits.argmax(-1), confidence.astype(np.float32))
+    def of(cls, outputs: Iterable[Images], y: Labels) -> Score:
+        """From the logits (images, classes) of every draw, of which only one is kept at a time."""
+        predicted, confidence = [], []
+        for logits in outputs:
+            likelihoods = np.exp(logits - logits.max(-1, keepdims=True), dtype=np.float64)
+            right = likelihoods[np.arange(len(y)), y] / likelihoods.sum(-1)
+            predicted.append(logits.argmax(-1))
+            confidence.append(right.astype(np.float32))
+        return cls(y, np.stack(predicted), np.stack(confidence))
 
     @property
     def draws(self) -> int:
@@ -91,8 +94,8 @@ def score(
         )
     if draws > 1 and not is_stochastic(classifier, x):
         draws = 1
-    outputs = [
+    outputs = (
         predictions(classifier, x, seed=derived(seed, "draw", draw), batch_size=batch_size)
         for draw in range(draws)
-    ]
+    )
     return Score.of(outputs, np.asarray(y, dtype=np.int64))

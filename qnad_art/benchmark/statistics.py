@@ -166,13 +166,13 @@ def _common(correct: Bools, rng: np.random.Generator, resamples: int) -> Floats:
 
 def _bca(values: Floats, means: Floats, bounds: tuple[float, float]) -> Interval:
     """Bias-corrected and accelerated interval of the mean of ``values`` from resampled means."""
-    from scipy.stats import norm
+    from scipy.special import ndtr, ndtri
 
     value = float(values.mean())
     below = ((means < value).mean() + (means <= value).mean()) / 2
-    bias = norm.ppf(np.clip(below, 0.001, 0.999))
+    bias = ndtri(np.clip(below, 0.001, 0.999))
     deviations = values - value
     skew = float((deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5))
-    tails = bias + norm.ppf([0.025, 0.975])
-    low, high = np.quantile(means, norm.cdf(bias + tails / (1 - skew * tails)))
+    tails = bias + ndtri([0.025, 0.975])
+    low, high = np.quantile(means, ndtr(bias + tails / (1 - skew * tails)))
     return Interval(value=value, low=max(float(low), bounds[0]), high=min(float(high), bounds[1]))

@@ -7,16 +7,16 @@ scoring uses others, so that no luck is selected.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 from typing import Protocol as Interface
 
 import numpy as np
 from art.estimators.classification import PyTorchClassifier
 
+from qnad_art.benchmark.examples import Examples, ExampleStore, Origin
 from qnad_art.benchmark.known_draw import known_draw_examples
 from qnad_art.benchmark.protocol import Protocol
 from qnad_art.benchmark.records import CurvePoint, Rung
@@ -40,8 +40,9 @@ from qnad_art.errors import InvalidInputError, QnadError
 if TYPE_CHECKING:
     from art.attacks import EvasionAttack
 
-Origin = Literal["transfer", "white-box", "adaptive", "surrogate", "seed-known", "black-box"]
 Gradients = Literal["true", "unsaturated"]
+
+__all__ = ["Attack", "ExampleStore", "Examples", "Origin", "adversarial_examples", "rungs_of"]
 
 SATURATED = 1e-3
 """Share of a layer's activations beyond its scale from which gradients are also taken through."""
@@ -57,42 +58,6 @@ _RUNGS: dict[str, dict[Rung, Origin]] = {
     },
     "query": {"transfer": "transfer", "black-box": "black-box", "persistent": "black-box"},
 }
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Adversarial examples, and what they cost.
-
-    Args:
-        x: (N, …); of the rung ``seed-known`` (draws, N, …), one set a known draw.
-        outputs: of the rung ``seed-known``: logits (draws, N, classes) in the draws they are for.
-        curve: of the adaptive rung: accuracy under every candidate alone, on selection draws.
-        gradients, queries: images passed through the attacked network, with gradients or without.
-    """
-
-    x: Images
-    outputs: Images | None = None
-    curve: tuple[CurvePoint, ...] = ()
-    gradients: int = 0
-    queries: int = 0
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """As arrays that NumPy saves without pickle; see :meth:`from_arrays`."""
-        record = {
-            "curve": [point.model_dump() for point in self.curve],
-            "gradients": self.gradients,
-            "queries": self.queries,
-        }
-        found = {"x_adv": self.x, "record": np.array(json.dumps(record))}
-        return found if self.outputs is None else {**found, "outputs": self.outputs}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Any]) -> Examples:
-        """From what :meth:`arrays` gave."""
-        record = json.loads(str(arrays["record"]))
-        curve = tuple(CurvePoint(**point) for point in record.pop("curve"))
-        outputs = arrays.get("outputs")
-        return cls(arrays["x_adv"], outputs, curve, **record)
 
 
 class Attack(Interface):
@@ -122,23 +87,6 @@ class Attack(Interface):
         self, classifier: PyTorchClassifier, eps: float | None, *, batch_size: int
     ) -> EvasionAttack:
         """ART's attack on a classifier."""
-        ...
-
-
-class ExampleStore(Interface):
-    """Where examples are kept for cells that need the same.
-
-    Examples of the origin ``transfer`` depend on the plain network, the attack, ε, the images, the
-    protocol and the seed; all others on the victim too. Cells of the rung ``persistent`` use those
-    of ``adaptive`` (or ``black-box``), and ``adaptive`` starts from ``white-box``.
-    """
-
-    def load(self, origin: Origin) -> Examples | None:
-        """What was saved, if anything."""
-        ...
-
-    def save(self, origin: Origin, examples: Examples) -> None:
-        """Keep examples."""
         ...
 
 
@@ -261,7 +209,7 @@ class _Attacker:
         plain_eot = self.examples("white-box")
         through = saturation(self.victim, plain_eot.x, batch_size=self.protocol.batch_size)
         kinds: tuple[Gradients, ...] = ("true", "unsaturated") if through > SATURATED else ("true",)
-        candidates: list[tuple[Examples, Score]] = []
+        strongest = _Strongest()
         curve: list[CurvePoint] = []
         lowest = np.inf
         for samples in self.protocol.eot_samples if stochastic else (1,):
@@ -269,19 +217,21 @@ class _Attacker:
             for gradients in kinds:
                 known = samples == 1 and gradients == "true"
                 made = plain_eot if known else self._against(self.victim, samples, gradients)
-                candidates.append((made, self._try(made)))
-                reached.append(candidates[-1][1].accuracy)
+                reached.append(strongest.add(made, self._try(made)))
                 curve.append(CurvePoint(samples=samples, gradients=gradients, accuracy=reached[-1]))
             if min(reached) >= lowest:
                 break
             lowest = min(reached)
-        return self._strongest(candidates, tuple(curve))
+        return strongest.examples(tuple(curve))
 
     def _black_box(self) -> Examples:
         """Queries with and without averaging, best candidate by image."""
         averages = self.protocol.query_averages if is_stochastic(self.victim, self.x) else (1,)
-        made = [self._against(self.victim, samples) for samples in averages]
-        return self._strongest([(examples, self._try(examples)) for examples in made])
+        strongest = _Strongest()
+        for samples in averages:
+            made = self._against(self.victim, samples)
+            strongest.add(made, self._try(made))
+        return strongest.examples()
 
     def _try(self, made: Examples) -> Score:
         return score(
@@ -291,22 +241,6 @@ class _Attacker:
             draws=self.protocol.selection_draws,
             seed=derived(self.seed, "selection"),
             batch_size=self.protocol.batch_size,
-        )
-
-    def _strongest(
-        self, candidates: list[tuple[Examples, Score]], curve: tuple[CurvePoint, ...] = ()
-    ) -> Examples:
-        """Image by image the candidate that is right least often, then with least confidence."""
-        # Shares of draws differ by more than the confidence, scaled down, can add.
-        rank = [s.correct.mean(0) + s.confidence.mean(0) / (2 * s.draws) for _, s in candidates]
-        best = np.argmin(rank, axis=0)
-        stacked = np.stack([examples.x for examples, _ in candidates])
-        asked = sum(s.draws * len(self.y) for _, s in candidates) if len(candidates) > 1 else 0
-        return Examples(
-            stacked[best, np.arange(len(best))],
-            curve=curve,
-            gradients=sum(examples.gradients for examples, _ in candidates),
-            queries=sum(examples.queries for examples, _ in candidates) + asked,
         )
 
     def _seed_known(self) -> Examples:
@@ -330,3 +264,32 @@ class _Attacker:
             ]
         examples, outputs = (np.stack(parts) for parts in zip(*found, strict=True))
         return Examples(examples, outputs, (), passes.gradients, passes.queries)
+
+
+class _Strongest:
+    """Image by image the candidate that is right least often, then with least confidence."""
+
+    def __init__(self) -> None:
+        self._x: Images | None = None
+        self._rank = np.empty(0)
+        self._candidates = self._gradients = self._queries = self._compared = 0
+
+    def add(self, made: Examples, tried: Score) -> float:
+        """Take a candidate with its score on the selection draws; returns its accuracy."""
+        # Shares of draws differ by more than the confidence, scaled down, can add.
+        rank = tried.correct.mean(0) + tried.confidence.mean(0) / (2 * tried.draws)
+        if self._x is None:
+            self._x, self._rank = made.x.copy(), rank
+        stronger = rank < self._rank
+        self._x[stronger], self._rank[stronger] = made.x[stronger], rank[stronger]
+        self._candidates += 1
+        self._gradients += made.gradients
+        self._queries += made.queries
+        self._compared += tried.correct.size
+        return tried.accuracy
+
+    def examples(self, curve: tuple[CurvePoint, ...] = ()) -> Examples:
+        """The strongest, with what all of them and the comparison cost."""
+        assert self._x is not None
+        queries = self._queries + (self._compared if self._candidates > 1 else 0)
+        return Examples(self._x, curve=curve, gradients=self._gradients, queries=queries)

@@ -67,7 +67,9 @@ def seeded(seed: int) -> Iterator[None]:
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed is slow: it looks for GPUs
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
     try:
         yield
     finally:
@@ -78,7 +80,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 def predictions(classifier: PyTorchClassifier, x: Images, *, seed: int, batch_size: int) -> Images:
     """Outputs (N, classes) for ``x`` (N, …) in the draw that belongs to ``seed``."""
-    with seeded(seed):
+    with seeded(seed), in_own_precision(classifier):
         reseed(classifier, seed)
         outputs: Images = classifier.predict(x, batch_size=batch_size)
     return outputs
@@ -185,7 +187,7 @@ def counted(classifier: PyTorchClassifier) -> Iterator[Passes]:
 def in_own_precision(classifier: PyTorchClassifier) -> Iterator[None]:
     """Context in which the module gets inputs in the type of its weights.
 
-    Under NumPy 2 some of ART's attacks (HopSkipJump) pass on float64.
+    Under NumPy 2 some of ART's attacks (HopSkipJump) and preprocessors pass on float64.
     """
     own = next((p.dtype for p in classifier.model.parameters()), torch.float32)
 
