@@ -49,7 +49,8 @@ class Processes(Engine):
 
     def run(self, port, secret):
         def keep():
-            while subprocess.run([sys.executable, "-c", WORKER, str(port), secret]).returncode:
+            command = [sys.executable, "-c", WORKER, str(port), secret]
+            while subprocess.run(command, stderr=subprocess.DEVNULL).returncode < 0:
                 pass
 
         threads = [threading.Thread(target=keep) for _ in range(self.workers)]
@@ -154,7 +155,7 @@ class TestDispatch:
                 )
 
         with (
-            pytest.raises(QnadError, match="workers have ended"),
+            pytest.raises(QnadError, match="No workers are left"),
             Dispatch([job("a")], Strangers(1, "127.0.0.1", {})) as dispatch,
         ):
             list(dispatch.events())
@@ -224,6 +225,17 @@ class TestRunFolder:
         run.append(second)
         assert run.results() == [first, second]
 
+    def test_half_a_preparation_is_removed(self, run):
+        done, half = run.prepared("abc"), run.prepared(".abc.x1")
+        for folder in (done, half):
+            (folder / "deep").mkdir(parents=True)
+        checkpoint = run.prepared(".abc.checkpoint.safetensors")
+        checkpoint.touch()
+        run.repair()
+        assert done.is_dir()
+        assert checkpoint.is_file()
+        assert not half.exists()
+
     def test_a_damaged_line_is_an_error_with_its_number(self, run):
         run.append(a_result("k0", run.cells["k0"]))
         with (run.folder / "results.jsonl").open("a") as file:
@@ -241,8 +253,11 @@ class TestRunFolder:
         (tmp_path / "thesis.txt").write_text("mine")
         with pytest.raises(InvalidInputError, match="not empty"):
             Run.begin(tmp_path, NoSuite(), {})
+        with pytest.raises(InvalidInputError, match="not empty"), locked(tmp_path):
+            pass
         with pytest.raises(ArtifactError, match="no run folder"):
             Run.open(tmp_path)
+        assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
 
     def test_failures_are_kept(self, run):
         failure = Failure(key="k0", cell=run.cells["k0"], reason="planted")

@@ -19,6 +19,7 @@ from qnad_art.errors import QnadError
 PATIENCE_SECONDS = 300.0
 """A worker that gives no sign of life for so long is taken as dead."""
 _RESTARTS = 3
+_WAITING_SECONDS = 60
 _GOODBYE_SECONDS = 1.0
 
 
@@ -93,16 +94,19 @@ class Dispatch:
         Raises:
             QnadError: the engine has no workers any more.
         """
-        restarts = 0
+        restarts, waited = 0, 0
         while not self.schedule.over:
             try:
                 event = self._inbox.get(timeout=1.0)
             except Empty:
+                waited = 0 if self._wires else waited + 1
+                if waited % _WAITING_SECONDS == _WAITING_SECONDS - 1:
+                    yield Said("No worker is there; waiting for the engine to start some.")
                 continue
             if isinstance(event, _LanesEnded):
                 restarts += 1
                 if restarts > _RESTARTS or isinstance(event.error, QnadError):
-                    raise QnadError(f"The workers have ended: {event.error}.") from event.error
+                    raise QnadError(f"No workers are left: {event.error}") from event.error
                 yield Said(f"The engine's workers ended ({event.error}); starting new ones.")
                 self._lanes = threading.Thread(target=self._keep_lanes, daemon=True)
                 self._lanes.start()

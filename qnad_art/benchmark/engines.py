@@ -55,14 +55,20 @@ class Engine:
     settings: dict[str, Any]
 
     def run(self, port: int, secret: str) -> None:
-        """Keep all workers alive until the run at ``port`` is over; blocks."""
+        """Keep all workers alive until the run at ``port`` is over; blocks.
+
+        Raises:
+            QnadError: workers cannot start, or cannot reach the run.
+        """
         from joblib import Parallel, delayed, parallel_config
 
         lanes = [delayed(lane)(self.host, port, secret)] * self.workers
         # Ray's backend runs a single job in this process.
         jobs = max(2, self.workers)
         with parallel_config(**self.settings):
-            Parallel(n_jobs=jobs, batch_size=1, pre_dispatch="all")(lanes)
+            ended = Parallel(n_jobs=jobs, batch_size=1, pre_dispatch="all")(lanes)
+        for problem in filter(None, ended):
+            raise QnadError(problem)
 
 
 @contextmanager
@@ -171,11 +177,12 @@ def _own_address(host: str) -> str:
     return address
 
 
-def lane(host: str, port: int, secret: str) -> None:
+def lane(host: str, port: int, secret: str) -> str:
     """Keep one worker process alive until the run at ``host:port`` is over.
 
-    Raises:
-        QnadError: the process cannot start, or cannot reach the run.
+    Returns:
+        Why no worker can start here, empty if all went well. (It is not raised: joblib's Dask
+        backend waits for ever for what raises.)
     """
     before = ""
     while True:
@@ -191,7 +198,7 @@ def lane(host: str, port: int, secret: str) -> None:
                 check=False,
             )
             if ended.returncode == 0:
-                return
+                return ""
             errors.seek(0)
             last = errors.read().decode(errors="replace").strip().splitlines()[-1:]
         how = f"exit status {ended.returncode}"
@@ -199,7 +206,7 @@ def lane(host: str, port: int, secret: str) -> None:
             how = signal.Signals(-ended.returncode).name
         before = " ".join([how, *last])
         if ended.returncode > 0 and ended.returncode != CRASHED:
-            raise QnadError(f"A worker on {socket.gethostname()} cannot start: {before}")
+            return f"A worker on {socket.gethostname()} cannot start: {before}"
 
 
 def _environment() -> dict[str, str]:

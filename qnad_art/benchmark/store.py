@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -77,8 +78,7 @@ class Run:
                     f"{folder} holds a run of other cells (another suite, other data or weights, "
                     "or another version of qnad-art): give another --output, or remove it."
                 )
-        elif folder.is_dir() and any(entry.name != "lock" for entry in folder.iterdir()):
-            raise InvalidInputError(f"{folder} is no run folder and not empty: give another.")
+        _refuse_foreign(folder)
         write_json(folder / "suite.json", content)
         return cls(folder, content)
 
@@ -133,7 +133,9 @@ class Run:
             raise OSError(f"The disk of {self._results} is full: free some space and run again.")
 
     def repair(self) -> None:
-        """Cut off half a last line, which a killed run leaves; warns of it."""
+        """Clean up after a killed run: half a last line (with a warning), half a preparation."""
+        for unfinished in (self.folder / "prepared").glob(".*/"):
+            shutil.rmtree(unfinished)
         if not self._results.is_file():
             return
         data = self._results.read_bytes()
@@ -194,10 +196,11 @@ def locked(folder: Path) -> Iterator[None]:
     """Context in which no other process writes to a run folder; the lock dies with its process.
 
     Raises:
-        QnadError: another process has it.
+        QnadError: another process has it, or it is the folder of something else.
     """
     from filelock import FileLock, Timeout
 
+    _refuse_foreign(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "lock", timeout=0)
     try:
@@ -208,6 +211,13 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if folder.is_dir() and not (folder / "suite.json").is_file():
+        own = {"lock", "prepared"}
+        if any(entry.name not in own for entry in folder.iterdir()):
+            raise InvalidInputError(f"{folder} is no run folder and not empty: give another.")
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
