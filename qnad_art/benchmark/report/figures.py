@@ -90,8 +90,9 @@ def _against_fraction(view: View, families: Families) -> Chart:
                 name = "clean" if condition is None else condition.size
                 if present:
                     curves.append(Series(name, names.index(name), present))
-            title = f"{_flagged(view, family, known)} · {attack} · {rung}"
-            panels.append(Panel(title, tuple(curves)))
+            if any(len(curve.points) > 1 for curve in curves):
+                title = f"{_flagged(view, family, known)} · {attack} · {rung}"
+                panels.append(Panel(title, tuple(curves)))
     return Chart(
         key="fraction",
         kind="lines",
@@ -131,7 +132,7 @@ def _against_samples(view: View) -> Chart:
         title="Accuracy against the draws that the adaptive attack averages over (EOT)",
         caption=(
             "Accuracy under the attack with so many draws in each gradient, on draws of the "
-            "attacker’s own. The figure of the adaptive rung is lower or equal: it takes the best "
+            "attacker’s own. The figure of the adaptive rung is usually lower: it takes the best "
             "of these attacks for each image, and is scored on fresh draws. These points have no "
             "intervals" + ("; the curve of the first seed is shown." if _many_seeds(view) else ".")
         ),

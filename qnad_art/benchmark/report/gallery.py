@@ -44,7 +44,7 @@ class Gallery:
 
 
 def galleries(view: View, examples: Callable[[str], Arrays | None]) -> list[Gallery]:
-    """For each defence, attack and rung the cell with the largest budget, if it was kept.
+    """Each defence under the strongest attack at the largest budget of each norm, and without one.
 
     Args:
         view: the results.
@@ -52,16 +52,15 @@ def galleries(view: View, examples: Callable[[str], Arrays | None]) -> list[Gall
             or with an axis of noise draws before it (the first is shown), ``y`` (N,),
             ``predicted`` (draws, N) class indices.
     """
-    chosen: dict[tuple[str, str, str], Result] = {}
-    for defence in view.defences:
-        for condition in view.conditions:  # budgets ascend: the last one stays
-            for result in view.of(defence, condition)[:1]:
-                chosen[defence, condition.attack, condition.rung] = result
+    largest = {budget.norm: budget for budget in view.budgets}  # budgets ascend
     found: list[Gallery] = []
-    for result in chosen.values():
-        arrays = examples(result.key) if len(found) < CELLS else None
-        if arrays is not None:
-            found.append(_gallery(view, result, arrays))
+    for budget in (*largest.values(), None):
+        for defence in view.defences:
+            strongest = view.strongest(defence, budget)
+            result = view.of(defence, strongest[0])[0] if strongest else None
+            arrays = examples(result.key) if result and len(found) < CELLS else None
+            if result is not None and arrays is not None:
+                found.append(_gallery(view, result, arrays))
     return found
 
 

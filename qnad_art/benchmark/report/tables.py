@@ -127,7 +127,7 @@ def improvements(view: View) -> Table:
         (view.label(defence), str(condition), *_against_plain(view, defence, condition))
         for defence in view.defences
         for condition in view.conditions
-        if view.undefended not in (None, defence)
+        if view.undefended not in (None, defence) and view.of(defence, condition)
     ]
     return Table(
         caption="Against the undefended network: accuracies in %, gain in percentage points",
@@ -213,7 +213,11 @@ def _shots(result: Result) -> str:
 
 def _crosstalk(result: Result) -> str:
     plan = result.provenance.plan
-    return "none" if plan is None else f"{plan.strategy}, {100 * plan.achieved:.1f} % of weights"
+    return (
+        "none"
+        if plan is None or not plan.injected
+        else f"{plan.strategy}, {100 * plan.achieved:.1f} % of weights"
+    )
 
 
 def _each(texts: Iterable[str]) -> str:

@@ -150,7 +150,7 @@ class View:
         """Over all seeds; ``None`` if it was not measured."""
         return pooled(self.of(defence, condition))
 
-    def strongest(self, defence: str, budget: Budget) -> tuple[Condition, Interval] | None:
+    def strongest(self, defence: str, budget: Budget | None) -> tuple[Condition, Interval] | None:
         """The condition at a budget that leaves the defence the least, and what it leaves."""
         measured = [
             (condition, accuracy)
