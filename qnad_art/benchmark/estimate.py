@@ -134,13 +134,14 @@ def _repeats(rung: Rung, spec: AttackSpec, protocol: Protocol) -> float:
 
 
 def _steps(attack: Any) -> float:
-    """Passes that an ART attack makes for an image."""
+    """Passes that an ART attack makes for an image, as far as its settings say."""
     parts = getattr(attack, "attacks", None)
     if isinstance(parts, list | tuple) and parts:
         return sum(_steps(part) for part in parts)
-    counts = (getattr(attack, name, 1) for name in ("max_iter", "nb_random_init", "nb_restarts"))
+    attack = getattr(attack, "attack", attack)
     steps = 1.0
-    for count in counts:
+    for name in ("max_iter", "num_random_init", "nb_random_init", "nb_restarts"):
+        count = getattr(attack, name, 1)
         steps *= max(1, count) if isinstance(count, int) else 1
     return steps
 
