@@ -323,8 +323,8 @@ class AveragedDraws(nn.Module):
         """Averaged logits (N, classes)."""
         with ExitStack() as stack:
             for module in self.modules():
-                if isinstance(module, QuantumExecutedModule):
-                    stack.enter_context(module.noise.forward_pass())
+                if isinstance(noise := getattr(module, "noise", None), NoiseSource):
+                    stack.enter_context(noise.forward_pass())
             passes = torch.stack([self.module(x) for _ in range(self.draws)])
         if self.of == "logits":
             return passes.mean(0)

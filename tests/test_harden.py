@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from qnad_art import CrosstalkPlan, QuantumExecutedClassifier
 from qnad_art.adversarial import TuningEpoch
+from qnad_art.budget import parse_budget
 from qnad_art.cli import app, main
-from qnad_art.cli.inputs import parse_budget
 from qnad_art.crosstalk.tuned import Tuned
 from qnad_art.errors import InvalidInputError
 from qnad_art.measure import Proportion, compare, count_robust, pgd_examples

@@ -11,7 +11,19 @@ from rich.console import Console
 from rich.markup import escape
 
 from qnad_art import __version__
-from qnad_art.cli import bench, describe, devices, harden, quickstart, train, tune, verify
+from qnad_art.cli import (
+    bench,
+    compare,
+    describe,
+    devices,
+    evaluate,
+    harden,
+    quickstart,
+    report,
+    train,
+    tune,
+    verify,
+)
 from qnad_art.errors import QnadError
 
 app = typer.Typer(
@@ -26,6 +38,9 @@ app.command()(harden.harden)
 app.command()(tune.tune)
 app.command()(describe.describe)
 app.command()(verify.verify)
+app.command()(evaluate.evaluate)
+app.command()(report.report)
+app.command()(compare.compare)
 app.add_typer(devices.app, name="devices")
 app.add_typer(bench.app, name="bench")
 

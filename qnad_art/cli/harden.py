@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from qnad_art.budget import parse_budget
 from qnad_art.cli import inputs
-from qnad_art.cli.inputs import given, parse_budget
+from qnad_art.cli.inputs import given
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -70,7 +71,7 @@ def harden(
     settings = given(
         fraction=fraction,
         pairs=pairs,
-        epsilon=parse_budget(epsilon),
+        epsilon=None if epsilon is None else parse_budget(epsilon),
         attack_steps=attack_steps,
         robust_weight=robust_weight,
         epochs=epochs,
@@ -124,9 +125,10 @@ def _test_budget(text: str | None, fit: inputs.CrosstalkFit) -> float:
     """The budget to test at: as asked, else that of tuning, else the one that tuning would have."""
     from qnad_art.adversarial import AdversarialSettings
 
-    asked = parse_budget(text, "--test-epsilon")
+    if text is not None:
+        return parse_budget(text, "--test-epsilon")
     tuned: float = getattr(fit.strategy, "epsilon", AdversarialSettings.epsilon)
-    return tuned if asked is None else asked
+    return tuned
 
 
 def _measure(console: Console, plain: Any, hardened: Any, test: Any, budget: float) -> Figures:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -77,26 +76,6 @@ Resume = Annotated[
 def given(**options: Any) -> dict[str, Any]:
     """The options that were given; defaults stay where the settings are defined."""
     return {name: value for name, value in options.items() if value is not None}
-
-
-def parse_budget(text: str | None, option: str = "--epsilon") -> float | None:
-    """An attack budget from a decimal or a fraction such as ``6/255``, in units of the input.
-
-    Raises:
-        InvalidInputError: another text, or a number that is not in (0, 1].
-    """
-    if text is None:
-        return None
-    try:
-        value = Fraction(text.replace(" ", ""))
-    except (ValueError, ZeroDivisionError):
-        value = Fraction(0)
-    if not 0 < value <= 1:
-        raise InvalidInputError(
-            f"{option} is {text!r}; it must be a number above 0 and at most 1 (pixels lie in "
-            "[0, 1]), as a decimal (0.1) or a fraction (6/255)."
-        )
-    return float(value)
 
 
 def load_split(

@@ -1,0 +1,138 @@
+"""Defences by name, and their compositions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+from pydantic import ValidationError
+
+from qnad_art.benchmark.defence import Defence
+from qnad_art.errors import InvalidInputError, QnadError, UnknownNameError
+
+_HERE = "qnad_art.benchmark.defences."
+
+NONE = "none"
+DEFENCES: dict[str, str] = {
+    "inherent": f"{_HERE}quantum:Inherent",
+    "qnad-uniform": f"{_HERE}quantum:QnadUniform",
+    "qnad-random": f"{_HERE}quantum:QnadRandom",
+    "qnad-tuned": f"{_HERE}quantum:QnadTuned",
+    "madry": f"{_HERE}adversarial_training:Madry",
+    "trades": f"{_HERE}adversarial_training:Trades",
+    "awp": f"{_HERE}adversarial_training:Awp",
+    "fast-adversarial-training": f"{_HERE}adversarial_training:FastAdversarialTraining",
+    "gaussian-augmentation": f"{_HERE}training:GaussianAugmentation",
+    "finetune": f"{_HERE}training:Finetune",
+    "defensive-distillation": f"{_HERE}distillation:DefensiveDistillation",
+    "feature-squeezing": f"{_HERE}preprocessing:FeatureSqueezing",
+    "spatial-smoothing": f"{_HERE}preprocessing:SpatialSmoothing",
+    "jpeg": f"{_HERE}preprocessing:JpegCompression",
+    "randomized-smoothing": f"{_HERE}noise:RandomizedSmoothing",
+    "rse": f"{_HERE}noise:Rse",
+    "pni": f"{_HERE}noise:Pni",
+    "gaussian-control": f"{_HERE}control:GaussianControl",
+}
+"""By name, imported only when asked for; classes inside ``art.defences`` go by dotted name."""
+
+_EXECUTIONS = {"inherent", "qnad-uniform", "qnad-random", "qnad-tuned"}
+
+
+def defence_names() -> list[str]:
+    """Names of the defences; :func:`build_steps` takes classes of ART too."""
+    return sorted([NONE, *DEFENCES])
+
+
+def build_steps(spec: Any) -> tuple[Defence, ...]:
+    """The steps of a defence.
+
+    Args:
+        spec: a name; a mapping ``{"name": …}`` with settings beside it; a list of those, applied in
+            order; or steps. ``"none"`` is the empty composition. A name that begins with
+            ``art.defences.`` is a preprocessor or trainer of ART.
+
+    Raises:
+        UnknownNameError: no such defence, or it has no such setting.
+        InvalidInputError: a value that cannot be used, or steps that do not go together.
+    """
+    parts = spec if isinstance(spec, Sequence) and not isinstance(spec, str) else [spec]
+    steps = tuple(step for part in parts for step in _step(part))
+    _check_order([step.name for step in steps])
+    return steps
+
+
+def steps_content(steps: Sequence[Defence]) -> list[dict[str, Any]]:
+    """Name and all settings of every step as JSON, which :func:`build_steps` takes again."""
+    found = []
+    for step in steps:
+        content = step.model_dump(mode="json")
+        if _is_class(step.name):
+            content = content["settings"]
+        found.append({**content, "name": step.name})
+    return found
+
+
+def _step(part: Any) -> tuple[Defence, ...]:
+    if isinstance(part, Defence):
+        return (part,)
+    if isinstance(part, str):
+        part = {"name": part}
+    if not isinstance(part, Mapping) or not isinstance(part.get("name"), str):
+        raise InvalidInputError(
+            f"A defence is a name such as 'madry', a mapping with one such as {{'name': 'madry', "
+            f"'epochs': 5}}, or a list of those, not {part!r}."
+        )
+    name = part["name"]
+    settings = {key: value for key, value in part.items() if key != "name"}
+    if _is_class(name):
+        from qnad_art.benchmark.defences.by_class import build_by_class
+
+        return (_checked(name, lambda: build_by_class(name, settings)),)
+    if name == NONE and not settings:
+        return ()
+    if name not in DEFENCES:
+        raise UnknownNameError("defence", name, defence_names())
+    module, _, attribute = DEFENCES[name].partition(":")
+    defence: type[Defence] = getattr(import_module(module), attribute)
+    for setting in settings:
+        if setting not in defence.model_fields:
+            raise UnknownNameError(f"setting of defence {name!r}:", setting, defence.model_fields)
+    return (_checked(name, lambda: defence(**settings)),)
+
+
+def _is_class(name: str) -> bool:
+    return name.startswith("art.defences.")
+
+
+def _checked(name: str, build: Any) -> Defence:
+    """``build()``, whose errors name the defence, the setting and its value."""
+    try:
+        step: Defence = build()
+    except ValidationError as error:
+        first = error.errors()[0]
+        cause = first.get("ctx", {}).get("error")
+        if isinstance(cause, QnadError) and not first["loc"]:
+            raise InvalidInputError(f"Defence {name!r}: {cause}") from error
+        setting = ".".join(map(str, first["loc"]))
+        problem = "is missing" if first["type"] == "missing" else f"is {first['input']!r}"
+        message = cause or first["msg"]
+        raise InvalidInputError(f"Defence {name!r}: {setting} {problem}: {message}") from error
+    return step
+
+
+def _check_order(names: Sequence[str]) -> None:
+    """Raise for steps of which the later cannot work on what the earlier made."""
+    circuits = [name for name in names if name in _EXECUTIONS]
+    if len(circuits) > 1:
+        raise InvalidInputError(
+            f"{' and '.join(circuits)} both run the network as circuits; take one of them."
+        )
+    for kind in ("pni", "rse"):
+        if names.count(kind) > 1:
+            raise InvalidInputError(f"{kind} stands twice; once is enough.")
+    if circuits and "pni" in names:
+        raise InvalidInputError(
+            f"pni and {circuits[0]} do not go together: circuits are made for fixed weights, and "
+            "parametric noise injection draws them anew in every pass."
+        )

@@ -1,0 +1,192 @@
+"""Adversarial training of the weights, by ART's trainers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, Literal
+
+import torch
+from art.attacks.evasion import ProjectedGradientDescent
+from art.estimators.classification import PyTorchClassifier
+
+from qnad_art.benchmark.defence import Work
+from qnad_art.benchmark.defences.common import (
+    Count,
+    Epsilon,
+    NotNegative,
+    Positive,
+    copy_of,
+)
+from qnad_art.benchmark.defences.training import Training, one_hot
+from qnad_art.datasets import Dataset
+
+
+class AdversarialTraining(Training):
+    """Training on PGD examples.
+
+    Args:
+        epsilon: L∞ budget.
+        attack_steps: of PGD from a random start, each of 2.5 ε over their number.
+    """
+
+    epochs: Count = 8
+    epsilon: Epsilon = 0.3
+    attack_steps: Count = 7
+
+    @property
+    def step(self) -> float:
+        """Size of a step of the attack."""
+        return min(2.5 / self.attack_steps, 1.0) * self.epsilon
+
+    def pgd(self, student: PyTorchClassifier) -> ProjectedGradientDescent:
+        """The attack on the student itself."""
+        return ProjectedGradientDescent(
+            student,
+            eps=self.epsilon,
+            eps_step=self.step,
+            max_iter=self.attack_steps,
+            num_random_init=1,
+            batch_size=self.batch_size,
+            verbose=False,
+        )
+
+
+class Madry(AdversarialTraining):
+    """Adversarial training with PGD. Madry et al., ICLR 2018, arXiv 1706.06083.
+
+    Settings: those of :class:`AdversarialTraining`.
+    """
+
+    name: ClassVar[str] = "madry"
+
+    def train(self, student: PyTorchClassifier, data: Dataset, work: Work) -> None:
+        """ART's trainer."""
+        from art.defences.trainer import AdversarialTrainerMadryPGD
+
+        trainer = AdversarialTrainerMadryPGD(
+            student,
+            nb_epochs=self.epochs,
+            batch_size=self.batch_size,
+            eps=self.epsilon,
+            eps_step=self.step,
+            max_iter=self.attack_steps,
+        )
+        trainer.attack.set_params(batch_size=self.batch_size)
+        steps = self.epochs * self.batches(data)
+        trainer.fit(data.x, data.y, scheduler=self.annealed(student, steps))
+
+
+class Trades(AdversarialTraining):
+    """TRADES: clean loss and β times the divergence under attack. Zhang et al., ICML 2019.
+
+    Args:
+        beta: weight of the divergence.
+
+    The others are those of :class:`AdversarialTraining`.
+    """
+
+    name: ClassVar[str] = "trades"
+
+    beta: NotNegative = 6.0
+
+    def train(self, student: PyTorchClassifier, data: Dataset, work: Work) -> None:
+        """ART's trainer."""
+        from art.defences.trainer import AdversarialTrainerTRADESPyTorch
+
+        AdversarialTrainerTRADESPyTorch(student, self.pgd(student), beta=self.beta).fit(
+            data.x,
+            data.y,
+            batch_size=self.batch_size,
+            nb_epochs=self.epochs,
+            scheduler=self.annealed(student, self.epochs),
+        )
+
+
+class Awp(AdversarialTraining):
+    """Adversarial weight perturbation. Wu, Xia, Wang, NeurIPS 2020, arXiv 2004.05884.
+
+    Args:
+        mode: the training underneath, ``"pgd"`` (Madry) or ``"trades"``.
+        gamma: size of the perturbation, relative to the weights of a layer.
+        beta: of TRADES.
+        warmup: epochs without perturbation.
+
+    The others are those of :class:`AdversarialTraining`.
+    """
+
+    name: ClassVar[str] = "awp"
+
+    mode: Literal["pgd", "trades"] = "pgd"
+    gamma: Positive = 0.005
+    beta: NotNegative = 6.0
+    warmup: int = 0
+
+    def train(self, student: PyTorchClassifier, data: Dataset, work: Work) -> None:
+        """ART's trainer, with a copy as its proxy."""
+        from art.defences.trainer import AdversarialTrainerAWPPyTorch
+
+        proxy = copy_of(student)
+        proxy.set_params(optimizer=torch.optim.SGD(proxy.model.parameters(), lr=0.01))
+        AdversarialTrainerAWPPyTorch(
+            student,
+            proxy,
+            self.pgd(student),
+            mode=self.mode,
+            gamma=self.gamma,
+            beta=self.beta,
+            warmup=self.warmup,
+        ).fit(
+            data.x,
+            data.y,
+            batch_size=self.batch_size,
+            nb_epochs=self.epochs,
+            scheduler=self.annealed(student, self.epochs),
+        )
+
+
+class FastAdversarialTraining(Training):
+    """Fast is better than free: FGSM from a random start. Wong, Rice, Kolter, ICLR 2020.
+
+    Args:
+        epsilon: L∞ budget.
+        epochs, batch_size: of training.
+        learning_rate: the peak, of SGD with momentum; it rises and falls linearly.
+    """
+
+    name: ClassVar[str] = "fast-adversarial-training"
+
+    epochs: Count = 15
+    epsilon: Epsilon = 0.3
+    learning_rate: Positive = 0.05
+
+    def train(self, student: PyTorchClassifier, data: Dataset, work: Work) -> None:
+        """ART's trainer."""
+        from art.defences.trainer import AdversarialTrainerFBFPyTorch
+
+        AdversarialTrainerFBFPyTorch(student, eps=self.epsilon).fit(
+            data.x, one_hot(data), batch_size=self.batch_size, nb_epochs=self.epochs
+        )
+
+    def optimizer(self, student: PyTorchClassifier) -> torch.optim.Optimizer:
+        """SGD whose rate is the setting's share of the one that ART sets, which peaks at 0.21."""
+        share = self.learning_rate / 0.21
+
+        class Scaled(torch.optim.SGD):
+            def step(self, closure: Any = None) -> Any:
+                with _scaled(self.param_groups, share):
+                    return super().step(closure)
+
+        return Scaled(student.model.parameters(), lr=0.21, momentum=0.9)
+
+
+@contextmanager
+def _scaled(groups: list[dict[str, Any]], share: float) -> Iterator[None]:
+    rates = [group["lr"] for group in groups]
+    for group in groups:
+        group["lr"] *= share
+    try:
+        yield
+    finally:
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate

@@ -1,0 +1,76 @@
+"""Defensive distillation: a student trained on the soft labels of the network."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from art.estimators.classification import PyTorchClassifier
+from torch import Tensor, nn
+from torch.nn import functional
+
+from qnad_art.benchmark.defence import Work
+from qnad_art.benchmark.defences.common import Count, Positive, copy_of
+from qnad_art.benchmark.defences.training import Training
+from qnad_art.benchmark.victim import with_module
+from qnad_art.datasets import Dataset
+
+
+class DefensiveDistillation(Training):
+    """A student of the same architecture, trained anew on soft labels at a high temperature.
+
+    Papernot et al., IEEE S&P 2016, doi 10.1109/SP.2016.41, through ART's transformer. It is known
+    to mask gradients (Carlini & Wagner 2017).
+
+    Args:
+        temperature: of the softmax in training; predictions are at 1.
+
+    The others are those of :class:`~qnad_art.benchmark.defences.training.Training`.
+    """
+
+    name: ClassVar[str] = "defensive-distillation"
+
+    epochs: Count = 20
+    temperature: Positive = 20.0
+
+    def train(self, student: PyTorchClassifier, data: Dataset, work: Work) -> None:
+        """ART's transformer between probabilities at the temperature."""
+        from art.defences.transformer.evasion import DefensiveDistillation as Distillation
+
+        teacher = self._tempered(copy_of(student))
+        for part in student.model.modules():
+            if callable(reset := getattr(part, "reset_parameters", None)):
+                reset()
+        learner = self._tempered(student)
+        learner.set_params(optimizer=student.optimizer)
+        Distillation(teacher, batch_size=self.batch_size, nb_epochs=self.epochs)(data.x, learner)
+        student.model.eval()
+
+    def _tempered(self, classifier: PyTorchClassifier) -> PyTorchClassifier:
+        tempered = with_module(classifier, _Tempered(classifier.model, self.temperature))
+        tempered.set_params(loss=_LogLoss())
+        return tempered
+
+
+class _Tempered(nn.Module):
+    """Softmax of the logits over the temperature."""
+
+    def __init__(self, module: nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.module = module
+        self.temperature = temperature
+
+    def forward(self, x: Tensor) -> Tensor:
+        probabilities: Tensor = (self.module(x) / self.temperature).softmax(-1)
+        return probabilities
+
+
+class _LogLoss(nn.CrossEntropyLoss):
+    """Cross-entropy of probabilities; of the class whose soft labels ART leaves soft."""
+
+    def forward(self, input: Tensor, target: Any) -> Tensor:
+        logs = input.clamp_min(torch.finfo(input.dtype).tiny).log()
+        if target.ndim == 1:
+            return functional.nll_loss(logs, target)
+        loss: Tensor = -(target * logs).sum(1).mean()
+        return loss

@@ -1,0 +1,205 @@
+"""Defences that change the input: ART's preprocessors, inside the network's module.
+
+In the module, an attack that rebuilds its classifier keeps them, they chain in any number, and
+their gradient is the identity (BPDA, Athalye et al. 2018) in every attack alike.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+from art.defences.preprocessor.preprocessor import Preprocessor
+from art.estimators.classification import PyTorchClassifier
+from art.preprocessing.standardisation_mean_std import StandardisationMeanStd
+from art.preprocessing.standardisation_mean_std.pytorch import StandardisationMeanStdPyTorch
+from pydantic import Field
+from torch import Tensor, nn
+
+from qnad_art.benchmark.defence import Defence, Work
+from qnad_art.benchmark.defences.common import Count, clip_range, copy_of
+from qnad_art.benchmark.victim import seeded, with_module
+from qnad_art.errors import InvalidInputError
+from qnad_art.sampling import NoiseSource
+
+
+class Preprocessed(nn.Module):
+    """A network behind a preprocessor of ART.
+
+    Args:
+        network: that sees the changed images.
+        preprocessor: takes and gives arrays.
+        clip: range of the input; what an attack or noise puts outside is clipped first.
+    """
+
+    def __init__(
+        self, network: nn.Module, preprocessor: Preprocessor, clip: tuple[float, float]
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.preprocessor = preprocessor
+        self.clip = clip
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The network's output for the changed images."""
+        result: Tensor = self.network(_StraightThrough.apply(x, self.changed))
+        return result
+
+    def changed(self, x: Tensor) -> Tensor:
+        """Images as the network sees them, without gradient."""
+        images = np.clip(x.detach().cpu().numpy(), *self.clip)
+        changed, _ = self.preprocessor(images)
+        return torch.as_tensor(np.ascontiguousarray(changed)).to(x)
+
+
+class RandomlyPreprocessed(Preprocessed):
+    """A network behind a preprocessor that draws from NumPy's generator, which is seeded for it."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        preprocessor: Preprocessor,
+        clip: tuple[float, float],
+        noise: NoiseSource,
+    ) -> None:
+        super().__init__(network, preprocessor, clip)
+        self.noise = noise
+        self.noisy = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The network's output for the images as one draw changes them."""
+        with self.noise.forward_pass():
+            return super().forward(x)
+
+    def changed(self, x: Tensor) -> Tensor:
+        """Images as the network sees them, without gradient; without noise, in one fixed draw."""
+        draw = float(self.noise.normal_like(torch.empty(1, dtype=torch.float64)))
+        with seeded(int(abs(draw) * 2**48) % 2**32 if self.noisy else 0):
+            return super().changed(x)
+
+
+class _StraightThrough(torch.autograd.Function):
+    """``change`` forwards, the identity backwards."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, change: Any) -> Tensor:
+        result: Tensor = change(x)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return gradients[0], None
+
+
+class Preprocessing(Defence):
+    """A preprocessor of ART before the network."""
+
+    def preprocessor(self, classifier: PyTorchClassifier) -> Preprocessor:
+        """ART's object."""
+        raise NotImplementedError
+
+    def apply(self, classifier: PyTorchClassifier, work: Work, folder: Path) -> PyTorchClassifier:
+        """The classifier with the preprocessor in its module."""
+        return preprocessed(classifier, self.preprocessor(classifier), self.name, work)
+
+
+class FeatureSqueezing(Preprocessing):
+    """Fewer grey levels. Xu, Evans, Qi, NDSS 2018, arXiv 1704.01155.
+
+    Args:
+        bit_depth: bits a channel.
+    """
+
+    name: ClassVar[str] = "feature-squeezing"
+
+    bit_depth: Annotated[int, Field(strict=True, ge=1, le=64)] = 1
+
+    def preprocessor(self, classifier: PyTorchClassifier) -> Preprocessor:
+        """ART's object."""
+        from art.defences.preprocessor import FeatureSqueezing as Art
+
+        return Art(clip_values=clip_range(classifier), bit_depth=self.bit_depth)
+
+
+class SpatialSmoothing(Preprocessing):
+    """Local median. Xu, Evans, Qi, NDSS 2018, arXiv 1704.01155.
+
+    Args:
+        window_size: side of the window in pixels.
+    """
+
+    name: ClassVar[str] = "spatial-smoothing"
+
+    window_size: Count = 3
+
+    def preprocessor(self, classifier: PyTorchClassifier) -> Preprocessor:
+        """ART's object."""
+        from art.defences.preprocessor import SpatialSmoothing as Art
+
+        return Art(window_size=self.window_size, channels_first=classifier.channels_first)
+
+
+class JpegCompression(Preprocessing):
+    """JPEG compression. Dziugaite, Ghahramani, Roy 2016, arXiv 1608.00853.
+
+    Args:
+        quality: of the image, 1 to 100.
+    """
+
+    name: ClassVar[str] = "jpeg"
+
+    quality: Annotated[int, Field(strict=True, ge=1, le=100)] = 50
+
+    def preprocessor(self, classifier: PyTorchClassifier) -> Preprocessor:
+        """ART's object."""
+        from art.defences.preprocessor import JpegCompression as Art
+
+        return Art(
+            clip_values=clip_range(classifier),
+            quality=self.quality,
+            channels_first=classifier.channels_first,
+        )
+
+
+def preprocessed(
+    classifier: PyTorchClassifier, preprocessor: Preprocessor, name: str, work: Work
+) -> PyTorchClassifier:
+    """A copy of ``classifier`` behind ``preprocessor``.
+
+    Raises:
+        InvalidInputError: the preprocessor cannot take these images, or gives another shape; or
+            the classifier standardises its input, which would come first.
+    """
+    if not all(map(_is_identity, classifier.preprocessing_operations)):
+        raise InvalidInputError(
+            f"{name} must come before the classifier's own preprocessing, "
+            f"{classifier.preprocessing_operations}; put that into the network's module."
+        )
+    clip, some = clip_range(classifier), work.training.x[:4]
+    network = copy_of(classifier).model
+    tried = []
+    for seed in (0, 1):
+        with seeded(seed):
+            try:
+                changed, _ = preprocessor(np.clip(some, *clip))
+            except (ValueError, TypeError, ImportError, AttributeError, AssertionError) as error:
+                raise InvalidInputError(f"{name} cannot take these images: {error}") from error
+        tried.append(np.asarray(changed))
+    if tried[0].shape != some.shape:
+        raise InvalidInputError(
+            f"{name} makes images of shape {tried[0].shape[1:]} from {some.shape[1:]}, which the "
+            "network cannot take."
+        )
+    if np.array_equal(tried[0], tried[1]):
+        return with_module(classifier, Preprocessed(network, preprocessor, clip))
+    noise = NoiseSource(work.seed)
+    return with_module(classifier, RandomlyPreprocessed(network, preprocessor, clip, noise))
+
+
+def _is_identity(operation: Preprocessor) -> bool:
+    """Whether it is the standardisation by mean 0 and deviation 1 that ART adds to every one."""
+    if not isinstance(operation, StandardisationMeanStd | StandardisationMeanStdPyTorch):
+        return False
+    return bool(np.all(operation.mean == 0) and np.all(operation.std == 1))

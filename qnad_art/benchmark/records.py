@@ -1,0 +1,166 @@
+"""What a benchmark is made of: cells (what to measure) and results (what was measured)."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from typing import Annotated, Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+Rung = Literal[
+    "transfer", "white-box", "adaptive", "surrogate", "seed-known", "black-box", "persistent"
+]
+RUNGS: tuple[Rung, ...] = get_args(Rung)
+Kind = Literal["clean", "attack", "audit"]
+Verdict = Literal["pass", "fail", "not run"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Bools = npt.NDArray[np.bool_]
+
+
+class Record(BaseModel):
+    """Frozen, and strict about its fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Cell(Record):
+    """One thing to measure, by the labels that the suite gives to its parts.
+
+    ``attack`` and ``rung`` are set for attack cells only; ``eps`` is ``None`` there for attacks
+    that look for the smallest perturbation.
+    """
+
+    kind: Kind
+    model: str
+    data: str
+    device: str
+    defence: str
+    seed: int
+    attack: str | None = None
+    eps: float | None = None
+    rung: Rung | None = None
+
+    def __str__(self) -> str:
+        budget = None if self.eps is None else f"ε {self.eps:.4g}"
+        attacked = (self.attack, budget, self.rung) if self.kind == "attack" else (self.kind,)
+        parts = (self.model, self.device, self.defence, *attacked, f"seed {self.seed}")
+        return " · ".join(part for part in parts if part)
+
+
+class Bits(Record):
+    """A boolean array, packed for JSON."""
+
+    shape: tuple[int, ...]
+    data: str
+
+    @classmethod
+    def pack(cls, array: Bools) -> Bits:
+        """From an array of any shape."""
+        packed = np.packbits(np.asarray(array, dtype=bool).ravel())
+        return cls(shape=array.shape, data=base64.b64encode(packed.tobytes()).decode())
+
+    def unpack(self) -> Bools:
+        """The array."""
+        packed = np.frombuffer(base64.b64decode(self.data, validate=True), dtype=np.uint8)
+        count = int(np.prod(self.shape))
+        return np.unpackbits(packed, count=count).astype(bool).reshape(self.shape)
+
+
+class Interval(Record):
+    """A figure with its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class CurvePoint(Record):
+    """Accuracy under the adaptive attack with gradients averaged over ``samples`` draws."""
+
+    samples: int
+    gradients: Literal["true", "unsaturated"]
+    accuracy: Fraction
+
+
+class Gate(Record):
+    """One gate of the audit: what it demands, whether it holds, and the figures behind it."""
+
+    name: str
+    verdict: Verdict
+    demand: str
+    figures: dict[str, float | None] = {}
+    reason: str = ""
+
+
+class Plan(Record):
+    """The crosstalk plan that was in force, in brief."""
+
+    strategy: str
+    requested: float
+    achieved: float
+    injected: int
+
+
+class Provenance(Record):
+    """What a figure depends on besides the cell."""
+
+    device_hash: str | None
+    shots: int | None
+    plan: Plan | None
+    data_hash: str
+    weights_hash: str
+    seed: int
+    versions: dict[str, str]
+
+
+class Result(Record):
+    """A measured cell.
+
+    Args:
+        key: content address of the task, see :func:`content_address`.
+        accuracy: the headline figure of the cell's rung: mean over images and draws; for the rung
+            ``persistent`` the share of images that hold in every draw.
+        majority: accuracy of the majority vote over the draws.
+        every_draw: share of images that are right in every draw.
+        images, draws: what the figures rest on (one draw for a deterministic defence).
+        correct: (draws, images), right or wrong.
+        votes: (images,), whether the majority vote is right.
+        norm: that ε bounds (``"inf"``, ``"2"``, …), of attacks with a budget.
+        single_step: whether the attack takes one step only.
+        curve: of the adaptive rung.
+        gates: of an audit cell; its figures above are those of the clean images.
+        perturbation: median L∞ and L2 norm of the perturbations.
+        gradients, queries: images that the attack passed through the network that it works on,
+            with and without gradients, in total.
+        seconds: wall time of the cell.
+    """
+
+    format: Literal[1] = 1
+    key: str
+    cell: Cell
+    accuracy: Interval
+    majority: Interval
+    every_draw: Interval
+    images: int
+    draws: int
+    correct: Bits
+    votes: Bits
+    norm: str | None = None
+    single_step: bool = False
+    curve: tuple[CurvePoint, ...] = ()
+    gates: tuple[Gate, ...] = ()
+    perturbation: dict[Literal["linf", "l2"], float] = {}
+    gradients: int = 0
+    queries: int = 0
+    seconds: float
+    provenance: Provenance
+
+
+def content_address(content: Any) -> str:
+    """Name of JSON content: equal content, equal name, in whatever order its keys come."""
+    text = json.dumps(content, sort_keys=True, allow_nan=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:24]

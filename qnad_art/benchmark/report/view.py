@@ -1,0 +1,179 @@
+"""A run's results arranged for reading: by model, data and device, over all seeds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
+
+from qnad_art.benchmark.records import RUNGS, Cell, Gate, Interval, Result, Rung
+
+Gates = Mapping[tuple[str, str, str, str, int], Sequence[Gate]]
+
+NO_BUDGET = "no budget"
+
+
+@dataclass(frozen=True, order=True)
+class Budget:
+    """How much an attack may change an image; budgets in different norms cannot be compared."""
+
+    norm: str
+    eps: float
+
+    def __str__(self) -> str:
+        return f"{norm_name(self.norm)} ε {self.eps:.4g}"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a defence is under: an attack at a budget on a rung."""
+
+    attack: str
+    rung: Rung
+    budget: Budget | None
+
+    def __str__(self) -> str:
+        return f"{self.attack} · {self.rung} · {self.size}"
+
+    @property
+    def size(self) -> str:
+        """The budget as text."""
+        return NO_BUDGET if self.budget is None else str(self.budget)
+
+
+def pooled(results: Sequence[Result]) -> Interval | None:
+    """One figure of the same cell under several seeds, ``None`` for none.
+
+    The mean; its interval reaches from the lowest to the highest of theirs, which is wider than
+    the 95 % interval of the mean.
+    """
+    if not results:
+        return None
+    figures = [result.accuracy for result in results]
+    return Interval(
+        value=fmean(figure.value for figure in figures),
+        low=min(figure.low for figure in figures),
+        high=max(figure.high for figure in figures),
+    )
+
+
+class View:
+    """The results of one model on one data set and one device.
+
+    Args:
+        results: of the whole run.
+        cells: all that the suite asks for, measured or not.
+        gates: of the audit.
+        undefended: label of the defence that does nothing, if the suite has one.
+        classical: labels of the defences that use no device: they are measured on one, and count
+            for all.
+    """
+
+    def __init__(
+        self,
+        where: tuple[str, str, str],
+        results: Iterable[Result],
+        cells: Sequence[Cell],
+        gates: Gates,
+        undefended: str | None,
+        classical: Container[str] = (),
+    ) -> None:
+        self.model, self.data, self.device = where
+
+        def here(model: str, data: str, device: str, defence: str) -> bool:
+            same = where if defence not in classical else (*where[:2], device)
+            return (model, data, device) == same
+
+        self.cells = [cell for cell in cells if here(*place(cell), cell.defence)]
+        self.results = [r for r in results if here(*place(r.cell), r.cell.defence)]
+        self.gates = {key[3:]: found for key, found in gates.items() if here(*key[:4])}
+        self.undefended = undefended
+        self._by_cell: dict[tuple[str, Condition | None], list[Result]] = defaultdict(list)
+        for result in self.results:
+            if result.cell.kind != "audit":
+                self._by_cell[result.cell.defence, condition_of(result)].append(result)
+
+    @property
+    def title(self) -> str:
+        """Model, data and device."""
+        return f"{self.model} on {self.data}, {self.device}"
+
+    @cached_property
+    def defences(self) -> list[str]:
+        """In the suite's order."""
+        return list(dict.fromkeys(cell.defence for cell in self.cells))
+
+    @cached_property
+    def conditions(self) -> list[Condition]:
+        """All that something was measured under: by rung, attack, budget."""
+        attacks = list(dict.fromkeys(cell.attack for cell in self.cells))
+        found = {condition for _, condition in self._by_cell if condition is not None}
+        unbounded = Budget("~", 0.0)  # after all norms
+        return sorted(
+            found,
+            key=lambda c: (RUNGS.index(c.rung), attacks.index(c.attack), c.budget or unbounded),
+        )
+
+    @cached_property
+    def budgets(self) -> list[Budget]:
+        """Every budget that something was measured at, ascending."""
+        return sorted({c.budget for c in self.conditions if c.budget is not None})
+
+    def failed(self, defence: str) -> list[str]:
+        """Names of the gates that the defence failed, under any seed."""
+        return self._failed.get(defence, [])
+
+    @cached_property
+    def _failed(self) -> dict[str, list[str]]:
+        from qnad_art.benchmark.audit import unreliable
+
+        found: dict[str, dict[str, None]] = defaultdict(dict)
+        for (defence, _), gates in self.gates.items():
+            found[defence] |= dict.fromkeys(unreliable(gates))
+        return {defence: list(names) for defence, names in found.items()}
+
+    def label(self, defence: str) -> str:
+        """The defence's name, and that it is unreliable if it is."""
+        return f"{defence} (unreliable)" if self.failed(defence) else defence
+
+    def look(self, defence: str) -> int:
+        """Number of the defence, for its colour and marker."""
+        return self.defences.index(defence)
+
+    def of(self, defence: str, condition: Condition | None) -> list[Result]:
+        """Results of a defence under a condition (``None``: clean images), one a seed."""
+        return self._by_cell.get((defence, condition), [])
+
+    def accuracy(self, defence: str, condition: Condition | None = None) -> Interval | None:
+        """Over all seeds; ``None`` if it was not measured."""
+        return pooled(self.of(defence, condition))
+
+    def strongest(self, defence: str, budget: Budget | None) -> tuple[Condition, Interval] | None:
+        """The condition at a budget that leaves the defence the least, and what it leaves."""
+        measured = [
+            (condition, accuracy)
+            for condition in self.conditions
+            if condition.budget == budget
+            and (accuracy := self.accuracy(defence, condition)) is not None
+        ]
+        return min(measured, key=lambda item: item[1].value, default=None)
+
+
+def place(cell: Cell) -> tuple[str, str, str]:
+    """Model, data and device."""
+    return cell.model, cell.data, cell.device
+
+
+def condition_of(result: Result) -> Condition | None:
+    """What the cell is under; ``None`` for clean images."""
+    attack, rung, eps = result.cell.attack, result.cell.rung, result.cell.eps
+    if attack is None or rung is None:
+        return None
+    return Condition(attack, rung, None if eps is None else Budget(result.norm or "?", eps))
+
+
+def norm_name(norm: str) -> str:
+    """``inf`` is L∞."""
+    return f"L{norm.replace('inf', '∞')}"

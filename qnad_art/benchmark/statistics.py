@@ -1,0 +1,178 @@
+"""Confidence intervals and tests for accuracies over images and noise draws.
+
+The two-level bootstrap resamples images, each with all its draws, which carries the variation
+between images and that of independent draws; what all images of a draw have in common (noise on
+weights, say) is resampled on top, draw by draw. Its share is shrunk by what independent draws
+alone would show (Davison & Hinkley 1997, section 3.8), else independent noise would count twice.
+Intervals are BCa (Efron 1987), 95 %.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from qnad_art.benchmark.records import Bools, Interval, Record
+from qnad_art.errors import InvalidInputError
+
+Floats = npt.NDArray[np.float64]
+
+RESAMPLES = 2000
+PERMUTATIONS = 99_999
+NEAR_ZERO = 0.05
+"""Below this plain accuracy a relative improvement means nothing."""
+
+
+def wilson(correct: int, images: int) -> Interval:
+    """Wilson's interval of a proportion (Wilson 1927)."""
+    from scipy.stats import binomtest
+
+    if not 0 <= correct <= images or images < 1:
+        raise InvalidInputError(f"{correct} of {images} is no proportion.")
+    found = binomtest(correct, images).proportion_ci(method="wilson")
+    return Interval(value=correct / images, low=float(found.low), high=float(found.high))
+
+
+def accuracy_interval(correct: Bools, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
+    """Mean accuracy over draws and images.
+
+    Args:
+        correct: (draws, images). One draw has Wilson's interval, several the two-level bootstrap.
+        seed: of the bootstrap.
+        resamples: of the bootstrap.
+    """
+    correct = _checked(correct)
+    images = correct.mean(0)
+    if len(correct) == 1 or images.min() == images.max():
+        # Images that are all alike leave a bootstrap nothing to resample.
+        rate = wilson(round(float(images.sum())), images.size)
+        return Interval(value=float(images.mean()), low=rate.low, high=rate.high)
+    rng = np.random.default_rng(seed)
+    means = _resampled(images, rng, resamples) + _common(correct, rng, resamples)
+    return _bca(images, means, bounds=(0.0, 1.0))
+
+
+def paired_difference(
+    first: Bools, second: Bools, *, seed: int = 0, resamples: int = RESAMPLES
+) -> Interval:
+    """Mean accuracy of ``first`` less that of ``second`` on the same images.
+
+    Args:
+        first, second: (draws, images), each with draws of its own.
+        seed, resamples: of the paired bootstrap over images, draws within.
+    """
+    first, second = _checked(first), _checked(second)
+    differences = _per_image(first, second)
+    if differences.min() == differences.max():
+        # No image differs from the others: as far as Wilson goes with none that does.
+        margin, value = wilson(0, differences.size).high, float(differences[0])
+        return Interval(value=value, low=max(value - margin, -1), high=min(value + margin, 1))
+    rng = np.random.default_rng(seed)
+    means = _resampled(differences, rng, resamples)
+    means += _common(first, rng, resamples) - _common(second, rng, resamples)
+    return _bca(differences, means, bounds=(-1.0, 1.0))
+
+
+def higher_by_chance(first: Bools, second: Bools, *, seed: int = 0) -> float:
+    """p-value of ``first`` having the higher mean accuracy on the same images by chance alone.
+
+    Sign-flip permutation test over the images that differ (for single draws: McNemar's test).
+
+    Args:
+        first, second: (draws, images), each with draws of its own.
+        seed: of the permutations.
+    """
+    differences = _per_image(_checked(first), _checked(second))
+    total = float(differences.sum())
+    if total <= 0:
+        return 1.0
+    sizes, counts = np.unique(np.abs(differences), return_counts=True)
+    positive = np.random.default_rng(seed).binomial(counts, 0.5, size=(PERMUTATIONS, sizes.size))
+    flipped = (2 * positive - counts) @ sizes
+    as_high = int((flipped >= total * (1 - 1e-9)).sum())
+    return (as_high + 1) / (PERMUTATIONS + 1)
+
+
+class RelativeImprovement(Record):
+    """(defended - plain) / plain, never without both accuracies and their difference.
+
+    Args:
+        improvement: ``None`` where the plain accuracy is zero.
+        meaningful: whether the plain accuracy is far enough from zero for a ratio.
+    """
+
+    defended: float
+    plain: float
+    difference: float
+    improvement: float | None
+    meaningful: bool
+
+
+def relative_improvement(defended: float, plain: float) -> RelativeImprovement:
+    """Of two accuracies in [0, 1], as the paper's Table I states it."""
+    for accuracy in (defended, plain):
+        if not 0 <= accuracy <= 1:
+            raise InvalidInputError(f"{accuracy} is no accuracy; give a number from 0 to 1.")
+    return RelativeImprovement(
+        defended=defended,
+        plain=plain,
+        difference=defended - plain,
+        improvement=(defended - plain) / plain if plain > 0 else None,
+        meaningful=plain >= NEAR_ZERO,
+    )
+
+
+def _checked(correct: Bools) -> Bools:
+    correct = np.asarray(correct, dtype=bool)
+    if correct.ndim != 2 or correct.size == 0:
+        raise InvalidInputError(
+            f"Outcomes of shape {correct.shape}; expected (draws, images), at least one of each."
+        )
+    return correct
+
+
+def _per_image(first: Bools, second: Bools) -> Floats:
+    if first.shape[1] != second.shape[1]:
+        raise InvalidInputError(
+            f"{first.shape[1]} images against {second.shape[1]}: pairs need the same images."
+        )
+    return np.asarray(first.mean(0) - second.mean(0))
+
+
+def _resampled(values: Floats, rng: np.random.Generator, resamples: int) -> Floats:
+    """Means (resamples,) of ``values`` (images,) drawn with replacement.
+
+    Few values are distinct, and how often each is drawn is multinomial.
+    """
+    distinct, counts = np.unique(values, return_counts=True)
+    drawn = rng.multinomial(values.size, counts / values.size, size=resamples)
+    return np.asarray(drawn @ distinct / values.size)
+
+
+def _common(correct: Bools, rng: np.random.Generator, resamples: int) -> Floats:
+    """Resampled mean (resamples,) of what all images of a draw have in common; 0 without that."""
+    draws, images = correct.shape
+    if draws == 1 or images == 1:
+        return np.zeros(resamples)
+    effects = correct.mean(1) - correct.mean()
+    residuals = correct - correct.mean(0) - effects[:, None]
+    within = float(np.square(residuals).sum()) / ((draws - 1) * (images - 1))
+    between = images * float(effects.var(ddof=1))
+    if between <= within:
+        return np.zeros(resamples)
+    effects *= np.sqrt((1 - within / between) * draws / (draws - 1))
+    return np.asarray(effects[rng.integers(draws, size=(resamples, draws))].mean(1))
+
+
+def _bca(values: Floats, means: Floats, bounds: tuple[float, float]) -> Interval:
+    """Bias-corrected and accelerated interval of the mean of ``values`` from resampled means."""
+    from scipy.special import ndtr, ndtri
+
+    value = float(values.mean())
+    below = ((means < value).mean() + (means <= value).mean()) / 2
+    bias = ndtri(np.clip(below, 0.001, 0.999))
+    deviations = values - value
+    skew = float((deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5))
+    tails = bias + ndtri([0.025, 0.975])
+    low, high = np.quantile(means, ndtr(bias + tails / (1 - skew * tails)))
+    return Interval(value=value, low=max(float(low), bounds[0]), high=min(float(high), bounds[1]))

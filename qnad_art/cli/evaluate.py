@@ -1,0 +1,165 @@
+"""``qnad evaluate``: run a suite of defences under attack, on this machine or on a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from qnad_art.cli import inputs
+from qnad_art.cli.inputs import duration
+from qnad_art.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from qnad_art.benchmark.runner import Progress, Report
+    from qnad_art.benchmark.store import Run
+
+
+def evaluate(
+    suite: Annotated[Path | None, typer.Argument(help="Suite, a YAML file.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Run folder; default: runs/NAME-OF-THE-SUITE.")
+    ] = None,
+    data_dir: inputs.DataDir = None,
+    engine: Annotated[str, typer.Option(help="local, dask or ray.")] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Of a running cluster; default: one on this machine.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; default: one a core of machine or cluster.")
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(help="Only cells that match, e.g. '*pgd*white-box*'.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the cells and estimate the time.")
+    ] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON schema of suites, for editors.")
+    ] = False,
+) -> None:
+    """Measure every cell of a suite; the same command continues a run that was stopped.
+
+    Exit status 1 if cells failed, 130 if it was stopped.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    if schema:
+        from qnad_art.benchmark.schema import suite_schema
+
+        typer.echo(json.dumps(suite_schema(), indent=2))
+        return
+    if suite is None:
+        raise InvalidInputError("Give a suite: qnad evaluate SUITE.yaml (or --schema).")
+    folder = data_dir or os.environ.get("QNAD_DATA_DIR")
+    images = None if folder is None else str(Path(folder).resolve())
+    if dry_run:
+        _list(console, suite, images, only, workers)
+        return
+    place = {"engine": engine, "workers": workers, "address": address}
+    with _terminable():
+        _conclude(console, _run(console, suite, output, data_dir=images, only=only, **place))
+
+
+def _run(console: Console, path: Path, output: Path | None, **options: Any) -> Run:
+    from qnad_art.benchmark.runner import run_suite
+    from qnad_art.benchmark.suite import load_suite
+
+    try:
+        suite = load_suite(path)
+        folder = output or Path("runs") / suite.name
+        with _screen(console) as report:
+            return run_suite(suite, folder, report=report, **options)
+    except KeyboardInterrupt:
+        console.print("Stopped. What is measured is kept: the same command goes on.")
+        raise typer.Exit(130) from None
+
+
+def _conclude(console: Console, run: Run) -> None:
+    failures = run.failures()
+    measured = f"{len(run.results()):,} of {len(run.cells):,} cells are measured"
+    console.print(f"{measured}. Results: {run.folder}")
+    for failure in failures:
+        console.print(f"FAILED {failure.cell}: {failure.reason}", markup=False)
+    if failures:
+        console.print(
+            f"{len(failures):,} cells failed; {run.folder / 'log.txt'} says more, and the same "
+            "command tries them again."
+        )
+        raise typer.Exit(1)
+
+
+def _list(
+    console: Console, path: Path, data_dir: str | None, only: str | None, workers: int | None
+) -> None:
+    """The cells, what is left out, and how long it may take."""
+    from joblib import cpu_count
+
+    from qnad_art.benchmark.estimate import estimate
+    from qnad_art.benchmark.suite import load_suite
+    from qnad_art.benchmark.workload import workload_of
+
+    workload = workload_of(load_suite(path), data_dir=data_dir)
+    chosen = workload.matching(only)
+    preparations = workload.preparations_for(chosen)
+    expected = estimate(workload)
+    units = (*preparations, *chosen)
+    for unit in units:
+        console.print(f"{duration(expected.seconds[unit.key])}  {unit}", markup=False)
+    for reason, count in workload.left_out.items():
+        console.print(f"Left out: {count:,} cells, {reason}.", markup=False)
+    workers = workers or cpu_count()
+    total = duration(sum(expected.seconds[unit.key] for unit in units) / workers)
+    console.print(
+        f"{len(chosen):,} cells and {len(preparations):,} preparations, about {total} on {workers} "
+        f"workers: {expected.basis}."
+    )
+
+
+@contextmanager
+def _screen(console: Console) -> Iterator[Report]:
+    """What shows progress: a bar in a terminal, else a line for everything that happens."""
+    if not console.is_terminal:
+
+        def tell(line: str, now: Progress | None) -> None:
+            console.print(line if now is None else f"[{now}] {line}", markup=False)
+
+        yield tell
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bars
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    with Bars(*columns, console=console) as bars:
+        bar = bars.add_task("reading images, devices and weights", total=None)
+
+        def show(line: str, now: Progress | None) -> None:
+            if now is None:
+                bars.console.print(line, markup=False)
+                bars.update(bar, description="starting workers")
+                return
+            if line.startswith(("FAILED", "A worker", "The engine")):
+                bars.console.print(line, markup=False)
+            left = f"about {duration(now.seconds_left)} left"
+            bars.update(
+                bar, total=now.of, completed=now.jobs, description=f"{left}  {escape(line)}"
+            )
+
+        yield show
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the command as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
