@@ -16,8 +16,8 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
-from qnad_art.quantum_layer import QuantumLayer
 from qnad_art.module import AveragedDraws, QuantumExecutedModule
+from qnad_art.quantum_layer import QuantumLayer
 from qnad_art.sampling import NoiseSource
 
 Images = npt.NDArray[np.float32]
