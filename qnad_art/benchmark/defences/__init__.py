@@ -58,7 +58,7 @@ def build_steps(spec: Any) -> tuple[Defence, ...]:
     """
     parts = spec if isinstance(spec, Sequence) and not isinstance(spec, str) else [spec]
     steps = tuple(step for part in parts for step in _step(part))
-    _check_order([step.name for step in steps])
+    _check_order(steps)
     return steps
 
 
@@ -121,8 +121,15 @@ def _checked(name: str, build: Any) -> Defence:
     return step
 
 
-def _check_order(names: Sequence[str]) -> None:
-    """Raise for steps of which the later cannot work on what the earlier made."""
+def _check_order(steps: Sequence[Defence]) -> None:
+    """Raise for steps of which one cannot work on what the others made."""
+    for number, step in enumerate(steps):
+        # A control's reference is fitted to what the steps before it made.
+        _check_names([part.name for part in (*steps[:number], *getattr(step, "of", ()))])
+    _check_names([step.name for step in steps])
+
+
+def _check_names(names: Sequence[str]) -> None:
     circuits = [name for name in names if name in _EXECUTIONS]
     if len(circuits) > 1:
         raise InvalidInputError(

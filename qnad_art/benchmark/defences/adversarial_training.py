@@ -30,9 +30,9 @@ class AdversarialTraining(Training):
         attack_steps: of PGD from a random start, each of 2.5 ε over their number.
     """
 
-    epochs: Count = 8
+    epochs: Count = 5
     epsilon: Epsilon = 0.3
-    attack_steps: Count = 7
+    attack_steps: Count = 5
 
     @property
     def step(self) -> float:

@@ -7,12 +7,12 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from art.defences.preprocessor.preprocessor import Preprocessor
 from art.defences.trainer.trainer import Trainer
 from art.estimators.classification import PyTorchClassifier
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, SkipValidation, model_validator
 
 from qnad_art.benchmark.attacks import AttackSpec, stand_in
 from qnad_art.benchmark.defence import Defence, Work
@@ -213,7 +213,7 @@ class _TrainedByClass(Training):
 
     name: ClassVar[str] = "trainer of ART"
 
-    by_class: ArtTrainer
+    by_class: Annotated[ArtTrainer, SkipValidation]
 
     def train(self, student: PyTorchClassifier, data: Dataset, work: Work) -> None:
         self.by_class.run(student, data, self.epochs, self.batch_size)

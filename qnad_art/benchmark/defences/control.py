@@ -44,7 +44,7 @@ class GaussianControl(Defence):
     name = "gaussian-control"
 
     of: Annotated[tuple[Defence, ...], PlainValidator(build_steps), PlainSerializer(steps_content)]
-    images: Count = 256
+    images: Count = 512
 
     @property
     def quantum(self) -> bool:  # type: ignore[override]

@@ -19,9 +19,10 @@ COLOURS = (
     "#c2609a",
     "#0e8fa0",
 )
-"""Each at least 3:1 against the light and against the dark page (WCAG 1.4.11)."""
-MARKERS = 9
-"""Number of markers a renderer needs; with 8 colours, 72 looks before one comes again."""
+"""Each at least 3:1 against the light and against the dark page (WCAG 1.4.11).
+
+The renderers have 9 markers, 7 patterns and 5 dashes besides, so that few looks coincide.
+"""
 
 MINUS = "\N{MINUS SIGN}"
 

@@ -122,7 +122,7 @@ def _against_samples(view: View) -> Chart:
                     if p.gradients == kind
                 )
                 look = view.look(defence) + number * SAME_COLOUR
-                if points:
+                if len(points) > 1:
                     curves.append(Series(view.label(defence) + remark, look, points))
         if curves:
             panels.append(Panel(f"{condition.attack} · {condition.size}", tuple(curves)))
@@ -134,7 +134,8 @@ def _against_samples(view: View) -> Chart:
             "Accuracy under the attack with so many draws in each gradient, on draws of the "
             "attacker’s own. The figure of the adaptive rung is usually lower: it takes the best "
             "of these attacks for each image, and is scored on fresh draws. These points have no "
-            "intervals" + ("; the curve of the first seed is shown." if _many_seeds(view) else ".")
+            "intervals. Defences without noise have no curve."
+            + (" The curve of the first seed is shown." if _many_seeds(view) else "")
         ),
         x_label="draws a gradient",
         y_label=ACCURACY,

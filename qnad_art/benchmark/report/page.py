@@ -193,13 +193,14 @@ def shown_devices(source: Source) -> list[ShownDevice]:
 
 
 def _audit(view: View, defence: str) -> ShownAudit:
-    """All gates of a defence; with several seeds the gate says under which."""
+    """All gates of a defence, failed ones first; with several seeds a gate says under which."""
     found = {seed: gates for (name, seed), gates in view.gates.items() if name == defence}
     gates = tuple(
         gate if len(found) == 1 else gate.model_copy(update={"name": f"{gate.name}, seed {seed}"})
         for seed, of_seed in found.items()
         for gate in of_seed
     )
+    gates = tuple(sorted(gates, key=lambda gate: gate.verdict != "fail"))
     words = tables.audit_words(view, defence)
     return ShownAudit(defence, words, bool(view.failed(defence)), gates)
 

@@ -129,9 +129,10 @@ def improvements(view: View) -> Table:
         for condition in view.conditions
         if view.undefended not in (None, defence) and view.of(defence, condition)
     ]
+    plain = f"undefended: {view.label(view.undefended or 'none')}"
     return Table(
         caption="Against the undefended network: accuracies in %, gain in percentage points",
-        columns=("defence", "under", "undefended", "defended", "gain", "relative improvement"),
+        columns=("defence", "under", plain, "defended", "gain", "relative improvement"),
         rows=tuple(rows),
         headers=2,
     )
