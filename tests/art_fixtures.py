@@ -29,7 +29,12 @@ def images(name: str = "digits", split: str = "test") -> Dataset:
 @cache
 def _trained(name: str) -> dict[str, torch.Tensor]:
     model = build_model("lenet5", image_size=images(name).x.shape[-1])
-    train(model, images(name, "train"), _SETTINGS[name])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the same network on any number of cores
+    try:
+        train(model, images(name, "train"), _SETTINGS[name])
+    finally:
+        torch.set_num_threads(threads)
     return model.state_dict()
 
 
