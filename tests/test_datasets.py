@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qnad_art.datasets import DATASETS, Dataset, load_dataset
+from qnad_art.datasets import Dataset, dataset_names, load_dataset
 from qnad_art.errors import DatasetError, InvalidInputError, UnknownNameError
 
 
@@ -277,4 +277,4 @@ def test_unknown_names_are_refused_with_a_hint():
         load_dataset("cifar-10")
     with pytest.raises(UnknownNameError, match="test, train"):
         load_dataset("digits", "validation")
-    assert "cifar100" in DATASETS
+    assert "cifar100" in dataset_names()

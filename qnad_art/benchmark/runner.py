@@ -6,7 +6,8 @@ that is killed at any moment goes on where it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from qnad_art.benchmark.engines import Engine, start_engine
 from qnad_art.benchmark.estimate import estimate
 from qnad_art.benchmark.records import Result
 from qnad_art.benchmark.schedule import Job
+from qnad_art.benchmark.sinks import Sinks
 from qnad_art.benchmark.store import Failure, Run, locked
 from qnad_art.benchmark.suite import Suite
 from qnad_art.benchmark.tasks import Preparations, Task
@@ -55,6 +57,7 @@ def run_suite(
     engine: str = "local",
     workers: int | None = None,
     address: str | None = None,
+    sinks: Sequence[str] = (),
     report: Report = lambda line, now: None,
 ) -> Run:
     """Measure all cells of a suite that are not measured yet.
@@ -65,6 +68,8 @@ def run_suite(
         data_dir: as :func:`qnad_art.datasets.load_dataset`.
         only: pattern of the cells to measure now, ``None`` for all; see :meth:`Workload.matching`.
         engine, workers, address: as :func:`~qnad_art.benchmark.engines.start_engine`.
+        sinks: names of :mod:`qnad_art.benchmark.sinks` that get the results too. One that fails is
+            told of in ``report`` and disturbs nothing.
         report: called for everything that happens; the log gets it too.
 
     Returns:
@@ -79,15 +84,33 @@ def run_suite(
     with locked(folder):
         run = Run.begin(folder, suite, {task.key: task.cell for task in workload.tasks})
         run.repair()
-        measured = {result.key for result in run.results()}
+        results = run.results()
+        measured = {result.key for result in results}
         tasks = [task for task in chosen if task.key not in measured]
         there = len(chosen) - len(tasks)
         report(f"{folder}: {len(tasks):,} cells to measure, {there:,} are there.", None)
-        if tasks:
-            costs = estimate(workload).seconds
-            with start_engine(engine, workers=workers, address=address) as place:
-                _execute(run, _jobs(run, workload, tasks, costs), tasks, place, report)
+        with _open(sinks, run, report) as outlet:
+            for result in results:
+                outlet.take(result)
+            if tasks:
+                costs = estimate(workload).seconds
+                record = _Record(run, tasks, outlet)
+                with start_engine(engine, workers=workers, address=address) as place:
+                    _execute(run, _jobs(run, workload, tasks, costs), record, place, report)
     return run
+
+
+@contextmanager
+def _open(names: Sequence[str], run: Run, report: Report) -> Iterator[Sinks]:
+    """Sinks that are closed when the run ends or is stopped."""
+    sinks = Sinks(names, run, run.folder / "report")
+    try:
+        yield sinks
+    finally:
+        lines = [f"Written: {place}" for place in sinks.close()]
+        for line in (*lines, *(f"FAILED {failure}" for failure in sinks.failures)):
+            run.log(line)
+            report(line, None)
 
 
 def _jobs(
@@ -109,9 +132,8 @@ def _jobs(
 
 
 def _execute(
-    run: Run, jobs: Sequence[Job], tasks: Sequence[Task], engine: Engine, report: Report
+    run: Run, jobs: Sequence[Job], record: _Record, engine: Engine, report: Report
 ) -> None:
-    record = _Record(run, tasks)
     clock = _Clock(len(jobs), engine.workers)
     with Dispatch(jobs, engine) as dispatch:
         for event in dispatch.events():
@@ -125,10 +147,10 @@ def _execute(
 
 
 class _Record:
-    """Writes what comes of jobs into the run."""
+    """Writes what comes of jobs into the run, and gives it to the sinks."""
 
-    def __init__(self, run: Run, tasks: Sequence[Task]) -> None:
-        self._run = run
+    def __init__(self, run: Run, tasks: Sequence[Task], sinks: Sinks) -> None:
+        self._run, self._sinks = run, sinks
         self._cells = {task.key: task.cell for task in tasks}
         # The others failed before and are not tried now.
         self._failures = [f for f in run.failures() if f.key not in self._cells]
@@ -144,6 +166,7 @@ class _Record:
         if event.value is not None:
             result = Result.model_validate(event.value)
             self._run.append(result)
+            self._sinks.take(result)
             low, high = 100 * result.accuracy.low, 100 * result.accuracy.high
             figure = f": accuracy {100 * result.accuracy.value:.1f} % [{low:.1f}, {high:.1f}]"
         return f"{event.job.label}{figure} ({event.seconds:.1f} s)"

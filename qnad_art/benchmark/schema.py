@@ -8,7 +8,7 @@ from typing import Any
 from qnad_art.benchmark.attacks import attack_names
 from qnad_art.benchmark.defences import defence_names
 from qnad_art.benchmark.suite import Suite
-from qnad_art.models import MODELS
+from qnad_art.models import model_names
 from qnad_art.pretrained import PRETRAINED
 
 Schema = dict[str, Any]
@@ -33,7 +33,7 @@ def suite_schema() -> Schema:
     attack = _named(attack_names(), {"eps": _BUDGETS})
     step = _named(defence_names(), {})
     steps = {"anyOf": [step, {"type": "array", "items": step}]}
-    networks = {"type": "string", "enum": [*MODELS, *PRETRAINED]}
+    networks = {"type": "string", "enum": [*model_names(), *PRETRAINED]}
     files = {"type": "string", "pattern": r"\.safetensors$"}
     model = {"anyOf": [networks, files, definitions["ModelSpec"]]}
     forms = {

@@ -41,10 +41,10 @@ from qnad_art.benchmark.shorthand import (
     is_path,
     label_of,
 )
-from qnad_art.datasets import DATASETS
+from qnad_art.datasets import dataset_names
 from qnad_art.device import DEFAULT_DEVICE, load_device
 from qnad_art.errors import InvalidInputError, QnadError, UnknownNameError
-from qnad_art.models import MODELS
+from qnad_art.models import model_names
 from qnad_art.pretrained import PRETRAINED
 from qnad_art.training import TrainSettings
 
@@ -75,8 +75,8 @@ class DataSpec(Record):
     @field_validator("name")
     @classmethod
     def _name_or_path(cls, name: str) -> str:
-        if name not in DATASETS and not is_path(name):
-            hint = str(UnknownNameError("data set", name, DATASETS))
+        if name not in dataset_names() and not is_path(name):
+            hint = str(UnknownNameError("data set", name, dataset_names()))
             raise ValueError(f"{hint} Write the path of a folder with a slash: ./{name}")
         return name
 
@@ -85,7 +85,7 @@ class ModelSpec(Record):
     """The plain network: trained in the run, read from a file, or one that comes with the package.
 
     Args:
-        architecture: of :data:`qnad_art.models.MODELS`.
+        architecture: of :func:`qnad_art.models.model_names`.
         epochs, batch_size, learning_rate: of training; ``None`` for what suits the architecture.
         seed: of training.
         weights: safetensors file, from the suite's folder; with ``architecture`` if the file does
@@ -103,8 +103,8 @@ class ModelSpec(Record):
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelSpec:
-        if self.architecture is not None and self.architecture not in MODELS:
-            raise UnknownNameError("architecture", self.architecture, MODELS)
+        if self.architecture is not None and self.architecture not in model_names():
+            raise UnknownNameError("architecture", self.architecture, model_names())
         if self.pretrained is not None and self.pretrained not in PRETRAINED:
             raise UnknownNameError("pretrained network", self.pretrained, PRETRAINED)
         ready = self.ready

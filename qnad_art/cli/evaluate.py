@@ -39,6 +39,9 @@ def evaluate(
     only: Annotated[
         str | None, typer.Option(help="Only cells that match, e.g. '*pgd*white-box*'.")
     ] = None,
+    sink: Annotated[
+        list[str] | None, typer.Option(help="Send results there too (csv, …); repeatable.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the cells and estimate the time.")
     ] = False,
@@ -60,12 +63,16 @@ def evaluate(
         raise InvalidInputError("Give a suite: qnad evaluate SUITE.yaml (or --schema).")
     folder = data_dir or os.environ.get("QNAD_DATA_DIR")
     images = None if folder is None else str(Path(folder).resolve())
+    from qnad_art.benchmark.sinks import check_sinks
+
     if dry_run:
         _list(console, suite, images, only, workers)
         return
+    check_sinks(sink or [])
     place = {"engine": engine, "workers": workers, "address": address}
+    options = {**place, "sinks": sink or []}
     with _terminable():
-        _conclude(console, _run(console, suite, output, data_dir=images, only=only, **place))
+        _conclude(console, _run(console, suite, output, data_dir=images, only=only, **options))
 
 
 def _run(console: Console, path: Path, output: Path | None, **options: Any) -> Run:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from qnad_art.benchmark.store import Run
 
-TABLES = {"parquet": "results.parquet", "csv": "results.csv", "latex": "results.tex"}
-
 
 def report(
     run: Annotated[Path, typer.Argument(help="Run folder of `qnad evaluate`.")],
@@ -25,44 +23,49 @@ def report(
     ] = None,
     formats: Annotated[
         str,
-        typer.Option("--format", help="Of html, png, svg, parquet, csv, latex, with commas."),
+        typer.Option(
+            "--format", help="Of html, png, svg and sinks (csv, parquet, …), with commas."
+        ),
     ] = "html,png,svg",
 ) -> None:
     """Write a run's report: one HTML page, its figures, and tables of the results."""
     from qnad_art.benchmark.report import Format, write_report
     from qnad_art.benchmark.store import Run
+    from qnad_art.plugins import plugin_names
 
     console = Console(highlight=False, soft_wrap=True)
     shown: tuple[Format, ...] = get_args(Format)
     asked = dict.fromkeys(name.strip() for name in formats.split(","))
+    valid = (*shown, *plugin_names("sink"))
     for name in asked:
-        if name not in (*shown, *TABLES):
-            raise UnknownNameError("format", name, (*shown, *TABLES))
+        if name not in valid:
+            raise UnknownNameError("format", name, valid)
     opened = Run.open(run)
     folder = output or opened.folder / "report"
     with console.status("Writing the report"):
         pictures = [name for name in shown if name in asked]
         if pictures:
             write_report(opened, folder, formats=pictures)
-        written = _write_tables(opened, folder, [name for name in TABLES if name in asked])
+        written, failures = _send(opened, folder, [name for name in asked if name not in shown])
     if "html" in asked:
-        written.insert(0, folder / "report.html")
+        written.insert(0, str(folder / "report.html"))
     if asked.keys() & {"png", "svg"}:
-        written.append(folder / "figures")
-    for path in written:
-        console.print(f"Written: {path}", markup=False)
+        written.append(str(folder / "figures"))
+    for place in written:
+        console.print(f"Written: {place}", markup=False)
+    for failure in failures:
+        console.print(f"FAILED {failure}", markup=False)
+    raise typer.Exit(1 if failures else 0)
 
 
-def _write_tables(run: Run, folder: Path, names: Sequence[str]) -> list[Path]:
-    from qnad_art.benchmark import export
+def _send(run: Run, folder: Path, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Give all results to sinks; where they are, and what failed."""
     from qnad_art.benchmark.report.source import results_of
+    from qnad_art.benchmark.sinks import Sinks
 
-    writers = {
-        "parquet": export.write_parquet,
-        "csv": export.write_csv,
-        "latex": export.write_latex,
-    }
     results = results_of(run) if names else []
-    for name in names:
-        writers[name](results, folder / TABLES[name])
-    return [folder / TABLES[name] for name in names]
+    sinks = Sinks(names, run, folder)
+    for result in results:
+        sinks.take(result)
+    written = sinks.close()
+    return written, sinks.failures

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from qnad_art.errors import InvalidInputError, UnknownNameError
+from qnad_art.plugins import call_plugin
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,14 +26,6 @@ class Strategy(Protocol):
         """A plan for ``module`` from inputs ``x`` (N, …) and class indices ``y`` (N,)."""
 
 
-STRATEGIES: dict[str, str] = {
-    "uniform": "qnad_art.crosstalk.uniform:Uniform",
-    "random": "qnad_art.crosstalk.random:Random",
-    "tuned": "qnad_art.crosstalk.tuned:Tuned",
-}
-"""Built-in strategies by name, imported only when asked for."""
-
-
 def build_strategy(strategy: str | Strategy, **settings: Any) -> Strategy:
     """A strategy from its name and settings (an instance is returned as it is).
 
@@ -51,17 +43,10 @@ def build_strategy(strategy: str | Strategy, **settings: Any) -> Strategy:
     for name in settings:
         if name not in valid:
             raise UnknownNameError(f"setting of strategy {strategy!r}:", name, valid)
-    built: Strategy = _factory(strategy)(**settings)
+    built: Strategy = call_plugin("strategy", strategy, lambda factory: factory(**settings))
     return built
 
 
 def strategy_settings(strategy: str) -> list[str]:
     """Names of the settings that a strategy takes."""
-    return list(inspect.signature(_factory(strategy)).parameters)
-
-
-def _factory(strategy: str) -> Any:
-    if strategy not in STRATEGIES:
-        raise UnknownNameError("strategy", strategy, STRATEGIES)
-    module, _, attribute = STRATEGIES[strategy].partition(":")
-    return getattr(import_module(module), attribute)
+    return call_plugin("strategy", strategy, lambda made: list(inspect.signature(made).parameters))

@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from qnad_art.errors import UnknownNameError
+from qnad_art.plugins import call_plugin
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from qnad_art.device import DeviceProfile
+    from qnad_art.engines.circuit import CircuitEngine
     from qnad_art.module import QuantumExecutedModule
     from qnad_art.quantum_layer import QuantumLayer
 
@@ -28,11 +31,28 @@ class Engine(Protocol):
         """Output of ``layer`` on ``x``."""
 
 
+def build_engine(name: str, device: DeviceProfile, **settings: Any) -> CircuitEngine:
+    """An engine by name (``"aer"``, or a plugin's) that runs circuits with a device's noise.
+
+    Raises:
+        UnknownNameError: no such engine.
+        PluginError: the plugin that has the name is broken, or has no such setting.
+        InvalidInputError: it refuses the device or a value.
+    """
+    built: CircuitEngine = call_plugin("engine", name, lambda made: made(device, **settings))
+    return built
+
+
 @contextmanager
 def run_on(
-    module: QuantumExecutedModule, engine: Engine, *, layers: Sequence[str] = ("*",)
+    module: QuantumExecutedModule, engine: Engine | str, *, layers: Sequence[str] = ("*",)
 ) -> Iterator[None]:
-    """Context in which the layers whose names match one of the patterns run on ``engine``."""
+    """Context in which the layers whose names match one of the patterns run on ``engine``.
+
+    The name of an engine stands for it with the module's device, shots and readout.
+    """
+    if isinstance(engine, str):
+        engine = _engine_of(module, engine)
     chosen = {
         name: layer
         for name, layer in module.layers.items()
@@ -48,3 +68,10 @@ def run_on(
     finally:
         for name, layer in chosen.items():
             layer.engine = before[name]
+
+
+def _engine_of(module: QuantumExecutedModule, name: str) -> Engine:
+    execution = module.execution
+    return build_engine(
+        name, module.device_profile, shots=execution.shots, readout=execution.table.readout
+    )

@@ -10,22 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from qnad_art.circuits import Site, product_circuit
 from qnad_art.device import DeviceProfile
-from qnad_art.errors import InvalidInputError
-from qnad_art.kernels import contraction, offsets, weight_scales
+from qnad_art.engines.circuit import Array, CircuitEngine, Integers
 from qnad_art.noise import site_noise_model
-from qnad_art.quantum_layer import QuantumLayer
-from qnad_art.response import READOUTS, Readout
 
-Array = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.integer]
-
-MAX_PRODUCTS = 2_000_000
 CIRCUITS_A_RUN = 2_000
 
 
@@ -39,54 +29,17 @@ class _Batch:
     pairs: Integers
 
 
-class AerEngine:
-    """Runs products circuit by circuit.
+class AerEngine(CircuitEngine):
+    """Runs products on Aer; settings as :class:`~qnad_art.engines.circuit.CircuitEngine`."""
 
-    Args:
-        device: the noise.
-        readout: ``"twirled"`` or ``"raw"``.
-        shots: counts a product; ``None`` for the exact expectation from the density matrix.
-        seed: of Aer's sampling and of the twirl.
-        max_products: refuse a layer call that needs more circuits than this.
-    """
-
-    def __init__(
-        self,
-        device: DeviceProfile,
-        *,
-        readout: Readout = "twirled",
-        shots: int | None = None,
-        seed: int = 0,
-        max_products: int = MAX_PRODUCTS,
-    ) -> None:
-        if readout not in READOUTS:
-            raise InvalidInputError(f"readout {readout!r} is not one of {', '.join(READOUTS)}.")
-        if shots is not None and shots < 1:
-            raise InvalidInputError(f"shots is {shots}; give a whole number from 1, or None.")
-        self.device = device
-        self.readout = readout
-        self.shots = shots
-        self.max_products = max_products
-        self._random = np.random.default_rng(seed)
+    def __init__(self, device: DeviceProfile, **settings: Any) -> None:
+        super().__init__(device, **settings)
         self._noise_models: dict[Site, Any] = {}
-
-    def __call__(self, layer: QuantumLayer, x: Tensor) -> Tensor:
-        """The layer's output from circuits; its gradient is the compiled layer's."""
-        mean, _ = layer.moments(x)
-        with torch.no_grad():
-            circuits = self._layer(layer, x.detach())
-        return mean + (circuits.to(mean.dtype) - mean).detach()
 
     def expectations(
         self, theta: Array, phi: Array, sites: Sequence[Site], site: Integers, pairs: Integers
     ) -> Array:
-        """⟨Z⟩ of products, exact or estimated from counts.
-
-        Args:
-            theta, phi: angles in rad, shape (n,).
-            sites: what ``site`` indexes.
-            site, pairs: index and signed pair count, shape (n,).
-        """
+        """See :meth:`~qnad_art.engines.circuit.CircuitEngine.expectations`."""
         result = np.empty(len(theta))
         for index in np.unique(site):
             (members,) = np.nonzero(site == index)
@@ -106,7 +59,7 @@ class AerEngine:
         shots = np.full(len(batch.theta), self.shots)
         if self.readout == "raw":
             return self._counted(batch, shots, flip=False) / self.shots
-        flipped = self._random.binomial(shots, 0.5)
+        flipped = self.random.binomial(shots, 0.5)
         total = self._counted(batch, shots - flipped, flip=False)
         return (total - self._counted(batch, flipped, flip=True)) / self.shots
 
@@ -129,7 +82,7 @@ class AerEngine:
         most = max(int(shots.max()), 1)
         result = self._execute(batch, flip=flip, measure=True, shots=most)
         ones = np.array([result.get_counts(i).get("1", 0) for i in range(len(batch.theta))])
-        kept = self._random.hypergeometric(ones, most - ones, shots)
+        kept = self.random.hypergeometric(ones, most - ones, shots)
         return (shots - 2 * kept).astype(float)
 
     def _execute(self, batch: _Batch, *, flip: bool, measure: bool, shots: int) -> Any:
@@ -159,52 +112,7 @@ class AerEngine:
         simulator = AerSimulator(
             method="density_matrix", noise_model=self._noise_models[batch.site]
         )
-        seed = int(self._random.integers(2**31))
+        seed = int(self.random.integers(2**31))
         return simulator.run(
             circuits, shots=shots, parameter_binds=bindings, seed_simulator=seed
         ).result()
-
-    def _layer(self, layer: QuantumLayer, x: Tensor) -> Tensor:
-        """Sum of a layer's products, scaled back, plus bias."""
-        scale_x = layer.input_scale
-        assert scale_x is not None
-        windows, executed, shape = layer.windows(x)
-        images, groups, fan_in, positions = windows.shape
-        outputs = layer.weight.shape[0]
-        count = int(executed.sum()) * images * (outputs // groups)
-        if count > self.max_products:
-            raise InvalidInputError(
-                f"This layer call needs {count:,} circuits, more than max_products="
-                f"{self.max_products:,}. Pass fewer images, or choose smaller layers."
-            )
-        theta = np.arcsin((windows.double() / scale_x).clamp(-1, 1).cpu().numpy())
-        mask = executed.bool().cpu().numpy()[0]
-        rows = layer.weight.detach().double().flatten(1).cpu()
-        scale_w = weight_scales(rows, layer.execution)[:, 0]
-        phi = np.arcsin((rows / scale_w.clamp_min(1e-300)[:, None]).clamp(-1, 1).numpy())
-        sites = layer.execution.table.sites
-        site, pairs = layer.site.flatten(1).cpu().numpy(), layer.pairs.flatten(1).cpu().numpy()
-        offset = offsets(layer.site, layer.pairs, layer.execution).cpu().numpy()
-        sums = np.empty((images, outputs, positions))
-        for output in range(outputs):
-            group = output // (outputs // groups)
-            where = np.broadcast_to(mask[group], (images, fan_in, positions))
-            products = np.zeros(where.shape)
-
-            def spread(values: Any, where: npt.NDArray[np.bool_] = where) -> Any:
-                return np.broadcast_to(values[None, :, None], where.shape)[where]
-
-            products[where] = self.expectations(
-                theta[:, group][where],
-                spread(phi[output]),
-                sites,
-                spread(site[output]),
-                spread(pairs[output]),
-            )
-            products[where] -= spread(offset[output])
-            sums[:, output] = products.sum(1)
-        gain = contraction(layer.site, layer.pairs, layer.execution).cpu()
-        result: Tensor = torch.as_tensor(sums) * (scale_x * scale_w / gain)[:, None]
-        if layer.bias is not None:
-            result = result + layer.bias.detach().cpu().double()[:, None]
-        return result.view(shape).to(x.device)

@@ -1,6 +1,6 @@
 """Attacks by name: ART's evasion attacks on image classifiers of PyTorch.
 
-All of them that fit are in :data:`~qnad_art.benchmark.attacks.catalogue.ATTACKS`. Those of ART 1.20
+All of them that fit are in :mod:`~qnad_art.benchmark.attacks.catalogue`. Those of ART 1.20
 that are not, and why:
 
 - other tasks: ``AdversarialTexturePyTorch``, ``FrameSaliencyAttack``,
@@ -32,9 +32,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, JsonValue, model_validator
 
-from qnad_art.benchmark.attacks.catalogue import ATTACKS, DLR, Entry, Kind, Norm
+from qnad_art.benchmark.attacks.catalogue import DLR, AttackEntry, Kind, Norm
 from qnad_art.benchmark.records import Record
-from qnad_art.errors import InvalidInputError, UnknownNameError
+from qnad_art.errors import InvalidInputError, PluginError, UnknownNameError
+from qnad_art.plugins import find_plugin, load_plugin, plugin_names
 
 if TYPE_CHECKING:
     from art.attacks import EvasionAttack
@@ -46,7 +47,21 @@ _RESERVED = {"verbose", "summary_writer", "targeted", "mask", "loss", "loss_type
 
 def attack_names() -> list[str]:
     """Names of the attacks."""
-    return sorted(ATTACKS)
+    return plugin_names("attack")
+
+
+def attack_entry(name: str) -> AttackEntry:
+    """What is known of an attack.
+
+    Raises:
+        UnknownNameError: no such attack.
+        PluginError: the plugin that has the name is broken.
+    """
+    entry = load_plugin("attack", name)
+    if not isinstance(entry, AttackEntry):
+        fault = f"{type(entry).__name__} is no qnad_art.benchmark.attacks.AttackEntry"
+        raise PluginError(find_plugin("attack", name), fault)
+    return entry
 
 
 class AttackSpec(Record):
@@ -88,23 +103,23 @@ class AttackSpec(Record):
     @property
     def kind(self) -> Kind:
         """``"gradient"``, or ``"query"`` for attacks that only ask for predictions."""
-        return ATTACKS[self.name].kind
+        return attack_entry(self.name).kind
 
     @property
     def budgeted(self) -> bool:
         """Whether it takes ε; the others look for the smallest perturbation."""
-        return ATTACKS[self.name].budget is not None
+        return attack_entry(self.name).budget is not None
 
     @property
     def norm(self) -> Norm | None:
         """``"inf"``, ``"2"``, ``"1"`` or ``"0"``: that ε bounds, or that it keeps small."""
-        chosen = self.settings.get("norm", ATTACKS[self.name].norm)
+        chosen = self.settings.get("norm", attack_entry(self.name).norm)
         return None if chosen is None else str(chosen).removesuffix(".0")  # type: ignore[return-value]
 
     @property
     def single_step(self) -> bool:
         """Whether it takes one step only."""
-        return ATTACKS[self.name].single_step
+        return attack_entry(self.name).single_step
 
     def make(
         self, classifier: PyTorchClassifier, eps: float | None, *, batch_size: int
@@ -124,19 +139,17 @@ class AttackSpec(Record):
 
 def _check(name: str, settings: Mapping[str, Any]) -> None:
     """Raise unless the attack exists, has these settings, and ART takes their values."""
-    if name not in ATTACKS:
-        raise UnknownNameError("attack", name, ATTACKS)
     valid = _settings_of(name)
     for setting in settings:
         if setting not in valid:
             raise UnknownNameError(f"setting of attack {name!r}:", setting, valid)
-    budget = None if ATTACKS[name].budget is None else 0.1
+    budget = None if attack_entry(name).budget is None else 0.1
     _make(name, settings, stand_in(), budget, batch_size=1)
 
 
 def _settings_of(name: str) -> list[str]:
     """Settings of an attack: of its ``attack_params`` those that its constructor takes."""
-    entry = ATTACKS[name]
+    entry = attack_entry(name)
     attack = _load(entry.path)
     taken: set[str] = set()
     for part in attack.__mro__:
@@ -156,7 +169,7 @@ def _make(
     eps: float | None,
     batch_size: int,
 ) -> EvasionAttack:
-    entry = ATTACKS[name]
+    entry = attack_entry(name)
     if (eps is None) != (entry.budget is None):
         needs = "needs a budget ε" if eps is None else f"takes no budget, but ε is {eps}"
         raise InvalidInputError(f"Attack {name!r} {needs}.")
@@ -212,4 +225,4 @@ def _load(path: str) -> Any:
     return getattr(import_module(module), attribute)
 
 
-__all__ = ["ATTACKS", "AttackSpec", "Entry", "attack_names", "stand_in"]
+__all__ = ["AttackEntry", "AttackSpec", "attack_entry", "attack_names", "stand_in"]

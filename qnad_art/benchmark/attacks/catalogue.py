@@ -15,8 +15,8 @@ OWN = "qnad_art.benchmark.attacks."
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One attack.
+class AttackEntry:
+    """One attack: what an entry point of the group ``qnad_art.attacks`` names.
 
     Args:
         path: ``module:class``.
@@ -39,11 +39,12 @@ class Entry:
     single_step: bool = False
 
 
-def _ball(eps: float, settings: Mapping[str, Any]) -> dict[str, Any]:
+def ball(eps: float, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Budget of an attack that takes ``eps`` and nothing that follows from it."""
     return {"eps": eps}
 
 
-def _steps(eps: float, settings: Mapping[str, Any]) -> dict[str, Any]:
+def steps(eps: float, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Steps that reach the border two and a half times, as Madry et al. (2018)."""
     iterations = settings["max_iter"]
     valid = isinstance(iterations, int) and iterations > 0  # else ART says what is wrong
@@ -66,9 +67,9 @@ def _universal(eps: float, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"eps": eps, "attacker": "pgd", "attacker_params": inner}
 
 
-def _auto(art_class: str, loss: str) -> Entry:
+def _auto(art_class: str, loss: str) -> AttackEntry:
     """One restart, as in AutoAttack; the loss is the one that the name says."""
-    return Entry(
+    return AttackEntry(
         f"{ART}{art_class}",
         "gradient",
         "inf",
@@ -81,115 +82,113 @@ def _auto(art_class: str, loss: str) -> Entry:
 CE, DLR = "cross_entropy", "difference_logits_ratio"
 _CONSTANT = {"initial_const": 1.0, "binary_search_steps": 6, "learning_rate": 0.1}
 
-ATTACKS: dict[str, Entry] = {
-    # Gradients, within ε.
-    "fgsm": Entry(f"{ART}FastGradientMethod", "gradient", "inf", _ball, single_step=True),
-    "bim": Entry(f"{ART}BasicIterativeMethod", "gradient", "inf", _steps, {"max_iter": 20}),
-    "mim": Entry(f"{ART}MomentumIterativeMethod", "gradient", "inf", _steps, {"max_iter": 20}),
-    "pgd": Entry(
-        f"{ART}ProjectedGradientDescent",
-        "gradient",
-        "inf",
-        _steps,
-        {"max_iter": 20, "num_random_init": 1},
-    ),
-    "autopgd-ce": _auto("AutoProjectedGradientDescent", CE),
-    "autopgd-dlr": _auto("AutoProjectedGradientDescent", DLR),
-    "auto-conjugate-gradient": _auto("AutoConjugateGradient", DLR),
-    "rescaling-auto-conjugate-gradient": _auto("RescalingAutoConjugateGradient", DLR),
-    "autoattack": Entry(f"{OWN}ensemble:AutoAttack", "gradient", "inf", _ball),
-    "autoattack-rand": Entry(f"{OWN}ensemble:AutoAttackRand", "gradient", "inf", _ball),
-    "universal-perturbation": Entry(
-        f"{ART}UniversalPerturbation", "gradient", "inf", _universal, {"max_iter": 5, "delta": 0.0}
-    ),
-    "virtual-adversarial": Entry(
-        f"{ART}VirtualAdversarialMethod",
-        "query",
-        "2",
-        _ball,
-        {"max_iter": 2},
-        probabilities=True,
-    ),
-    # Gradients, smallest perturbation.
-    "deepfool": Entry(f"{ART}DeepFool", "gradient", "2", settings={"max_iter": 50}),
-    "cw-l0": Entry(
-        f"{ART}CarliniL0Method",
-        "gradient",
-        "0",
-        settings={**_CONSTANT, "initial_const": 10.0, "binary_search_steps": 3},
-    ),
-    "cw-l2": Entry(
-        f"{ART}CarliniL2Method", "gradient", "2", settings={**_CONSTANT, "max_iter": 20}
-    ),
-    "cw-linf": Entry(
-        f"{ART}CarliniLInfMethod",
-        "gradient",
-        "inf",
-        settings={
-            "initial_const": 1.0,
-            "largest_const": 20.0,
-            "const_factor": 4.0,
-            "decrease_factor": 0.8,
-            "learning_rate": 0.05,
-            "max_iter": 30,
-        },
-    ),
-    "elastic-net": Entry(
-        f"{ART}ElasticNet", "gradient", "1", settings={**_CONSTANT, "max_iter": 50}
-    ),
-    "newtonfool": Entry(f"{ART}NewtonFool", "gradient", "2"),
-    "jsma": Entry(
-        f"{ART}SaliencyMapMethod",
-        "gradient",
-        "0",
-        settings={"theta": 1.0, "gamma": 0.3},
-        adapter=f"{OWN}adapters:LikeliestTarget",
-    ),
-    # Predictions only.
-    "square": Entry(f"{ART}SquareAttack", "query", "inf", _ball, {"max_iter": 1000}),
-    "threshold": Entry(f"{ART}ThresholdAttack", "query", "inf", _levels, {"es": 1, "max_iter": 20}),
-    "hopskipjump": Entry(f"{ART}HopSkipJump", "query", "inf", settings={"norm": "inf"}),
-    "boundary": Entry(
-        f"{ART}BoundaryAttack", "query", "2", settings={"targeted": False, "max_iter": 200}
-    ),
-    "sign-opt": Entry(
-        f"{ART}SignOPTAttack",
-        "query",
-        "2",
-        settings={"targeted": False, "max_iter": 50, "query_limit": 5000},
-    ),
-    "zoo": Entry(
-        f"{ART}ZooAttack",
-        "query",
-        "2",
-        settings={
-            "max_iter": 200,
-            "initial_const": 10.0,
-            "learning_rate": 0.1,
-            # Its importance sampling and resizing are for images of 32 pixels and more.
-            "use_resize": False,
-            "use_importance": False,
-            "batch_size": 1,  # with more it mixes up the images
-        },
-    ),
-    "simba": Entry(
-        f"{ART}SimBA",
-        "query",
-        "2",
-        settings={"attack": "px", "epsilon": 0.2, "max_iter": 1000, "batch_size": 1},
-        adapter=f"{OWN}adapters:OneHot",
-        probabilities=True,
-    ),
-    "pixel": Entry(f"{ART}PixelAttack", "query", "0", settings={"th": 10, "max_iter": 20}),
-    "spatial-transformation": Entry(
-        f"{ART}SpatialTransformation",
-        "query",
-        None,
-        settings={
-            "max_translation": 10.0,
-            "num_translations": 3,
-            "max_rotation": 30.0,
-            "num_rotations": 5,
-        },
-    ),
-}
+# Gradients, within ε.
+FGSM = AttackEntry(f"{ART}FastGradientMethod", "gradient", "inf", ball, single_step=True)
+BIM = AttackEntry(f"{ART}BasicIterativeMethod", "gradient", "inf", steps, {"max_iter": 20})
+MIM = AttackEntry(f"{ART}MomentumIterativeMethod", "gradient", "inf", steps, {"max_iter": 20})
+PGD = AttackEntry(
+    f"{ART}ProjectedGradientDescent",
+    "gradient",
+    "inf",
+    steps,
+    {"max_iter": 20, "num_random_init": 1},
+)
+AUTOPGD_CE = _auto("AutoProjectedGradientDescent", CE)
+AUTOPGD_DLR = _auto("AutoProjectedGradientDescent", DLR)
+AUTO_CONJUGATE_GRADIENT = _auto("AutoConjugateGradient", DLR)
+RESCALING_AUTO_CONJUGATE_GRADIENT = _auto("RescalingAutoConjugateGradient", DLR)
+AUTOATTACK = AttackEntry(f"{OWN}ensemble:AutoAttack", "gradient", "inf", ball)
+AUTOATTACK_RAND = AttackEntry(f"{OWN}ensemble:AutoAttackRand", "gradient", "inf", ball)
+UNIVERSAL_PERTURBATION = AttackEntry(
+    f"{ART}UniversalPerturbation", "gradient", "inf", _universal, {"max_iter": 5, "delta": 0.0}
+)
+VIRTUAL_ADVERSARIAL = AttackEntry(
+    f"{ART}VirtualAdversarialMethod",
+    "query",
+    "2",
+    ball,
+    {"max_iter": 2},
+    probabilities=True,
+)
+# Gradients, smallest perturbation.
+DEEPFOOL = AttackEntry(f"{ART}DeepFool", "gradient", "2", settings={"max_iter": 50})
+CW_L0 = AttackEntry(
+    f"{ART}CarliniL0Method",
+    "gradient",
+    "0",
+    settings={**_CONSTANT, "initial_const": 10.0, "binary_search_steps": 3},
+)
+CW_L2 = AttackEntry(
+    f"{ART}CarliniL2Method", "gradient", "2", settings={**_CONSTANT, "max_iter": 20}
+)
+CW_LINF = AttackEntry(
+    f"{ART}CarliniLInfMethod",
+    "gradient",
+    "inf",
+    settings={
+        "initial_const": 1.0,
+        "largest_const": 20.0,
+        "const_factor": 4.0,
+        "decrease_factor": 0.8,
+        "learning_rate": 0.05,
+        "max_iter": 30,
+    },
+)
+ELASTIC_NET = AttackEntry(
+    f"{ART}ElasticNet", "gradient", "1", settings={**_CONSTANT, "max_iter": 50}
+)
+NEWTONFOOL = AttackEntry(f"{ART}NewtonFool", "gradient", "2")
+JSMA = AttackEntry(
+    f"{ART}SaliencyMapMethod",
+    "gradient",
+    "0",
+    settings={"theta": 1.0, "gamma": 0.3},
+    adapter=f"{OWN}adapters:LikeliestTarget",
+)
+# Predictions only.
+SQUARE = AttackEntry(f"{ART}SquareAttack", "query", "inf", ball, {"max_iter": 1000})
+THRESHOLD = AttackEntry(f"{ART}ThresholdAttack", "query", "inf", _levels, {"es": 1, "max_iter": 20})
+HOPSKIPJUMP = AttackEntry(f"{ART}HopSkipJump", "query", "inf", settings={"norm": "inf"})
+BOUNDARY = AttackEntry(
+    f"{ART}BoundaryAttack", "query", "2", settings={"targeted": False, "max_iter": 200}
+)
+SIGN_OPT = AttackEntry(
+    f"{ART}SignOPTAttack",
+    "query",
+    "2",
+    settings={"targeted": False, "max_iter": 50, "query_limit": 5000},
+)
+ZOO = AttackEntry(
+    f"{ART}ZooAttack",
+    "query",
+    "2",
+    settings={
+        "max_iter": 200,
+        "initial_const": 10.0,
+        "learning_rate": 0.1,
+        # Its importance sampling and resizing are for images of 32 pixels and more.
+        "use_resize": False,
+        "use_importance": False,
+        "batch_size": 1,  # with more it mixes up the images
+    },
+)
+SIMBA = AttackEntry(
+    f"{ART}SimBA",
+    "query",
+    "2",
+    settings={"attack": "px", "epsilon": 0.2, "max_iter": 1000, "batch_size": 1},
+    adapter=f"{OWN}adapters:OneHot",
+    probabilities=True,
+)
+PIXEL = AttackEntry(f"{ART}PixelAttack", "query", "0", settings={"th": 10, "max_iter": 20})
+SPATIAL_TRANSFORMATION = AttackEntry(
+    f"{ART}SpatialTransformation",
+    "query",
+    None,
+    settings={
+        "max_translation": 10.0,
+        "num_translations": 3,
+        "max_rotation": 30.0,
+        "num_rotations": 5,
+    },
+)

@@ -3,45 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from typing import Any
 
 from pydantic import ValidationError
 
 from qnad_art.benchmark.defence import Defence
 from qnad_art.errors import InvalidInputError, QnadError, UnknownNameError
-
-_HERE = "qnad_art.benchmark.defences."
+from qnad_art.plugins import load_plugin, plugin_names
 
 NONE = "none"
-DEFENCES: dict[str, str] = {
-    "inherent": f"{_HERE}quantum:Inherent",
-    "qnad-uniform": f"{_HERE}quantum:QnadUniform",
-    "qnad-random": f"{_HERE}quantum:QnadRandom",
-    "qnad-tuned": f"{_HERE}quantum:QnadTuned",
-    "madry": f"{_HERE}adversarial_training:Madry",
-    "trades": f"{_HERE}adversarial_training:Trades",
-    "awp": f"{_HERE}adversarial_training:Awp",
-    "fast-adversarial-training": f"{_HERE}adversarial_training:FastAdversarialTraining",
-    "gaussian-augmentation": f"{_HERE}training:GaussianAugmentation",
-    "finetune": f"{_HERE}training:Finetune",
-    "defensive-distillation": f"{_HERE}distillation:DefensiveDistillation",
-    "feature-squeezing": f"{_HERE}preprocessing:FeatureSqueezing",
-    "spatial-smoothing": f"{_HERE}preprocessing:SpatialSmoothing",
-    "jpeg": f"{_HERE}preprocessing:JpegCompression",
-    "randomized-smoothing": f"{_HERE}noise:RandomizedSmoothing",
-    "rse": f"{_HERE}noise:Rse",
-    "pni": f"{_HERE}noise:Pni",
-    "gaussian-control": f"{_HERE}control:GaussianControl",
-}
-"""By name, imported only when asked for; classes inside ``art.defences`` go by dotted name."""
 
 _EXECUTIONS = {"inherent", "qnad-uniform", "qnad-random", "qnad-tuned"}
 
 
 def defence_names() -> list[str]:
     """Names of the defences; :func:`build_steps` takes classes of ART too."""
-    return sorted([NONE, *DEFENCES])
+    return sorted([NONE, *plugin_names("defence")])
 
 
 def build_steps(spec: Any) -> tuple[Defence, ...]:
@@ -91,10 +68,9 @@ def _step(part: Any) -> tuple[Defence, ...]:
         return (_checked(name, lambda: build_by_class(name, settings)),)
     if name == NONE and not settings:
         return ()
-    if name not in DEFENCES:
+    if name not in defence_names():
         raise UnknownNameError("defence", name, defence_names())
-    module, _, attribute = DEFENCES[name].partition(":")
-    defence: type[Defence] = getattr(import_module(module), attribute)
+    defence: type[Defence] = load_plugin("defence", name)
     for setting in settings:
         if setting not in defence.model_fields:
             raise UnknownNameError(f"setting of defence {name!r}:", setting, defence.model_fields)

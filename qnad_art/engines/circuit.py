@@ -1,0 +1,127 @@
+"""Engines that run circuits: a layer's products, and from their ⟨Z⟩ back to its output."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from qnad_art.circuits import Site
+from qnad_art.device import DeviceProfile
+from qnad_art.errors import InvalidInputError
+from qnad_art.kernels import contraction, offsets, weight_scales
+from qnad_art.quantum_layer import QuantumLayer
+from qnad_art.response import READOUTS, Readout
+
+Array = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.integer]
+
+MAX_PRODUCTS = 2_000_000
+
+
+class CircuitEngine(ABC):
+    """Runs products circuit by circuit; what is left to a subclass is :meth:`expectations`.
+
+    Args:
+        device: the noise, or the hardware's description.
+        readout: ``"twirled"`` or ``"raw"``.
+        shots: counts a product; ``None`` for the exact expectation.
+        seed: of all that is random.
+        max_products: refuse a layer call that needs more circuits than this.
+
+    Raises:
+        InvalidInputError: a value that cannot be used; no shots where :attr:`exact` is false.
+    """
+
+    exact: ClassVar[bool] = True
+    """Whether it can give expectations without shots."""
+
+    def __init__(
+        self,
+        device: DeviceProfile,
+        *,
+        readout: Readout = "twirled",
+        shots: int | None = None,
+        seed: int = 0,
+        max_products: int = MAX_PRODUCTS,
+    ) -> None:
+        if readout not in READOUTS:
+            raise InvalidInputError(f"readout {readout!r} is not one of {', '.join(READOUTS)}.")
+        if shots is None and not self.exact:
+            raise InvalidInputError(f"{type(self).__name__} only counts: give shots, say 1024.")
+        if shots is not None and shots < 1:
+            raise InvalidInputError(f"shots is {shots}; give a whole number from 1, or None.")
+        self.device = device
+        self.readout = readout
+        self.shots = shots
+        self.max_products = max_products
+        self.random = np.random.default_rng(seed)
+
+    @abstractmethod
+    def expectations(
+        self, theta: Array, phi: Array, sites: Sequence[Site], site: Integers, pairs: Integers
+    ) -> Array:
+        """⟨Z⟩ of products, exact or estimated from counts.
+
+        Args:
+            theta, phi: angles in rad, shape (n,).
+            sites: what ``site`` indexes.
+            site, pairs: index and signed pair count, shape (n,).
+        """
+
+    def __call__(self, layer: QuantumLayer, x: Tensor) -> Tensor:
+        """The layer's output from circuits; its gradient is the compiled layer's."""
+        mean, _ = layer.moments(x)
+        with torch.no_grad():
+            circuits = self._layer(layer, x.detach())
+        return mean + (circuits.to(mean.dtype) - mean).detach()
+
+    def _layer(self, layer: QuantumLayer, x: Tensor) -> Tensor:
+        """Sum of a layer's products, scaled back, plus bias."""
+        scale_x = layer.input_scale
+        assert scale_x is not None
+        windows, executed, shape = layer.windows(x)
+        images, groups, fan_in, positions = windows.shape
+        outputs = layer.weight.shape[0]
+        count = int(executed.sum()) * images * (outputs // groups)
+        if count > self.max_products:
+            raise InvalidInputError(
+                f"This layer call needs {count:,} circuits, more than max_products="
+                f"{self.max_products:,}. Pass fewer images, or choose smaller layers."
+            )
+        theta = np.arcsin((windows.double() / scale_x).clamp(-1, 1).cpu().numpy())
+        mask = executed.bool().cpu().numpy()[0]
+        rows = layer.weight.detach().double().flatten(1).cpu()
+        scale_w = weight_scales(rows, layer.execution)[:, 0]
+        phi = np.arcsin((rows / scale_w.clamp_min(1e-300)[:, None]).clamp(-1, 1).numpy())
+        sites = layer.execution.table.sites
+        site, pairs = layer.site.flatten(1).cpu().numpy(), layer.pairs.flatten(1).cpu().numpy()
+        offset = offsets(layer.site, layer.pairs, layer.execution).cpu().numpy()
+        sums = np.empty((images, outputs, positions))
+        for output in range(outputs):
+            group = output // (outputs // groups)
+            where = np.broadcast_to(mask[group], (images, fan_in, positions))
+            products = np.zeros(where.shape)
+
+            def spread(values: Any, where: npt.NDArray[np.bool_] = where) -> Any:
+                return np.broadcast_to(values[None, :, None], where.shape)[where]
+
+            products[where] = self.expectations(
+                theta[:, group][where],
+                spread(phi[output]),
+                sites,
+                spread(site[output]),
+                spread(pairs[output]),
+            )
+            products[where] -= spread(offset[output])
+            sums[:, output] = products.sum(1)
+        gain = contraction(layer.site, layer.pairs, layer.execution).cpu()
+        result: Tensor = torch.as_tensor(sums) * (scale_x * scale_w / gain)[:, None]
+        if layer.bias is not None:
+            result = result + layer.bias.detach().cpu().double()[:, None]
+        return result.view(shape).to(x.device)
