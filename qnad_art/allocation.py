@@ -4,6 +4,9 @@ A layer's output o with S shots a product has the noise variance v_o / S, and mo
 between the two most probable classes by its gradient. To first order the margin's variance is
 Σ_o V_o / S_o with V_o = E Σ_positions v_o (∂margin/∂y_o)²; under a fixed number of shots an image,
 Σ_o n_o S_o for n_o products, it is least for S_o ∝ sqrt(V_o / n_o) (Neyman allocation).
+
+The gradient is taken under the noise itself, and no output gets less than a quarter of the average:
+an output before a ReLU that is always off moves nothing, until too few shots switch it on.
 """
 
 from __future__ import annotations
@@ -15,6 +18,10 @@ from qnad_art.engines import run_on
 from qnad_art.errors import CalibrationError
 from qnad_art.module import QuantumExecutedModule, evaluating
 from qnad_art.quantum_layer import QuantumLayer
+from qnad_art.sampling import NoiseSource
+
+LEAST = 0.25
+"""No output gets less than this fraction of the average shots (before all are scaled back)."""
 
 
 def allocate_shots(module: QuantumExecutedModule, x: Tensor, *, batch_size: int = 64) -> None:
@@ -35,22 +42,33 @@ def allocate_shots(module: QuantumExecutedModule, x: Tensor, *, batch_size: int 
         raise CalibrationError("There are no shots to divide: set shots (say 1024) first.")
     for layer in module.layers.values():
         layer.shot_share = None
+    noise = NoiseSource(0)
     effects: dict[str, Tensor] = {}
     products: dict[str, float] = {}
     with evaluating(module), torch.enable_grad():
         for batch in x.split(batch_size):
-            for name, (effect, count) in _effects(module, batch).items():
+            for name, (effect, count) in _effects(module, batch, noise).items():
                 effects[name] = effects.get(name, 0) + effect
                 products[name] = count
     shares = {name: (v / products[name]).sqrt() for name, v in effects.items()}
+    average = _mean(shares, products)
+    shares = {name: share.clamp_min(LEAST * average) for name, share in shares.items()}
+    raised = _mean(shares, products)
+    for name, share in shares.items():
+        if raised > 0:
+            module.layers[name].shot_share = tuple((share / raised).tolist())
+
+
+def _mean(shares: dict[str, Tensor], products: dict[str, float]) -> float:
+    """Average over products."""
     cost = sum(float(share.sum()) * products[name] for name, share in shares.items())
     total = sum(share.numel() * products[name] for name, share in shares.items())
-    for name, share in shares.items():
-        if cost > 0:
-            module.layers[name].shot_share = tuple((share * (total / cost)).tolist())
+    return cost / total
 
 
-def _effects(module: QuantumExecutedModule, x: Tensor) -> dict[str, tuple[Tensor, float]]:
+def _effects(
+    module: QuantumExecutedModule, x: Tensor, noise: NoiseSource
+) -> dict[str, tuple[Tensor, float]]:
     """By layer: V of every output, summed over images, and the products of one output."""
     names = {id(layer): name for name, layer in module.layers.items()}
     calls: list[tuple[str, QuantumLayer, Tensor, Tensor, float]] = []
@@ -63,16 +81,16 @@ def _effects(module: QuantumExecutedModule, x: Tensor) -> dict[str, tuple[Tensor
         mean.retain_grad()
         count = layer.products(x) / layer.weight.shape[0]
         calls.append((names[id(layer)], layer, mean, variance.detach(), count))
-        return mean.clone()  # the network may change it in place
+        return layer.disturbed(mean.clone(), variance.detach().clone(), noise)
 
     with run_on(module, record):
         best = module(x.to(next(module.parameters()).device)).topk(2).values
     (best[:, 0] - best[:, 1]).sum().backward(inputs=[call[2] for call in calls])
     found: dict[str, tuple[Tensor, float]] = {}
     for name, layer, mean, variance, count in calls:
-        noise = layer.kernels()["noise"].detach()
+        scale = layer.kernels()["noise"].detach()
         moved = mean.grad if mean.grad is not None else torch.zeros_like(mean)
-        effect = layer.sum_outputs(variance * moved.square()) * noise.square()
+        effect = layer.sum_outputs(variance * moved.square()) * scale.square()
         before = found.get(name, (torch.zeros_like(effect), 0.0))
         found[name] = (before[0] + effect, before[1] + count)
     return found

@@ -91,11 +91,13 @@ class QuantumLayer(nn.Module):
     def compiled(self, x: Tensor) -> Tensor:
         """The exact compile: expectation, plus Gaussian shot noise if ``shots`` is set."""
         mean, variance = self.moments(x)
-        if variance is None:
-            return mean
+        return mean if variance is None else self.disturbed(mean, variance, self.noise)
+
+    def disturbed(self, mean: Tensor, variance: Tensor, source: NoiseSource) -> Tensor:
+        """A draw around what :meth:`moments` gave, which it overwrites."""
         # In place where autograd allows: fresh memory costs the CPU more than the arithmetic.
         tiny = torch.finfo(mean.dtype).tiny
-        noise = self.noise.normal_like(mean)
+        noise = source.normal_like(mean)
         if variance.requires_grad:
             noise = noise * variance.clamp_min(tiny).sqrt()
         else:

@@ -43,6 +43,19 @@ def test_the_total_stays_and_the_decision_gets_less_noisy(module, data):
     assert margin_deviation(module, data) < 0.92 * noisy
 
 
+def test_outputs_that_a_relu_keeps_off_stay_off(data):
+    """They move no decision, and so got no shots; with none, noise switched them on."""
+    net = network()
+    first = net.classifier[1]
+    with torch.no_grad():
+        first.weight[::2] = 0
+        first.bias[::2] = -0.2
+    module = convert(net, data, device="ibm_nairobi", shots=4096, seed=0)
+    noisy = margin_deviation(module, data)
+    allocate_shots(module, data)
+    assert margin_deviation(module, data) < noisy
+
+
 def test_the_expectation_is_not_touched(module, data):
     module.shots = None
     before = module(data)
