@@ -66,7 +66,10 @@ class TrainSettings:
     def for_model(cls, name: str, **changes: Any) -> TrainSettings:
         """Settings that suit a network of :func:`~qnad_art.models.build_model`, with changes."""
         model_entry(name)
-        return call_plugin("model", name, lambda entry: cls(**{**entry.training, **changes}))
+        settings: TrainSettings = call_plugin(
+            "model", name, lambda entry: cls(**{**entry.training, **changes})
+        )
+        return settings
 
 
 @dataclass(frozen=True)

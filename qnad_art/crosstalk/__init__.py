@@ -49,4 +49,7 @@ def build_strategy(strategy: str | Strategy, **settings: Any) -> Strategy:
 
 def strategy_settings(strategy: str) -> list[str]:
     """Names of the settings that a strategy takes."""
-    return call_plugin("strategy", strategy, lambda made: list(inspect.signature(made).parameters))
+    names: list[str] = call_plugin(
+        "strategy", strategy, lambda made: list(inspect.signature(made).parameters)
+    )
+    return names
