@@ -38,7 +38,7 @@ def convert(
     readout: Readout = "twirled",
     gain: Gain = "calibrated",
     headroom: float = 1.0,
-    percentile: float = 100.0,
+    percentile: float | None = None,
     include: Sequence[str] = ("*",),
     exclude: Sequence[str] = (),
     order: Order = "stretched",
@@ -59,7 +59,8 @@ def convert(
         gain: ``"calibrated"`` or ``"raw"``, see :class:`~qnad_art.kernels.Execution`.
         headroom: s_w over the largest |weight| of an output, see
             :class:`~qnad_art.kernels.Execution`.
-        percentile: of the activations taken as scale.
+        percentile: of the activations taken as scale; ``None`` as
+            :meth:`~qnad_art.module.QuantumExecutedModule.calibrate`.
         include, exclude: patterns over module names (``features.*``); a layer is converted if it
             matches one of ``include`` and none of ``exclude``.
         order, compute: see :func:`~qnad_art.placement.device_placement`.

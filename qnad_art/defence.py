@@ -72,7 +72,7 @@ class QNAD(Transformer):  # type: ignore[misc]
         readout: Readout = "twirled",
         gain: Gain = "calibrated",
         headroom: float = 1.0,
-        percentile: float = 100.0,
+        percentile: float | None = None,
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
         order: Order = "stretched",

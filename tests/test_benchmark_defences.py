@@ -511,12 +511,11 @@ def test_qnad_runs_on_the_device_with_the_plan_it_was_fitted(tmp_path):
 
 
 @pytest.mark.slow
-def test_student_agrees_with_its_teacher(tmp_path):
+def test_student_of_a_teacher_at_high_temperature(tmp_path):
     using = work(1400)
-    student = defended({"name": "defensive-distillation", "epochs": 30}, tmp_path, using=using)
+    student = defended({"name": "defensive-distillation", "epochs": 60}, tmp_path, using=using)
     x = images().x
-    agreement = (student.predict(x).argmax(1) == plain().predict(x).argmax(1)).mean()
-    assert agreement > 0.93
+    assert accuracy(student, x) > 0.85
     # Trained at temperature 20, its logits at 1 are far apart.
     assert np.abs(student.predict(x)).max() > 3 * np.abs(plain().predict(x)).max()
 
@@ -556,7 +555,7 @@ def pgd_accuracy(classifier: PyTorchClassifier) -> float:
         ("awp", {"epsilon": EPSILON, "epochs": 6}),
         ("fast-adversarial-training", {"epsilon": EPSILON}),
         ("pni", {"epsilon": EPSILON, "epochs": 6}),
-        ("finetune", {"epsilon": EPSILON, "epochs": 6}),
+        ("finetune", {"epsilon": EPSILON, "epochs": 20}),
         ("rse", {"sigma_first": 0.3, "sigma_inner": 0.2}),
     ],
 )

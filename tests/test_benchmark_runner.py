@@ -21,7 +21,7 @@ from qnad_art.errors import ArtifactError, InvalidInputError, QnadError, QnadWar
 WORKER = """
 import os, signal, socket, sys, time
 from qnad_art.benchmark.wire import Wire
-from qnad_art.benchmark.worker import serve
+from qnad_art.benchmark.worker import listen, serve
 
 def carry_out(task, say):
     say("working")
@@ -40,7 +40,7 @@ def carry_out(task, say):
 
 wire = Wire(socket.create_connection(("127.0.0.1", int(sys.argv[1]))))
 wire.prove(sys.argv[2])
-serve(wire, carry_out)
+serve(wire, listen(wire), carry_out)
 """
 
 

@@ -33,6 +33,7 @@ from qnad_art.benchmark.scoring import score
 from qnad_art.benchmark.threats import Examples, adversarial_examples, rungs_of
 from qnad_art.benchmark.victim import derived, frozen, reseed
 from qnad_art.errors import InvalidInputError, QnadError
+from qnad_art.module import SHOTS_PERCENTILE
 from qnad_art.sampling import NoiseSource
 
 X, Y, EPS = digits().x[:40], digits().y[:40], 0.12
@@ -147,7 +148,7 @@ def test_transfer_examples_are_those_of_the_plain_network():
 
 def test_surrogate_follows_gradients_of_the_exact_expectation():
     found = examples(quantum(shots=256), FGSM, "surrogate")
-    exact = examples(quantum(shots=None), FGSM, "white-box")
+    exact = examples(quantum(shots=None, percentile=SHOTS_PERCENTILE), FGSM, "white-box")
     np.testing.assert_array_equal(found.x, exact.x)
 
 

@@ -28,6 +28,7 @@ from qnad_art.benchmark.victim import (
     surrogate,
     unsaturated,
 )
+from qnad_art.module import SHOTS_PERCENTILE
 
 X, Y = digits().x[:12], digits().y[:12]
 LABELS = np.eye(10, dtype=np.float32)[Y]
@@ -92,7 +93,7 @@ def test_surrogate_of_a_noisy_module_is_its_network():
 
 
 def test_surrogate_of_shots_is_the_exact_expectation():
-    victim, exact = quantum(shots=256), quantum(shots=None)
+    victim, exact = quantum(shots=256), quantum(shots=None, percentile=SHOTS_PERCENTILE)
     np.testing.assert_array_equal(surrogate(victim).predict(X), exact.predict(X))
     np.testing.assert_array_equal(surrogate(averaged(victim, 5)).predict(X), exact.predict(X))
     assert victim.shots == 256

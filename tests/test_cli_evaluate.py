@@ -166,11 +166,13 @@ def test_one_run_at_a_time(suite, tmp_path):
 def test_stopped_and_killed_runs_go_on(suite, tmp_path, undisturbed):
     folder = tmp_path / "run"
     process = started(suite, folder)
-    wait_for_results(folder, 1, process)
+    while not (folder / "log.txt").exists() or "epoch 1 of" not in (folder / "log.txt").read_text():
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     stopped = time.monotonic()
     output = process.communicate()[0].decode()
-    assert time.monotonic() - stopped < 2
+    busy = max(1.0, os.getloadavg()[0] / os.cpu_count())  # two seconds where cores are free
+    assert time.monotonic() - stopped < 2 * busy
     assert process.returncode == 130, output
     assert "the same command goes on" in output
     before = lines_in(folder)
@@ -236,19 +238,19 @@ def test_failed_cells_are_named_and_tried_again(suite, tmp_path, undisturbed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", range(20))
-def test_killed_at_a_random_moment(moment, suite, tmp_path, undisturbed):
+@pytest.mark.parametrize("run", range(5))
+def test_killed_at_four_random_moments(run, suite, tmp_path, undisturbed):
     folder = tmp_path / "run"
-    start = time.monotonic()
-    process = started(suite, folder)
-    # Anything from reading the suite to the last cell.
-    time.sleep(random.Random(moment).uniform(0.5, 15))
-    process.kill()
-    process.communicate()
-    before = lines_in(folder)
+    chance = random.Random(run)
+    for _ in range(4):
+        process = started(suite, folder)
+        # Anything from reading the suite to the last cell.
+        time.sleep(chance.uniform(0.5, 12))
+        process.kill()
+        process.communicate()
     done = evaluate(suite, folder)
     assert done.exit_code == 0, done.output
-    assert measured(folder) == measured(undisturbed[0]), (before, time.monotonic() - start)
+    assert measured(folder) == measured(undisturbed[0])
 
 
 @pytest.mark.slow

@@ -38,8 +38,6 @@ def main() -> None:
     secret = sys.stdin.readline().strip()
     # Ctrl-C in a terminal reaches every process; the run decides when its workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    from qnad_art.benchmark.work import Worker
-
     try:
         wire = Wire(socket.create_connection((host, int(port)), timeout=20.0))
         wire.prove(secret)
@@ -47,15 +45,19 @@ def main() -> None:
             wire.send({"say": f"(the worker before this one ended: {before})"})
     except OSError as error:
         sys.exit(f"{host}:{port} cannot be reached: {error}")
+    tasks = listen(wire)
+    # After the thread that notices the end of the run: this takes seconds.
+    from qnad_art.benchmark.work import Worker
+
     try:
-        serve(wire, Worker().carry_out)
+        serve(wire, tasks, Worker().carry_out)
     except BaseException:
         traceback.print_exc()
         os._exit(CRASHED)
 
 
-def serve(wire: Wire, carry_out: CarryOut) -> None:
-    """Carry out what comes over ``wire`` until it is closed, and end the process."""
+def listen(wire: Wire) -> Queue[Message]:
+    """What comes over ``wire``, from now on; the process ends when it is closed."""
     tasks: Queue[Message] = Queue()
 
     def read() -> None:
@@ -72,6 +74,11 @@ def serve(wire: Wire, carry_out: CarryOut) -> None:
 
     for background in (read, beat):
         threading.Thread(target=background, daemon=True).start()
+    return tasks
+
+
+def serve(wire: Wire, tasks: Queue[Message], carry_out: CarryOut) -> None:
+    """Carry out tasks for as long as the process lives."""
     while True:
         _answer(wire, tasks.get(), carry_out)
 

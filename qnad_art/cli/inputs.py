@@ -55,7 +55,8 @@ Headroom = Annotated[
     float | None, typer.Option(help="Weight scale over an output's largest |weight|, from 1.")
 ]
 Percentile = Annotated[
-    float | None, typer.Option(help="Of the activations, taken as their scale; 100: maximum.")
+    float | None,
+    typer.Option(help="Of the activations, taken as their scale; 100 (or 99.5 with shots)."),
 ]
 Patience = Annotated[int | None, typer.Option(help="Stop after so many epochs without a better.")]
 Refresh = Annotated[int | None, typer.Option(help="Rank the weights again so many times.")]

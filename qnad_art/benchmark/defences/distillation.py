@@ -17,10 +17,11 @@ from qnad_art.datasets import Dataset
 
 
 class DefensiveDistillation(Training):
-    """A student of the same architecture, trained anew on soft labels at a high temperature.
+    """Teacher and student of the same architecture, both trained anew at a high temperature.
 
-    Papernot et al., IEEE S&P 2016, doi 10.1109/SP.2016.41, through ART's transformer. It is known
-    to mask gradients (Carlini & Wagner 2017).
+    The student learns the teacher's probabilities. Papernot et al., IEEE S&P 2016,
+    doi 10.1109/SP.2016.41, through ART's transformer. It is known to mask gradients (Carlini &
+    Wagner 2017).
 
     Args:
         temperature: of the softmax in training; predictions are at 1.
@@ -37,18 +38,20 @@ class DefensiveDistillation(Training):
         """ART's transformer between probabilities at the temperature."""
         from art.defences.transformer.evasion import DefensiveDistillation as Distillation
 
-        teacher = self._tempered(copy_of(student))
-        for part in student.model.modules():
-            if callable(reset := getattr(part, "reset_parameters", None)):
-                reset()
-        learner = self._tempered(student)
-        learner.set_params(optimizer=student.optimizer)
+        teacher = self._untrained(copy_of(student))
+        teacher.fit(data.x, data.y, batch_size=self.batch_size, nb_epochs=self.epochs)
+        teacher.model.eval()
+        learner = self._untrained(student)
         Distillation(teacher, batch_size=self.batch_size, nb_epochs=self.epochs)(data.x, learner)
         student.model.eval()
 
-    def _tempered(self, classifier: PyTorchClassifier) -> PyTorchClassifier:
+    def _untrained(self, classifier: PyTorchClassifier) -> PyTorchClassifier:
+        """Probabilities at the temperature, with fresh weights in the classifier's own module."""
+        for part in classifier.model.modules():
+            if callable(reset := getattr(part, "reset_parameters", None)):
+                reset()
         tempered = with_module(classifier, _Tempered(classifier.model, self.temperature))
-        tempered.set_params(loss=_LogLoss())
+        tempered.set_params(loss=_LogLoss(), optimizer=self.optimizer(classifier))
         return tempered
 
 

@@ -54,7 +54,7 @@ class Inherent(Defence):
     readout: Readout = "twirled"
     gain: Gain = "calibrated"
     headroom: Positive = 1.0
-    percentile: Positive = 100.0
+    percentile: Positive | None = None
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
     order: Order = "stretched"
