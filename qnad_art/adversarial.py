@@ -56,8 +56,9 @@ class AdversarialSettings:
         patience: stop after so many epochs without a better one; ``None`` for never.
         clip: smallest and largest input value.
         validation_fraction: of the inputs, kept apart (at most 1,000 images); the epoch with the
-            best sum of clean and robust validation accuracy (PGD-10, with true gradients and with
-            gradients through saturated activations), weighted as the losses, is the result.
+            best sum of clean and robust validation accuracy (PGD of 10 steps, or of twice
+            ``attack_steps``, with true gradients and with gradients through saturated activations),
+            weighted as the losses, is the result.
         shot_noise: optimise under the shots of the module; ``False`` on the exact expectation,
             which is faster. Validation always has them.
         precision: of the passes through the network, ``"bfloat16"`` under autocast.
@@ -117,6 +118,11 @@ class AdversarialSettings:
         left_out = {"on_epoch", "checkpoint", "resume"}
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
         return {**values, "clip": list(self.clip)}
+
+
+def validation_steps(settings: AdversarialSettings) -> int:
+    """Of the attack that judges: more than those of the attack that was trained against."""
+    return max(10, 2 * settings.attack_steps)
 
 
 class Unknowns(Protocol):

@@ -20,13 +20,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from qnad_art.adversarial import AdversarialSettings, TuningEpoch, Unknowns, perturb
+from qnad_art.adversarial import (
+    AdversarialSettings,
+    TuningEpoch,
+    Unknowns,
+    perturb,
+    validation_steps,
+)
 from qnad_art.artifacts import load_tensors, save_tensors
 from qnad_art.errors import ArtifactError, InvalidInputError, differences
 from qnad_art.module import QuantumExecutedModule, evaluating
 
 _KIND = "tuning-checkpoint"
-_VERSION = 1
+_VERSION = 2
 """Rises when a run could not go on bit for bit from the checkpoints of before."""
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
@@ -145,7 +151,8 @@ class AdversarialLoop:
         return weight * result.robust + (1 - weight) * result.clean
 
     def _validate(self) -> tuple[float, float]:
-        """Clean accuracy, and accuracy under PGD-10 with both kinds of gradients, in validation."""
+        """Clean accuracy, and accuracy under PGD with both kinds of gradients, in validation."""
+        steps = validation_steps(self.settings)
         self.unknowns.install()
         clean, robust = 0, 0
         size = 2 * self.settings.batch_size
@@ -155,7 +162,7 @@ class AdversarialLoop:
             for x, y in batches:
                 holds = torch.ones_like(y, dtype=torch.bool)
                 for through in ways:
-                    adversarial = self._attack(x, y, self.settings.epsilon, 10, through=through)
+                    adversarial = self._attack(x, y, self.settings.epsilon, steps, through=through)
                     with torch.no_grad():
                         holds &= self.network(adversarial).argmax(1) == y
                 with torch.no_grad():

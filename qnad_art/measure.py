@@ -24,6 +24,9 @@ Labels = npt.NDArray[np.int64]
 
 _PACKAGES = ("qnad-art", "adversarial-robustness-toolbox", "qiskit", "qiskit-aer", "torch")
 
+PGD_STEPS = 40
+"""Steps of the PGD that judges what was hardened."""
+
 
 @dataclass(frozen=True)
 class Proportion:
@@ -67,7 +70,7 @@ def pgd_examples(
     y: Labels,
     *,
     epsilon: float,
-    steps: int = 10,
+    steps: int = PGD_STEPS,
     step: float | None = None,
     batch_size: int = 250,
 ) -> Images:
@@ -96,7 +99,7 @@ def pgd_examples(
 
 
 def count_robust(
-    hardened: QuantumExecutedClassifier, x: Images, y: Labels, *, epsilon: float, steps: int = 10
+    hardened: QuantumExecutedClassifier, x: Images, y: Labels, *, epsilon: float, steps: int = PGD_STEPS
 ) -> Proportion:
     """How many hold against PGD on the network itself, with either kind of gradients.
 
@@ -117,10 +120,13 @@ def compare(
     y: Labels,
     *,
     epsilon: float,
-    steps: int = 10,
+    steps: int = PGD_STEPS,
     on_stage: Callable[[str], object] = lambda stage: None,
 ) -> dict[str, dict[str, Proportion]]:
     """Accuracy of both classifiers on ``x`` (N, …) with class indices ``y`` (N,).
+
+    Few ``steps`` flatter a defence: LeNet-5 under crosstalk has held against 10 twice as often as
+    against 40 with restarts.
 
     Returns:
         By what was measured, and by ``"plain"`` and ``"hardened"``: ``"clean"``; ``"transfer"``:

@@ -152,6 +152,8 @@ def _measure(console: Console, plain: Any, hardened: Any, test: Any, budget: flo
 def _table(figures: Figures, budget: float, images: int, shots: int | None) -> Table:
     from rich.table import Table
 
+    from qnad_art.measure import PGD_STEPS
+
     noise = "exact expectation" if shots is None else f"{shots:,} shots a product, one draw"
     caption = (
         "± half the 95 % Wilson interval; white-box: hardened holds with true gradients and with "
@@ -163,7 +165,7 @@ def _table(figures: Figures, budget: float, images: int, shots: int | None) -> T
     for heading in ("attack", "plain", "hardened"):
         table.add_column(heading, justify="left" if heading == "attack" else "right")
     for stage, cells in figures.items():
-        attack = "none" if stage == "clean" else f"PGD-10 ε={budget:.3g}, {stage}"
+        attack = "none" if stage == "clean" else f"PGD-{PGD_STEPS} ε={budget:.3g}, {stage}"
         table.add_row(attack, str(cells["plain"]), str(cells["hardened"]))
     return table
 
