@@ -219,7 +219,8 @@ def _plugin(kind: str, line: str, owner: str, number: str, fault: str | None) ->
 def _identity(owner: Distribution) -> tuple[str, str, str | None]:
     """Name and version, and what is wrong with the distribution as far as its metadata tell."""
     try:
-        name, number = owner.metadata["Name"], owner.metadata["Version"]
+        metadata: Any = owner.metadata
+        name, number = metadata.get("Name"), metadata.get("Version")
         requirements = owner.requires or []
     except (OSError, TypeError, ValueError):  # no metadata, or no text
         name = None
@@ -240,7 +241,9 @@ def _requirement_fault(line: str) -> str | None:
         required = Requirement(line)
     except InvalidRequirement:
         return f"its requirement {line!r} cannot be read (PEP 508)"
-    if _normalised(required.name) != BUILT_IN or required.marker is not None:
+    if required.marker is not None and not required.marker.evaluate({"extra": ""}):
+        return None
+    if _normalised(required.name) != BUILT_IN:
         return None
     if required.specifier.contains(__version__, prereleases=True):
         return None

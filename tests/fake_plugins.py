@@ -29,7 +29,8 @@ class Fake:
     requires: tuple[str, ...] = ()
     metadata: bool = True
 
-    def install(self, folder: Path) -> None:
+    def install(self, folder: Path) -> list[str]:
+        """Write it; its name as the registry says it, in a list."""
         module = self.name.replace("-", "_")
         info = folder / f"{module}-{self.version}.dist-info"
         info.mkdir(parents=True)
@@ -40,6 +41,7 @@ class Fake:
             (info / "METADATA").write_text("".join(f"{key}: {value}\n" for key, value in lines))
         if self.code is not None:
             (folder / f"{module}.py").write_text(dedent(self.code))
+        return [self.name if self.metadata else "?"]
 
 
 GOOD = Fake(
@@ -76,9 +78,8 @@ class Broken:
     loads: bool = False
     rival: Fake | None = None
 
-    def install(self, folder: Path) -> None:
-        for each in filter(None, (self.plugin, self.rival)):
-            each.install(folder)
+    def install(self, folder: Path) -> list[str]:
+        return [n for each in (self.plugin, self.rival) if each for n in each.install(folder)]
 
 
 def _device(name: str, code: str | None, **metadata: object) -> Fake:

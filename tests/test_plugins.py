@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from qnad_art import __version__
 from qnad_art.backends import fake_backends
+from qnad_art.benchmark.engines import lane
 from qnad_art.cli import app, main
 from qnad_art.contracts import contract_fault
 from qnad_art.crosstalk import build_strategy
@@ -44,15 +45,18 @@ EVERYTHING = (
 
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
-    """Function: make these distributions installed, here and in processes started from here."""
+    """Function: install these distributions, here and for processes started from here.
+
+    They are on the allow-list, so that plugins which are really installed play no part.
+    """
     monkeypatch.delenv(VARIABLE, raising=False)
     folder = tmp_path / "site-packages"
     folder.mkdir()
     before = set(sys.modules)
 
     def install(*distributions):
-        for each in distributions:
-            each.install(folder)
+        names = [name for each in distributions for name in each.install(folder)]
+        monkeypatch.setenv(VARIABLE, ",".join(names))
         monkeypatch.syspath_prepend(folder)
         paths = [str(folder), os.environ.get("PYTHONPATH", "")]
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
@@ -198,6 +202,7 @@ def test_a_built_in_keeps_its_name(installed):
 def test_the_allow_list_names_distributions(installed, monkeypatch, allowed, found):
     built_in = set(device_names())
     installed(GOOD, Fake("qnad-extra", "device", "extra = qnad_art.device:ideal"))
+    monkeypatch.delenv(VARIABLE)
     if allowed is not None:
         monkeypatch.setenv(VARIABLE, allowed)
     assert set(device_names()) - built_in == found
@@ -207,6 +212,7 @@ def test_the_allow_list_names_distributions(installed, monkeypatch, allowed, fou
 def test_no_plugins_holds_for_one_command(installed, monkeypatch):
     installed(GOOD)
     for before in (None, "qnad-good"):
+        monkeypatch.delenv(VARIABLE, raising=False)
         if before is not None:
             monkeypatch.setenv(VARIABLE, before)
         assert lines_with(qnad("devices", "list").output, "atlantis")
@@ -226,6 +232,17 @@ def test_no_plugins_holds_for_processes_started_meanwhile(installed):
     with without_plugins():
         assert subprocess.check_output(ask, text=True).strip() == "False"
     assert subprocess.check_output(ask, text=True).strip() == "True"
+
+
+def test_workers_have_the_allow_list_of_their_run(tmp_path, monkeypatch):
+    seen, worker = tmp_path / "seen", tmp_path / "worker"
+    worker.write_text(f'#!/bin/sh\nprintf %s "${{{VARIABLE}-none}}" > {seen}\n')
+    worker.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(worker))
+    monkeypatch.setenv(VARIABLE, "of the cluster")
+    for allowed, given in ((None, "none"), ("", ""), ("qnad-good", "qnad-good")):
+        assert lane("127.0.0.1", 1, "secret", allowed) == ""
+        assert seen.read_text() == given
 
 
 # --- ART's own module names ----------------------------------------------------------------------
