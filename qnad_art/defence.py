@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +18,7 @@ from qnad_art.errors import InvalidInputError, QnadError, UnknownNameError
 from qnad_art.estimator import QuantumExecutedClassifier, check_inputs, check_labels
 from qnad_art.kernels import Gain
 from qnad_art.placement import Order
+from qnad_art.plugins import blamed_on, find_plugin
 from qnad_art.response import Readout
 
 if TYPE_CHECKING:
@@ -131,11 +133,16 @@ class QNAD(Transformer):  # type: ignore[misc]
         if self.attack is not None:
             ranked_on = self.attack(hardened).generate(x, indices)
         inputs, _ = hardened._apply_preprocessing(ranked_on, y=None, fit=False)
-        self._plan = self._strategy().plan(
-            hardened.module,
-            torch.as_tensor(inputs),
-            torch.as_tensor(indices.astype(np.int64)),
-        )
+        strategy = self._strategy()
+        blame: AbstractContextManager[None] = nullcontext()
+        if isinstance(self.strategy, str):
+            blame = blamed_on(find_plugin("strategy", self.strategy))
+        with blame:
+            self._plan = strategy.plan(
+                hardened.module,
+                torch.as_tensor(inputs),
+                torch.as_tensor(indices.astype(np.int64)),
+            )
         self._is_fitted = True
 
     def __call__(

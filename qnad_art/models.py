@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from qnad_art.environment import import_torchvision
-from qnad_art.errors import ArtifactError, InvalidInputError, PluginError, UnknownNameError
+from qnad_art.errors import ArtifactError, InvalidInputError, UnknownNameError
 from qnad_art.files import write_bytes
-from qnad_art.plugins import call_plugin, find_plugin, load_plugin, plugin_names
+from qnad_art.plugins import call_plugin, load_plugin, plugin_names
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,7 @@ def model_entry(name: str) -> ModelEntry:
         UnknownNameError: no such network.
         PluginError: the plugin that has the name is broken.
     """
-    entry = load_plugin("model", name)
-    if not isinstance(entry, ModelEntry):
-        fault = f"{type(entry).__name__} is no qnad_art.models.ModelEntry"
-        raise PluginError(find_plugin("model", name), fault)
+    entry: ModelEntry = load_plugin("model", name)
     return entry
 
 

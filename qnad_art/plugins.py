@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.metadata import Distribution, EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
 from qnad_art import __version__
+from qnad_art.contracts import contract_fault
 from qnad_art.errors import DependencyError, PluginError, QnadError, UnknownNameError
 
 KINDS: dict[str, str] = {
@@ -70,15 +71,20 @@ class Plugin:
         return self.distribution == BUILT_IN
 
     def load(self) -> Any:
-        """Import the target.
+        """Import the target and see that it is what its kind must be.
 
         Raises:
-            PluginError: the import fails, or the metadata already said that it cannot be used.
+            PluginError: the import fails, it gives something else, or the metadata already said
+                that it cannot be used.
         """
         if self.fault is not None:
             raise PluginError(self, self.fault)
         with blamed_on(self):
-            return EntryPoint(self.name, self.target, KINDS[self.kind]).load()
+            loaded = EntryPoint(self.name, self.target, KINDS[self.kind]).load()
+            fault = None if self.built_in else contract_fault(self.kind, self.name, loaded)
+        if fault is not None:
+            raise PluginError(self, f"{self.target} {fault}")
+        return loaded
 
 
 def find_plugins(kind: str | None = None) -> tuple[Plugin, ...]:
@@ -87,9 +93,8 @@ def find_plugins(kind: str | None = None) -> tuple[Plugin, ...]:
         raise UnknownNameError("kind of plugin", kind, KINDS)
     return tuple(
         plugin
-        for each in KINDS
-        if kind in (None, each)
-        for plugin in _registered(each, os.environ.get(VARIABLE), tuple(sys.path))
+        for plugin in _registered(os.environ.get(VARIABLE), tuple(sys.path))
+        if kind in (None, plugin.kind)
     )
 
 
@@ -120,89 +125,146 @@ def load_plugin(kind: str, name: str) -> Any:
 
 
 def call_plugin(kind: str, name: str, use: Callable[[Any], Any]) -> Any:
-    """``use(what the name stands for)``, exceptions in it blamed on the plugin.
-
-    Errors of this package pass as they are: a plugin may raise them on purpose.
-    """
+    """``use(what the name stands for)``, exceptions in it blamed on the plugin."""
     plugin = find_plugin(kind, name)
-    loaded = plugin.load()
-    if plugin.built_in:
-        return use(loaded)
     with blamed_on(plugin):
-        return use(loaded)
+        return use(plugin.load())
 
 
 @contextmanager
 def blamed_on(plugin: Plugin) -> Iterator[None]:
-    """Turn what goes wrong inside, even an exit, into a :class:`PluginError` of ``plugin``."""
+    """Turn what goes wrong in a plugin of others, even an exit, into a :class:`PluginError`.
+
+    Errors of this package pass as they are: a plugin may raise them on purpose.
+    """
     try:
         yield
-    except QnadError:
-        raise
     except (Exception, SystemExit) as error:
+        if plugin.built_in or isinstance(error, QnadError):
+            raise
         reason = str(error).strip().partition("\n")[0]
         raise PluginError(plugin, f"{type(error).__name__}: {reason}".rstrip(": ")) from error
 
 
+@contextmanager
+def without_plugins() -> Iterator[None]:
+    """Context in which this process, and those that it starts, have the built-ins only."""
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = ""
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[VARIABLE]
+        else:
+            os.environ[VARIABLE] = before
+
+
 @cache
-def _registered(kind: str, allowed: str | None, path: tuple[str, ...]) -> tuple[Plugin, ...]:
-    """Plugins of a kind, sorted by name, built-ins first; ``path`` keys the cache only."""
-    found = [_plugin(kind, point) for point in entry_points(group=KINDS[kind])]
-    if not any(plugin.built_in for plugin in found):
+def _registered(allowed: str | None, path: tuple[str, ...]) -> tuple[Plugin, ...]:
+    """All plugins by kind and name, built-ins first; ``path`` keys the cache only."""
+    by_owner: dict[str, list[Plugin]] = {}
+    for owner in distributions():
+        plugins = _plugins_of(owner)
+        if plugins:  # of two versions of a distribution, Python imports the first on its path
+            by_owner.setdefault(_normalised(plugins[0].distribution), plugins)
+    if BUILT_IN not in by_owner:
         raise DependencyError(
-            f"{BUILT_IN} has registered no {kind}: it runs from a folder that is not installed. "
+            f"{BUILT_IN} has registered nothing: it runs from a folder that is not installed. "
             "Install it: pip install ."
         )
     if allowed is not None:
         chosen = {_normalised(name) for name in allowed.split(",")} | {BUILT_IN}
-        found = [plugin for plugin in found if _normalised(plugin.distribution) in chosen]
-    found.sort(key=lambda plugin: (plugin.name, not plugin.built_in, plugin.distribution))
+        by_owner = {owner: each for owner, each in by_owner.items() if owner in chosen}
+    found = [plugin for plugins in by_owner.values() for plugin in plugins]
+    kinds = list(KINDS)
+    found.sort(key=lambda p: (kinds.index(p.kind), p.name, not p.built_in, p.distribution))
     return tuple(_with_clash(plugin, found) for plugin in found)
 
 
-def _plugin(kind: str, point: EntryPoint) -> Plugin:
-    owner = getattr(point, "dist", None)
-    name, number = _identity(owner)
-    fault = None if name == BUILT_IN else _metadata_fault(owner, number)
-    if fault is None and not re.fullmatch(
-        r"[\w.]+(:[\w.]+)?", point.value.partition("[")[0].strip()
-    ):
-        fault = f"its entry point {point.value!r} is no module:attribute"
-    return Plugin(kind, point.name, point.value, name, number, fault)
+def _plugins_of(owner: Distribution) -> list[Plugin]:
+    lines = list(_lines(owner))
+    if not lines:
+        return []
+    name, number, fault = _identity(owner)
+    return [_plugin(kind, line, name, number, fault) for kind, line in lines]
 
 
-def _identity(owner: Distribution | None) -> tuple[str, str]:
-    metadata: Any = owner.metadata if owner is not None else {}
-    return str(metadata.get("Name") or "?"), str(metadata.get("Version") or "?")
+def _lines(owner: Distribution) -> Iterator[tuple[str, str]]:
+    """Kind and line of each entry point of ours.
 
-
-def _metadata_fault(owner: Distribution | None, number: str) -> str | None:
-    """Whether the distribution has a version and goes with this one."""
+    Read here, because :func:`importlib.metadata.entry_points` fails as a whole where one line of
+    one distribution is malformed (and takes 50 times as long).
+    """
     try:
-        Version(number)
+        text = owner.read_text("entry_points.txt") or ""
+    except (OSError, ValueError):  # no text: whether it is about us, nobody can say
+        return
+    kinds = {f"[{group}]": kind for kind, group in KINDS.items()}
+    kind = None
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("["):
+            kind = kinds.get(line)
+        elif kind is not None and line and not line.startswith("#"):
+            yield kind, line
+
+
+def _plugin(kind: str, line: str, owner: str, number: str, fault: str | None) -> Plugin:
+    name, _, target = map(str.strip, line.partition("="))
+    if fault is None and not (name and re.fullmatch(r"[\w.]+(:[\w.]+)?(\s*\[.*\])?", target)):
+        fault = f"its entry point {line!r} is not of the form name = module:attribute"
+    return Plugin(kind, name, target, owner, number, fault)
+
+
+def _identity(owner: Distribution) -> tuple[str, str, str | None]:
+    """Name and version, and what is wrong with the distribution as far as its metadata tell."""
+    try:
+        metadata: Any = owner.metadata
+        name, number = metadata.get("Name"), metadata.get("Version")
+        requirements = owner.requires or []
+    except (OSError, TypeError, ValueError):  # no metadata, or no text
+        name = None
+    if not name:
+        return "?", "?", f"its metadata in {owner.locate_file('')} cannot be read; install it again"
+    if name == BUILT_IN:
+        return name, number, None
+    try:
+        Version(number or "")
     except InvalidVersion:
-        return f"its version {number!r} is no version (PEP 440); install it again"
-    for line in (owner.requires if owner is not None else None) or ():
-        try:
-            required = Requirement(line)
-        except InvalidRequirement:
-            return f"its requirement {line!r} cannot be read (PEP 508)"
-        ours = _normalised(required.name) == BUILT_IN and not required.marker
-        if ours and not required.specifier.contains(__version__, prereleases=True):
-            return f"it needs {BUILT_IN} {required.specifier}, and {__version__} is installed"
-    return None
+        return name, number or "?", f"its version {number!r} is no version (PEP 440)"
+    return name, number, next(filter(None, map(_requirement_fault, requirements)), None)
+
+
+def _requirement_fault(line: str) -> str | None:
+    """Why the distribution with this requirement does not go with this package."""
+    try:
+        required = Requirement(line)
+    except InvalidRequirement:
+        return f"its requirement {line!r} cannot be read (PEP 508)"
+    if required.marker is not None and not required.marker.evaluate({"extra": ""}):
+        return None
+    if _normalised(required.name) != BUILT_IN:
+        return None
+    if required.specifier.contains(__version__, prereleases=True):
+        return None
+    return f"it needs {BUILT_IN} {required.specifier}, and {__version__} is installed"
 
 
 def _with_clash(plugin: Plugin, found: list[Plugin]) -> Plugin:
     """A built-in keeps its name; of others that claim one name, none has it."""
+    if plugin.built_in or plugin.fault is not None:
+        return plugin
     others = [
         other
         for other in found
-        if other.name == plugin.name and other.distribution != plugin.distribution
+        if (other.kind, other.name, other.fault) == (plugin.kind, plugin.name, None)
+        and other.distribution != plugin.distribution
     ]
-    if plugin.built_in or not others or plugin.fault is not None:
+    if not others:
         return plugin
-    rivals = ", ".join(f"{other.distribution} {other.version}" for other in others)
+    if others[0].built_in:
+        return replace(plugin, fault=f"{BUILT_IN} has a {plugin.kind} of that name, and keeps it")
+    rivals = " and ".join(f"{other.distribution} {other.version}" for other in others)
     fault = f"{rivals} claims the name too; uninstall one, or name those to use in {VARIABLE}"
     return replace(plugin, fault=fault)
 

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 from qnad_art.benchmark.worker import CRASHED
 from qnad_art.errors import DependencyError, InvalidInputError, QnadError, UnknownNameError
+from qnad_art.plugins import VARIABLE
 
 EngineName = Literal["local", "dask", "ray"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
@@ -62,7 +63,7 @@ class Engine:
         """
         from joblib import Parallel, delayed, parallel_config
 
-        lanes = [delayed(lane)(self.host, port, secret)] * self.workers
+        lanes = [delayed(lane)(self.host, port, secret, os.environ.get(VARIABLE))] * self.workers
         # Ray's backend runs a single job in this process.
         jobs = max(2, self.workers)
         with parallel_config(**self.settings):
@@ -177,8 +178,12 @@ def _own_address(host: str) -> str:
     return address
 
 
-def lane(host: str, port: int, secret: str) -> str:
+def lane(host: str, port: int, secret: str, plugins: str | None) -> str:
     """Keep one worker process alive until the run at ``host:port`` is over.
+
+    Args:
+        host, port, secret: of the run.
+        plugins: its allow-list (:data:`~qnad_art.plugins.VARIABLE`), for clusters too.
 
     Returns:
         Why no worker can start here, empty if all went well. (It is not raised: joblib's Dask
@@ -192,7 +197,7 @@ def lane(host: str, port: int, secret: str) -> str:
                 input=f"{secret}\n".encode(),
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
-                env=_environment(),
+                env=_environment(plugins),
                 # Python looks there first: never for modules of the folder that it was called in.
                 cwd=Path(__file__).parents[2],
                 check=False,
@@ -209,8 +214,10 @@ def lane(host: str, port: int, secret: str) -> str:
             return f"A worker on {socket.gethostname()} cannot start: {before}"
 
 
-def _environment() -> dict[str, str]:
+def _environment(plugins: str | None) -> dict[str, str]:
     """As here, but for one thread and without a GPU, so that figures are the same everywhere."""
     paths = os.pathsep.join(path for path in sys.path if path)
     alone = {**_ONE_THREAD, "CUDA_VISIBLE_DEVICES": ""}
-    return {**os.environ, **alone, "PYTHONPATH": paths}
+    environment = {**os.environ, **alone, "PYTHONPATH": paths}
+    environment.pop(VARIABLE, None)
+    return environment if plugins is None else {**environment, VARIABLE: plugins}

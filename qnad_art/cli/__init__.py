@@ -18,6 +18,7 @@ from qnad_art.cli import (
     devices,
     evaluate,
     harden,
+    plugins,
     quickstart,
     report,
     train,
@@ -25,6 +26,7 @@ from qnad_art.cli import (
     verify,
 )
 from qnad_art.errors import QnadError
+from qnad_art.plugins import without_plugins
 
 app = typer.Typer(
     name="qnad",
@@ -43,6 +45,7 @@ app.command()(report.report)
 app.command()(compare.compare)
 app.add_typer(devices.app, name="devices")
 app.add_typer(bench.app, name="bench")
+app.add_typer(plugins.app, name="plugins")
 
 
 def _print_version(value: bool) -> None:
@@ -53,11 +56,16 @@ def _print_version(value: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version.")
     ] = False,
+    no_plugins: Annotated[
+        bool, typer.Option("--no-plugins", help="Only what comes with qnad-art itself.")
+    ] = False,
 ) -> None:
-    pass
+    if no_plugins:
+        context.with_resource(without_plugins())
 
 
 def main() -> None:

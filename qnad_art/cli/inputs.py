@@ -219,6 +219,7 @@ class CrosstalkFit:
     ) -> None:
         from qnad_art.crosstalk import build_strategy, strategy_settings
 
+        self.name = strategy
         self.console, self.checkpoint, self.resume = console, checkpoint, resume
         self.status = console.status("Ranking the weights")
         own = {"seed": seed, "checkpoint": checkpoint, "on_epoch": self._report}
@@ -230,6 +231,7 @@ class CrosstalkFit:
     def run(self, classifier: PyTorchClassifier, data: Dataset, **execution: Any) -> QNAD:
         """The fitted defence; ``execution`` as :class:`qnad_art.QNAD`."""
         from qnad_art.defence import QNAD
+        from qnad_art.plugins import blamed_on, find_plugin
         from qnad_art.response import MAX_PAIRS
 
         needed = (abs(getattr(self.strategy, name, 0)) for name in ("max_pairs", "pairs"))
@@ -239,7 +241,8 @@ class CrosstalkFit:
             max_pairs=max(MAX_PAIRS, *needed),
             **execution,
         )
-        with checkpointed(self.console, self.checkpoint, self.resume), self.status:
+        blame = blamed_on(find_plugin("strategy", self.name))
+        with checkpointed(self.console, self.checkpoint, self.resume), self.status, blame:
             defence.fit(data.x, data.y)
         if not defence.plan.injected and defence.plan.requested:
             self.console.print(

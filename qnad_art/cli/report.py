@@ -31,12 +31,12 @@ def report(
     """Write a run's report: one HTML page, its figures, and tables of the results."""
     from qnad_art.benchmark.report import Format, write_report
     from qnad_art.benchmark.store import Run
-    from qnad_art.plugins import plugin_names
+    from qnad_art.plugins import find_plugins
 
     console = Console(highlight=False, soft_wrap=True)
     shown: tuple[Format, ...] = get_args(Format)
     asked = dict.fromkeys(name.strip() for name in formats.split(","))
-    valid = (*shown, *plugin_names("sink"))
+    valid = (*shown, *(plugin.name for plugin in find_plugins("sink")))
     for name in asked:
         if name not in valid:
             raise UnknownNameError("format", name, valid)

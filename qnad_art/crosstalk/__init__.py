@@ -30,8 +30,9 @@ def build_strategy(strategy: str | Strategy, **settings: Any) -> Strategy:
     """A strategy from its name and settings (an instance is returned as it is).
 
     Raises:
-        UnknownNameError: no such strategy.
-        InvalidInputError: the strategy has no such setting, or refuses its value.
+        UnknownNameError: no such strategy, or it has no such setting.
+        PluginError: the plugin that has the name is broken.
+        InvalidInputError: the strategy refuses a value.
     """
     if not isinstance(strategy, str):
         if settings:

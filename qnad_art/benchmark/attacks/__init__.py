@@ -34,8 +34,8 @@ from pydantic import Field, JsonValue, model_validator
 
 from qnad_art.benchmark.attacks.catalogue import DLR, AttackEntry, Kind, Norm
 from qnad_art.benchmark.records import Record
-from qnad_art.errors import InvalidInputError, PluginError, UnknownNameError
-from qnad_art.plugins import find_plugin, load_plugin, plugin_names
+from qnad_art.errors import InvalidInputError, UnknownNameError
+from qnad_art.plugins import load_plugin, plugin_names
 
 if TYPE_CHECKING:
     from art.attacks import EvasionAttack
@@ -57,10 +57,7 @@ def attack_entry(name: str) -> AttackEntry:
         UnknownNameError: no such attack.
         PluginError: the plugin that has the name is broken.
     """
-    entry = load_plugin("attack", name)
-    if not isinstance(entry, AttackEntry):
-        fault = f"{type(entry).__name__} is no qnad_art.benchmark.attacks.AttackEntry"
-        raise PluginError(find_plugin("attack", name), fault)
+    entry: AttackEntry = load_plugin("attack", name)
     return entry
 
 

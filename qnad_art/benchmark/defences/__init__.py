@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from qnad_art.benchmark.defence import Defence
 from qnad_art.errors import InvalidInputError, QnadError, UnknownNameError
-from qnad_art.plugins import load_plugin, plugin_names
+from qnad_art.plugins import find_plugins, load_plugin, plugin_names
 
 NONE = "none"
 
@@ -68,7 +68,7 @@ def _step(part: Any) -> tuple[Defence, ...]:
         return (_checked(name, lambda: build_by_class(name, settings)),)
     if name == NONE and not settings:
         return ()
-    if name not in defence_names():
+    if all(name != plugin.name for plugin in find_plugins("defence")):
         raise UnknownNameError("defence", name, defence_names())
     defence: type[Defence] = load_plugin("defence", name)
     for setting in settings:

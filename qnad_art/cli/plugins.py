@@ -1,0 +1,115 @@
+"""``qnad plugins``: what is installed, what one name stands for, and whether all of it works."""
+
+from __future__ import annotations
+
+import inspect
+from importlib.metadata import requires
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qnad_art.errors import QnadError, UnknownNameError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from qnad_art.plugins import Plugin
+
+app = typer.Typer(help="List, show and check plugins.", no_args_is_help=True)
+
+Kind = Annotated[str | None, typer.Option(help="device, strategy, engine, attack, …; default all.")]
+
+
+@app.command("list")
+def list_plugins(
+    kind: Kind = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also what comes with qnad-art, name by name.")
+    ] = False,
+) -> None:
+    """Names by kind, from metadata alone: nothing is imported."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from qnad_art.plugins import KINDS, find_plugins
+
+    table = Table(box=SIMPLE_HEAD)
+    for heading in ("kind", "name", "distribution", "version", "status"):
+        table.add_column(heading, overflow="fold")
+    for each in KINDS if kind is None else [kind]:
+        found = find_plugins(each)
+        built_in = [plugin for plugin in found if plugin.built_in]
+        if not everything:
+            found = tuple(plugin for plugin in found if not plugin.built_in)
+            first = built_in[0]
+            folded = f"{len(built_in)} built-in (--all)"
+            table.add_row(each, folded, first.distribution, first.version, "")
+        for plugin in found:
+            status = plugin.fault or ("built-in" if plugin.built_in else "installed")
+            table.add_row(each, plugin.name, plugin.distribution, plugin.version, status)
+    _console().print(table, markup=False)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="As `qnad plugins list` shows it.")],
+    kind: Kind = None,
+) -> None:
+    """What a name stands for, where it comes from, and its documentation."""
+    from qnad_art.plugins import find_plugins
+
+    found = find_plugins(kind)
+    named = [plugin for plugin in found if plugin.name == name]
+    if not named:
+        raise UnknownNameError(kind or "plugin", name, {plugin.name for plugin in found})
+    console = _console()
+    broken = [plugin for plugin in named if not _show(console, plugin)]
+    raise typer.Exit(1 if broken else 0)
+
+
+@app.command()
+def doctor(
+    time_limit: Annotated[float, typer.Option(help="For each plugin, in seconds.")] = 60,
+) -> None:
+    """Load every plugin in a process of its own; exit status 1 if one is broken."""
+    from qnad_art.doctor import diagnose
+    from qnad_art.plugins import find_plugins
+
+    console = _console()
+    plugins = [plugin for plugin in find_plugins() if not plugin.built_in]
+    broken = 0
+    for plugin in plugins:
+        diagnosis = diagnose(plugin, limit=time_limit)
+        broken += diagnosis.fault is not None
+        took = "" if diagnosis.seconds is None else f" ({diagnosis.seconds:.1f} s)"
+        console.print("ok    " if diagnosis.fault is None else "BROKEN", f"{plugin}{took}")
+        for line in filter(None, (diagnosis.fault, *diagnosis.remarks)):
+            console.print(f"         {line}")
+    console.print(f"{len(plugins)} plugins besides those of qnad-art, {broken} broken.")
+    raise typer.Exit(1 if broken else 0)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, soft_wrap=True)
+
+
+def _show(console: Console, plugin: Plugin) -> bool:
+    """Print a plugin; whether it can be used."""
+    console.print(f"{plugin.kind} {plugin.name!r}")
+    console.print(f"  target        {plugin.target}")
+    console.print(f"  distribution  {plugin.distribution} {plugin.version}")
+    if plugin.distribution != "?":
+        lines = requires(plugin.distribution) or ()
+        needed = [line for line in lines if "extra ==" not in line]
+        console.print(f"  requires      {', '.join(needed) or 'nothing'}")
+    try:
+        loaded = plugin.load()
+    except QnadError as error:
+        console.print(f"  broken        {error}\n")
+        return False
+    # The docstring of an instance would be that of its class.
+    text = inspect.getdoc(loaded) if callable(loaded) else repr(loaded)
+    console.print(f"\n{text or 'It has no docstring.'}\n")
+    return True
