@@ -17,8 +17,24 @@ or, to see one test a check::
         check("my-strategy")
 """
 
+from qnad_art.testing.attack import check_attack
 from qnad_art.testing.catalogue import checks_for
+from qnad_art.testing.dataset import check_dataset
+from qnad_art.testing.defence import check_defence
+from qnad_art.testing.device import check_device
 from qnad_art.testing.engine import check_engine
+from qnad_art.testing.model import check_model
+from qnad_art.testing.sink import check_sink
 from qnad_art.testing.strategy import check_strategy
 
-__all__ = ["check_engine", "check_strategy", "checks_for"]
+__all__ = [
+    "check_attack",
+    "check_dataset",
+    "check_defence",
+    "check_device",
+    "check_engine",
+    "check_model",
+    "check_sink",
+    "check_strategy",
+    "checks_for",
+]

