@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from qnad_art.device import load_device
-from qnad_art.errors import InvalidInputError
+from qnad_art.engines.aer import AerEngine
+from qnad_art.errors import InvalidInputError, UnknownNameError
 from qnad_art.response import ResponseTable
 from qnad_art.verify import verify_device
 
@@ -54,3 +55,18 @@ def test_without_counts():
 def test_nothing_to_compare_is_refused():
     with pytest.raises(InvalidInputError, match="at least 1"):
         verify_device(load_device("ideal"), products=0)
+
+
+def test_an_engine_that_only_counts_is_compared_by_counts(monkeypatch):
+    monkeypatch.setattr(AerEngine, "exact", False)
+    result = verify_device(load_device("ibm_nairobi"), products=30, shots=1024)
+    assert result.passed
+    assert result.largest_difference is None
+    assert not dataclasses.replace(result, chi2_p_value=1e-6).passed
+    with pytest.raises(InvalidInputError, match="only counts: give shots"):
+        verify_device(load_device("ideal"), shots=None)
+
+
+def test_unknown_engines_are_refused():
+    with pytest.raises(UnknownNameError, match=r"'abacus'.*aer"):
+        verify_device(load_device("ideal"), engine="abacus")

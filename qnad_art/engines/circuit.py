@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,6 +23,29 @@ Array = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.integer]
 
 MAX_PRODUCTS = 2_000_000
+
+
+@dataclass(frozen=True)
+class LayerProducts:
+    """Products of one layer call; arrays of shape (n,) unless said otherwise.
+
+    Args:
+        theta, phi: angles in rad.
+        sites: what ``site`` indexes.
+        site, pairs: index and signed pair count.
+        offset: known offset, to be taken off ⟨Z⟩.
+        where: where they belong, bool (outputs, images, fan_in, positions).
+        scale: of the sums, (outputs,).
+    """
+
+    theta: Array
+    phi: Array
+    sites: tuple[Site, ...]
+    site: Integers
+    pairs: Integers
+    offset: Array
+    where: npt.NDArray[np.bool_]
+    scale: Tensor
 
 
 class CircuitEngine(ABC):
@@ -81,11 +105,15 @@ class CircuitEngine(ABC):
             circuits = self._layer(layer, x.detach())
         return mean + (circuits.to(mean.dtype) - mean).detach()
 
-    def _layer(self, layer: QuantumLayer, x: Tensor) -> Tensor:
-        """Sum of a layer's products, scaled back, plus bias."""
+    def products(self, layer: QuantumLayer, x: Tensor) -> LayerProducts:
+        """All products of a layer call.
+
+        Raises:
+            InvalidInputError: they are more than ``max_products``.
+        """
         scale_x = layer.input_scale
         assert scale_x is not None
-        windows, executed, shape = layer.windows(x)
+        windows, executed, _ = layer.windows(x.detach())
         images, groups, fan_in, positions = windows.shape
         outputs = layer.weight.shape[0]
         count = int(executed.sum()) * images * (outputs // groups)
@@ -94,34 +122,38 @@ class CircuitEngine(ABC):
                 f"This layer call needs {count:,} circuits, more than max_products="
                 f"{self.max_products:,}. Pass fewer images, or choose smaller layers."
             )
-        theta = np.arcsin((windows.double() / scale_x).clamp(-1, 1).cpu().numpy())
+        group = np.arange(outputs) // (outputs // groups)
+        shape = (outputs, images, fan_in, positions)
         mask = executed.bool().cpu().numpy()[0]
+        where = np.broadcast_to(mask[group][:, None], shape)
+
+        def of_weights(values: Any) -> Any:
+            return np.broadcast_to(np.asarray(values)[:, None, :, None], shape)[where]
+
+        inputs = (windows.detach().double() / scale_x).clamp(-1, 1).cpu().numpy().swapaxes(0, 1)
         rows = layer.weight.detach().double().flatten(1).cpu()
         scale_w = weight_scales(rows, layer.execution)[:, 0]
-        phi = np.arcsin((rows / scale_w.clamp_min(1e-300)[:, None]).clamp(-1, 1).numpy())
-        sites = layer.execution.table.sites
-        site, pairs = layer.site.flatten(1).cpu().numpy(), layer.pairs.flatten(1).cpu().numpy()
-        offset = offsets(layer.site, layer.pairs, layer.execution).cpu().numpy()
-        sums = np.empty((images, outputs, positions))
-        for output in range(outputs):
-            group = output // (outputs // groups)
-            where = np.broadcast_to(mask[group], (images, fan_in, positions))
-            products = np.zeros(where.shape)
+        weights = (rows / scale_w.clamp_min(1e-300)[:, None]).clamp(-1, 1)
+        return LayerProducts(
+            theta=np.arcsin(inputs)[group][where],
+            phi=of_weights(np.arcsin(weights.numpy())),
+            sites=tuple(layer.execution.table.sites),
+            site=of_weights(layer.site.flatten(1).cpu().numpy()),
+            pairs=of_weights(layer.pairs.flatten(1).cpu().numpy()),
+            offset=of_weights(offsets(layer.site, layer.pairs, layer.execution).cpu().numpy()),
+            where=where,
+            scale=scale_x * scale_w / contraction(layer.site, layer.pairs, layer.execution).cpu(),
+        )
 
-            def spread(values: Any, where: npt.NDArray[np.bool_] = where) -> Any:
-                return np.broadcast_to(values[None, :, None], where.shape)[where]
-
-            products[where] = self.expectations(
-                theta[:, group][where],
-                spread(phi[output]),
-                sites,
-                spread(site[output]),
-                spread(pairs[output]),
-            )
-            products[where] -= spread(offset[output])
-            sums[:, output] = products.sum(1)
-        gain = contraction(layer.site, layer.pairs, layer.execution).cpu()
-        result: Tensor = torch.as_tensor(sums) * (scale_x * scale_w / gain)[:, None]
+    def _layer(self, layer: QuantumLayer, x: Tensor) -> Tensor:
+        """Sum of a layer's products, scaled back, plus bias."""
+        made = self.products(layer, x)
+        values = np.zeros(made.where.shape)
+        values[made.where] = self.expectations(
+            made.theta, made.phi, made.sites, made.site, made.pairs
+        )
+        values[made.where] -= made.offset
+        result: Tensor = torch.as_tensor(values.sum(2).swapaxes(0, 1)) * made.scale[:, None]
         if layer.bias is not None:
             result = result + layer.bias.detach().cpu().double()[:, None]
-        return result.view(shape).to(x.device)
+        return result.view(layer.windows(x)[2]).to(x.device)

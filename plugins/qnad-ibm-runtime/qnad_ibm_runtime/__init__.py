@@ -1,0 +1,1 @@
+"""Engine ``ibm-runtime`` of qnad-art: product circuits on IBM hardware."""
