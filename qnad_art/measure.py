@@ -99,7 +99,12 @@ def pgd_examples(
 
 
 def count_robust(
-    hardened: QuantumExecutedClassifier, x: Images, y: Labels, *, epsilon: float, steps: int = PGD_STEPS
+    hardened: QuantumExecutedClassifier,
+    x: Images,
+    y: Labels,
+    *,
+    epsilon: float,
+    steps: int = PGD_STEPS,
 ) -> Proportion:
     """How many hold against PGD on the network itself, with either kind of gradients.
 

@@ -124,7 +124,7 @@ class TestWeights:
         path = tmp_path / "w.safetensors"
         model = build_model("lenet5", seed=4)
         safetensors.torch.save_file(model.state_dict(), path, {"format": "pt"})
-        with pytest.raises(ArtifactError, match="name it: .*lenet5"):
+        with pytest.raises(ArtifactError, match=r"name it: .*lenet5"):
             load_model(path)
         assert torch.equal(load_model(path, "lenet5").features[0].bias, model.features[0].bias)
         assert read_card(path) == {}
