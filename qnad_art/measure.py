@@ -154,5 +154,9 @@ def compare(
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that figures depend on."""
-    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+    """Versions of Python, of the packages that figures depend on, and of all plugins."""
+    from qnad_art.plugins import find_plugins
+
+    plugins = {plugin.distribution: plugin.version for plugin in find_plugins()}
+    packages = {name: version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), **plugins, **packages}

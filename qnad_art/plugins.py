@@ -119,6 +119,14 @@ def find_plugin(kind: str, name: str) -> Plugin:
     raise UnknownNameError(kind, name, plugin_names(kind))
 
 
+def provider(kind: str, name: str) -> str | None:
+    """Distribution and version behind a name; ``None`` for built-ins and what is no plugin."""
+    for plugin in find_plugins(kind):
+        if plugin.name == name and plugin.fault is None and not plugin.built_in:
+            return f"{plugin.distribution} {plugin.version}"
+    return None
+
+
 def load_plugin(kind: str, name: str) -> Any:
     """Import what a name stands for; errors as :func:`find_plugin` and :meth:`Plugin.load`."""
     return find_plugin(kind, name).load()

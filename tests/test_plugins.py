@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import entry_points, version
@@ -16,6 +17,8 @@ from typer.testing import CliRunner
 from qnad_art import __version__
 from qnad_art.backends import fake_backends
 from qnad_art.benchmark.engines import lane
+from qnad_art.benchmark.suite import Suite
+from qnad_art.benchmark.workload import workload_of
 from qnad_art.cli import app, main
 from qnad_art.contracts import contract_fault
 from qnad_art.crosstalk import build_strategy
@@ -23,6 +26,7 @@ from qnad_art.datasets import dataset_names, load_dataset
 from qnad_art.device import device_names, load_device
 from qnad_art.engines import build_engine
 from qnad_art.errors import PluginError, UnknownNameError
+from qnad_art.measure import package_versions
 from qnad_art.plugins import (
     KINDS,
     VARIABLE,
@@ -170,6 +174,35 @@ def test_one_that_cannot_be_used_anyway_disputes_no_name(installed):
     line = "atlantis = qnad_old:device"
     installed(GOOD, Fake("qnad-old", "device", line, requires=("qnad-art<0.1",)))
     assert load_device("atlantis").name == "atlantis"
+
+
+def test_cells_and_figures_depend_on_the_plugin_s_version(installed, tmp_path, monkeypatch):
+    code = "from qnad_art.benchmark.attacks.catalogue import FGSM as attack"
+    installed(Fake("qnad-fast", "attack", "fast = qnad_fast:attack", code))
+    suite = Suite.model_validate(
+        {
+            "name": "s",
+            "data": {"name": "digits", "images": 10},
+            "models": {"small": {"architecture": "lenet5"}},
+            "defences": {"none": "none"},
+            "attacks": {"fast": "fast"},
+            "eps": [0.1],
+            "rungs": ["white-box"],
+        }
+    )
+
+    def attacked():
+        (key,) = (task.key for task in workload_of(suite).tasks if task.attack is not None)
+        return key, package_versions()["qnad-fast"]
+
+    key, found = attacked()
+    assert found == "1.0"
+    shutil.rmtree(tmp_path / "site-packages" / "qnad_fast-1.0.dist-info")
+    later = Fake("qnad-fast", "attack", "fast = qnad_fast:attack", code, version="1.1")
+    later.install(tmp_path / "other")
+    monkeypatch.syspath_prepend(tmp_path / "other")
+    assert attacked()[0] != key
+    assert attacked()[1] == "1.1"
 
 
 def test_the_same_name_in_another_kind_is_no_clash(installed):

@@ -101,9 +101,14 @@ class Fit(Preparation):
 
 
 class Attacked(Record):
-    """An attack with all that its examples depend on, besides the attacked network."""
+    """An attack with all that its examples depend on, besides the attacked network.
+
+    Args:
+        by: plugin that the attack is of, with its version.
+    """
 
     spec: AttackSpec
+    by: str | None
     eps: float | None
     protocol: Protocol
     seed: int

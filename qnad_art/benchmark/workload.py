@@ -30,6 +30,7 @@ from qnad_art.benchmark.threats import Origin, rungs_of
 from qnad_art.datasets import Dataset
 from qnad_art.device import DeviceProfile, load_device
 from qnad_art.errors import InvalidInputError
+from qnad_art.plugins import provider
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,7 @@ class _Planner:
             settings = asdict(spec.training())
             content = {
                 "architecture": spec.architecture,
+                "by": provider("model", str(spec.architecture)),
                 "settings": settings,
                 "training": self.source.training,
             }
@@ -167,6 +169,7 @@ class _Planner:
                 "step",
                 base=victim.key,
                 step=content,
+                by=provider("defence", step.name),
                 seed=seed,
                 training=self.source.training,
                 device=profile.hash if step.quantum else None,
@@ -210,6 +213,7 @@ class _Planner:
         if spec is not None:
             attack = Attacked(
                 spec=spec,
+                by=provider("attack", spec.name),
                 eps=cell.eps,
                 protocol=protocol,
                 seed=cell.seed,
