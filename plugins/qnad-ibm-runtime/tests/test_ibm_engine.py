@@ -17,6 +17,7 @@ from qnad_art.conversion import convert
 from qnad_art.engines import build_engine, run_on
 from qnad_art.errors import DeviceError, InvalidInputError, UnknownNameError
 from qnad_art.response import response_table
+from qnad_art.testing import check_engine
 from qnad_art.verify import verify_device
 from qnad_ibm_runtime.engine import IbmRuntimeEngine
 from qnad_ibm_runtime.errors import CostError
@@ -100,6 +101,17 @@ def test_jobs_are_divided_and_put_together(nairobi, random_products):
     cost = engine.cost(*where[2:])
     assert (cost.circuits, cost.executions, cost.jobs) == (2, 60, 8)
     assert p_value(engine.expectations(*where), compiled(nairobi, where, "twirled"), 1000) > LEVEL
+
+
+def test_conforms(nairobi):
+    check_engine(
+        "ibm-runtime",
+        device=nairobi,
+        backend="fake_nairobi",
+        products=100,
+        shots=500,
+        max_shots=10**9,
+    )
 
 
 class TestCost:

@@ -186,6 +186,7 @@ class TestFailedJobs:
         service = StandInService(result=[FAILED], send=[None, LOST])
         engine(service).expectations(*TWO)
         assert [job.failed for job in service.sent.values()] == [True, False]
+        assert service.asked["result"] == 2
 
     def test_for_good_are_an_error_and_sent_anew_next_time(self, engine):
         service = StandInService(result=[FAILED] * 3)

@@ -16,6 +16,7 @@ from qnad_art.engines.aer import AerEngine
 from qnad_art.errors import InvalidInputError
 from qnad_art.noise import _local_target, _relaxation
 from qnad_art.placement import device_placement
+from qnad_art.testing import check_engine
 from qnad_art.verify import verify_device
 from qnad_pennylane.engine import PennyLaneEngine
 
@@ -144,6 +145,10 @@ def test_runs_layers_by_name(nairobi):
     with torch.no_grad(), run_on(module, "pennylane"):
         found = module(x)
     torch.testing.assert_close(found, module(x).detach(), rtol=0, atol=1e-9)
+
+
+def test_conforms(nairobi):
+    check_engine("pennylane", device=nairobi, products=60)
 
 
 def test_verifies_by_name(nairobi):
