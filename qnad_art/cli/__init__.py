@@ -20,6 +20,7 @@ from qnad_art.cli import (
     harden,
     quickstart,
     report,
+    resources,
     train,
     tune,
     verify,
@@ -37,6 +38,7 @@ app.command()(train.train)
 app.command()(harden.harden)
 app.command()(tune.tune)
 app.command()(describe.describe)
+app.command()(resources.resources)
 app.command()(verify.verify)
 app.command()(evaluate.evaluate)
 app.command()(report.report)
