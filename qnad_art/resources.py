@@ -108,7 +108,7 @@ class Resources:
         table = Table(
             title=f"One image on {self.device}: {self.shots:,} shots, up to {self.side_by_side} "
             f"products side by side, crosstalk on {self.crosstalk:.1%} of the weights",
-            caption="gates of each circuit are counted once, its time for all shots; repetition delay "
+            caption="gates: each circuit once; time: all its shots; repetition delay "
             f"{1e6 * self.repetition_delay:g} µs{left_out}",
         )
         headings = ("products", "circuits", "1q gates", "2q gates", "time")
