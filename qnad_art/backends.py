@@ -93,7 +93,8 @@ def _edges(backend: BackendV2, gate: TwoQubitGate) -> list[Edge]:
 def _qubit(backend: BackendV2, properties: Any, index: int) -> Qubit:
     target = backend.target
     known = target.qubit_properties[index] if target.qubit_properties else None
-    readout = _number(target["measure"].get((index,)), "error")
+    measure = target["measure"].get((index,))
+    readout = _number(measure, "error")
     gates = {
         f"{gate}_{quantity}": _number(target[gate].get((index,)), quantity)
         for gate in ("sx", "x")
@@ -106,6 +107,7 @@ def _qubit(backend: BackendV2, properties: Any, index: int) -> Qubit:
         anharmonicity=_property(properties, index, "anharmonicity"),
         p1_given_0=_first(_property(properties, index, "prob_meas1_prep0"), readout),
         p0_given_1=_first(_property(properties, index, "prob_meas0_prep1"), readout),
+        readout_duration=_positive(getattr(measure, "duration", None)),
         **gates,
     )
 

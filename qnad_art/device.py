@@ -33,6 +33,8 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 DEFAULT_DEVICE = "ibm_nairobi"
 """The device of the paper (section IV)."""
+_CACHE_VERSION = 2
+"""2: with readout durations."""
 
 
 class Qubit(BaseModel):
@@ -52,6 +54,8 @@ class Qubit(BaseModel):
     sx_duration: Seconds = 0.0
     x_error: Probability = 0.0
     x_duration: Seconds = 0.0
+    readout_duration: Seconds | None = None
+    """Counts for the time that circuits take, not for what they measure."""
 
 
 class Edge(BaseModel):
@@ -106,8 +110,11 @@ class DeviceProfile(BaseModel):
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of everything that changes the physics (not of name and dates)."""
-        content = self.model_dump(exclude={"name", "calibrated", "zz_source"})
+        """SHA-256 of everything that changes the physics (not of name, dates and readout time)."""
+        readout_time = {"__all__": {"readout_duration"}}
+        content = self.model_dump(
+            exclude={"name": True, "calibrated": True, "zz_source": True, "qubits": readout_time}
+        )
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @cached_property
@@ -215,7 +222,8 @@ def ideal(name: str = "ideal") -> DeviceProfile:
 
 def snapshot(name: str) -> DeviceProfile:
     """Snapshot of an IBM device by name, kept in the cache: reading it again needs no Qiskit."""
-    cached = cache_directory() / "device" / f"{name}-{version('qiskit-ibm-runtime')}.json"
+    entry = f"{name}-{version('qiskit-ibm-runtime')}-{_CACHE_VERSION}.json"
+    cached = cache_directory() / "device" / entry
     if re.fullmatch(r"ibm_\w+", name) and cached.is_file():
         profile = _read_cached(cached)
         if profile is not None:

@@ -37,19 +37,40 @@ def steps_an_output(placement: Placement, site: Tensor, pairs: Tensor) -> Tensor
 
 def _schedule(placement: Placement, site: Tensor, injected: Tensor) -> Tensor:
     step = _schedule_injected(placement, site, injected)
-    for qubit in placement.compute:
-        on_qubit = torch.tensor([s.qubit == qubit for s in placement.sites])[site]
-        helpers = torch.tensor([qubit in s.qubits[1:] for s in placement.sites])[site] & injected
-        used = (on_qubit & injected) | helpers
-        rest = on_qubit & ~injected
-        step = torch.where(rest, _gaps(step, used, rest), step)
-    return step
+    rest = ~injected
+    if not rest.any():
+        return step
+    qubits = _site_qubits(placement)
+    last = int(qubits.max())
+    qubit = torch.where(rest, qubits[site, 0], last)
+    rank = _ranks(qubit)
+    horizon = int(torch.where(injected, step + 1, 0).max() + torch.where(rest, rank, 0).max()) + 1
+    used = torch.zeros(len(site), (last + 1) * horizon, dtype=torch.uint8)
+    for helper in range(3):  # what is not injected counts as a use of the qubit that is none
+        taken = torch.where(injected, qubits[site, helper], last)
+        used.scatter_(1, taken * horizon + torch.where(injected, step, 0), 1)
+    # Of every qubit first its free steps, in order.
+    free = torch.argsort(used.view(len(site), last + 1, horizon), dim=2, stable=True).flatten(1)
+    return torch.where(rest, free.gather(1, qubit * horizon + torch.where(rest, rank, 0)), step)
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """How many of the same value stand before each in its row, (rows, n)."""
+    ordered, order = values.sort(dim=1, stable=True)
+    first = torch.searchsorted(ordered, ordered)
+    return torch.empty_like(order).scatter_(1, order, torch.arange(values.shape[1]) - first)
+
+
+def _site_qubits(placement: Placement) -> Tensor:
+    """Physical qubits of each site, (sites, 3); filled up with one more than there are."""
+    last = 1 + max(max(s.qubits) for s in placement.sites)
+    return torch.tensor([[*s.qubits, last, last][:3] for s in placement.sites])
 
 
 def _schedule_injected(placement: Placement, site: Tensor, injected: Tensor) -> Tensor:
     """Steps of the injected products (0 for the others), one after another on shared qubits."""
-    last = 1 + max(max(s.qubits) for s in placement.sites)
-    qubits = torch.tensor([[*s.qubits, last, last][:3] for s in placement.sites])
+    qubits = _site_qubits(placement)
+    last = int(qubits.max())
     sizes = torch.tensor([len(s.qubits) for s in placement.sites])
     order = torch.argsort(torch.where(injected, -sizes[site], 0), dim=1, stable=True)
     step = torch.zeros_like(site)
@@ -63,14 +84,3 @@ def _schedule_injected(placement: Placement, site: Tensor, injected: Tensor) -> 
         free.scatter_(1, uses, torch.where(run, now + 1, free.gather(1, uses)))
         free[:, last] = 0
     return step
-
-
-def _gaps(step: Tensor, used: Tensor, rest: Tensor) -> Tensor:
-    """For the ``rest`` of a qubit's products, the first steps in which it is not ``used``."""
-    horizon = int(torch.where(used, step + 1, 0).max() + rest.sum(1).max())
-    occupied = torch.zeros(len(step), horizon + 1, dtype=torch.bool)
-    occupied.scatter_(1, torch.where(used, step, horizon), True)
-    open_steps = torch.argsort(occupied[:, :horizon].byte(), dim=1, stable=True)
-    if not horizon:
-        return step
-    return open_steps.gather(1, (rest.cumsum(1) - 1).clamp_min(0))

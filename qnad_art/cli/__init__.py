@@ -21,6 +21,7 @@ from qnad_art.cli import (
     plugins,
     quickstart,
     report,
+    resources,
     train,
     tune,
     verify,
@@ -39,6 +40,7 @@ app.command()(train.train)
 app.command()(harden.harden)
 app.command()(tune.tune)
 app.command()(describe.describe)
+app.command()(resources.resources)
 app.command()(verify.verify)
 app.command()(evaluate.evaluate)
 app.command()(report.report)
