@@ -158,12 +158,6 @@ class FmnL2(FmnLinf):
     kind = attacks.L2FMNAttack
 
 
-class FmnL1(FmnLinf):
-    """Fast minimum norm, L1."""
-
-    kind = attacks.L1FMNAttack
-
-
 class FmnL0(FmnLinf):
     """Fast minimum norm, L0."""
 

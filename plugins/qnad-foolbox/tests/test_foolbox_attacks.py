@@ -56,7 +56,7 @@ def each(names):
 
 
 def test_all_are_registered():
-    assert len(NAMES) == 18
+    assert len(NAMES) == 17
     assert all(name.startswith("foolbox-") for name in NAMES)
 
 
@@ -83,7 +83,7 @@ def test_the_smallest_perturbation_fools_and_is_small(name, plain, digits):
     data = digits.take(20)
     x = made(name, plain, data)
     assert accuracy(plain, x, data.y) <= 0.1
-    limit = {"inf": 0.5, "2": 3.0, "1": 15.0, "0": 40.0}[spec(name).norm]
+    limit = {"inf": 0.25, "2": 2.5, "1": 6.0, "0": 30.0}[spec(name).norm]
     change = (x - data.x).reshape(len(x), -1)
     assert np.median(np.linalg.norm(change, float(spec(name).norm), axis=1)) < limit
 
@@ -176,12 +176,12 @@ def test_gradient_of_the_network_is_arts(network, digits):
     nn.functional.cross_entropy(logits, torch.as_tensor(y), reduction="sum").backward()
     with in_own_precision(squeezed):  # ART widens to float64
         assert np.allclose(logits.detach().numpy(), squeezed.predict(x), atol=1e-5)
-        assert np.allclose(images.grad.numpy(), squeezed.loss_gradient(x, y), atol=1e-5)
+        assert np.allclose(images.grad.numpy(), squeezed.loss_gradient(x, np.eye(10)[y]), atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("clip_values", "words"),
-    [(None, "no clip values"), ((np.zeros((1, 8, 8)), np.random.rand(1, 8, 8)), "pixel to pixel")],  # noqa: NPY002
+    [(None, "no clip values"), ((np.zeros(64), np.linspace(1, 2, 64)), "pixel to pixel")],
 )
 def test_classifiers_without_one_range_are_refused(network, digits, clip_values, words):
     classifier = PyTorchClassifier(
