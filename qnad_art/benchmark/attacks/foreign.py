@@ -145,7 +145,11 @@ def _demand(kind: Any, value: Any) -> str | None:
         return None if number and 0 < value < np.inf else "a number above 0"
     valid = (False, True) if kind is bool else get_args(kind)
     listed = " or ".join(map(repr, valid))
-    return None if any(value is one or (value == one and kind is not bool) for one in valid) else listed
+    return (
+        None
+        if any(value is one or (value == one and kind is not bool) for one in valid)
+        else listed
+    )
 
 
 def _signature(attack: type[ForeignAttack]) -> inspect.Signature:
