@@ -172,7 +172,18 @@ def _make(
     eps: float | None,
     batch_size: int,
 ) -> EvasionAttack:
-    entry = attack_entry(name)
+    return make_attack(name, attack_entry(name), given, classifier, eps, batch_size)
+
+
+def make_attack(
+    name: str,
+    entry: AttackEntry,
+    given: Mapping[str, Any],
+    classifier: PyTorchClassifier,
+    eps: float | None,
+    batch_size: int,
+) -> EvasionAttack:
+    """As :meth:`AttackSpec.make`, of an entry that need not be registered; errors say ``name``."""
     if (eps is None) != (entry.budget is None):
         needs = "needs a budget ε" if eps is None else f"takes no budget, but ε is {eps}"
         raise InvalidInputError(f"Attack {name!r} {needs}.")
@@ -228,4 +239,11 @@ def _load(path: str) -> Any:
     return getattr(import_module(module), attribute)
 
 
-__all__ = ["AttackEntry", "AttackSpec", "attack_entry", "attack_names", "stand_in"]
+__all__ = [
+    "AttackEntry",
+    "AttackSpec",
+    "attack_entry",
+    "attack_names",
+    "make_attack",
+    "stand_in",
+]

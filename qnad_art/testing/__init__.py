@@ -1,0 +1,40 @@
+"""Conformance suites for plugins, one a kind: each call runs a list of named checks.
+
+In the manner of scikit-learn's ``check_estimator``. In a plugin's tests::
+
+    from qnad_art.testing import check_strategy
+
+    def test_conforms():
+        check_strategy("my-strategy")
+
+or, to see one test a check::
+
+    import pytest
+    from qnad_art.testing import checks_for
+
+    @pytest.mark.parametrize(("name", "check"), checks_for("strategy"))
+    def test_conforms(name, check):
+        check("my-strategy")
+"""
+
+from qnad_art.testing.attack import check_attack
+from qnad_art.testing.catalogue import checks_for
+from qnad_art.testing.dataset import check_dataset
+from qnad_art.testing.defence import check_defence
+from qnad_art.testing.device import check_device
+from qnad_art.testing.engine import check_engine
+from qnad_art.testing.model import check_model
+from qnad_art.testing.sink import check_sink
+from qnad_art.testing.strategy import check_strategy
+
+__all__ = [
+    "check_attack",
+    "check_dataset",
+    "check_defence",
+    "check_device",
+    "check_engine",
+    "check_model",
+    "check_sink",
+    "check_strategy",
+    "checks_for",
+]
