@@ -67,7 +67,7 @@ class AuthorsAttack(ForeignAttack):
     @property
     def targets(self) -> int:
         """Classes that a targeted attack tries, the likeliest first."""
-        return min(_TARGETS, self.estimator.nb_classes - 1)
+        return min(_TARGETS, int(self.estimator.nb_classes) - 1)
 
     def samples(self, wanted: int) -> int:
         """Draws that gradients are averaged over: one where the network averages already."""
@@ -155,8 +155,8 @@ class Square(AuthorsAttack):
     Args:
         eps, norm: of the budget.
         max_queries: tries.
-        resc_schedule: let the squares shrink as fast as fits ``max_queries``, as ART's port does. If
-            not, as in AutoAttack, they shrink as if there were 10,000.
+        resc_schedule: let the squares shrink as fast as fits ``max_queries``, as ART's port does.
+            If not, as in AutoAttack, they shrink as if there were 10,000.
     """
 
     max_queries: int = 5000

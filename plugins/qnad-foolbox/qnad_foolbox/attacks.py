@@ -123,7 +123,7 @@ class CarliniWagner(FoolboxAttack):
 
 
 class Ead(FoolboxAttack):
-    """Elastic net (Chen et al. 2018): as Carlini & Wagner with an L1 term, judged by its L1 norm."""
+    """Elastic net (Chen et al. 2018): as Carlini & Wagner with an L1 term, judged by L1."""
 
     kind = attacks.EADAttack
     fixed: ClassVar[dict[str, Any]] = {"decision_rule": "L1"}

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
 
 from qnad_art.benchmark.audit import audit_results, unreliable
@@ -21,7 +21,7 @@ from qnad_art.crosstalk.plan import CrosstalkPlan
 from qnad_art.errors import InvalidInputError
 from qnad_art.files import read_json, write_json
 from qnad_mlflow import content
-from qnad_mlflow.secrets import hide_in
+from qnad_mlflow.secrets import hide, hide_in
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment
@@ -100,7 +100,7 @@ class Mlflow(Sink):
     @property
     def _identity(self) -> str:
         """Of the run folder, wherever it is moved, and whatever store it is logged to."""
-        path = self.run.folder / "mlflow.json"
+        path = self.run.folder / "report" / "mlflow.json"
         if not path.exists():
             write_json(path, {"run": uuid.uuid4().hex})
         return str(read_json(path)["run"])
@@ -150,7 +150,7 @@ class Mlflow(Sink):
         from qnad_art.benchmark.report import write_source
         from qnad_art.benchmark.report.source import read_source
 
-        suite = json.dumps(content.hide(self.run.suite.model_dump(mode="json")), indent=2)
+        suite = json.dumps(hide(self.run.suite.model_dump(mode="json")), indent=2)
         write_source(replace(read_source(self.run), suite=suite), folder, ("html", "png"))
         page = folder / "report.html"
         page.write_text(hide_in(page.read_text(encoding="utf-8")), encoding="utf-8")
@@ -159,7 +159,7 @@ class Mlflow(Sink):
         for path in sorted(self.run.folder.glob("prepared/*/plan.safetensors")):
             plan, name = CrosstalkPlan.load(path), path.parent.name
             write_json(folder / f"{plan.strategy}-{name}.json", content.plan_summary(plan))
-            clean = replace(plan, settings=content.hide(dict(plan.settings)))
+            clean = replace(plan, settings=hide(dict(plan.settings)))
             clean.save(folder / f"{plan.strategy}-{name}.safetensors")
 
     def _status(self) -> str:
@@ -197,7 +197,7 @@ def _experiment(client: MlflowClient, environment: Mapping[str, str] = os.enviro
             found = client.get_experiment(client.create_experiment(name))
     if found.lifecycle_stage != "active":
         raise InvalidInputError(
-            f"MLflow's experiment {found.name!r} is deleted: restore it (`mlflow experiments restore "
-            f"--experiment-id {found.experiment_id}`), or name another in {EXPERIMENT}."
+            f"MLflow's experiment {found.name!r} is deleted: restore it (`mlflow experiments "
+            f"restore --experiment-id {found.experiment_id}`), or name another in {EXPERIMENT}."
         )
     return found

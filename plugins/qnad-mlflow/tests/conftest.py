@@ -60,7 +60,7 @@ def run(measured: Path, tmp_path: Path) -> Run:
 def store(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> MlflowClient:
-    """A real tracking store in a folder: a database, or files (which MLflow 3 must be asked for)."""
+    """A real tracking store in a folder: a database, or files (MLflow 3 must be asked for them)."""
     folder = tmp_path / "store"
     folder.mkdir()
     monkeypatch.chdir(folder)

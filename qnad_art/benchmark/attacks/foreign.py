@@ -48,7 +48,7 @@ class Network(nn.Module):
         if self.classifier.all_framework_preprocessing:
             images, _ = self.classifier._apply_preprocessing(images, y=None, no_grad=False)
         else:
-            images = _Preprocessed.apply(images, self.classifier)  # type: ignore[no-untyped-call]
+            images = _Preprocessed.apply(images, self.classifier)
         logits: Tensor = self.module(images)
         return logits
 
@@ -79,7 +79,7 @@ class ForeignAttack(EvasionAttack):  # type: ignore[misc]
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         declared = inspect.get_annotations(cls, eval_str=True)
-        own = {name: kind for name, kind in declared.items() if get_origin(kind) is not ClassVar}
+        own = {name: kind for name, kind in declared.items() if not _is_class_variable(kind)}
         cls._fields = {**cls._fields, **own}
         cls.attack_params = list(cls._fields)
         cls.__signature__ = _signature(cls)
@@ -134,6 +134,10 @@ class ForeignAttack(EvasionAttack):  # type: ignore[misc]
             wanted = _demand(kind, value)
             if wanted is not None:
                 raise ValueError(f"{name} must be {wanted}, not {value!r}.")
+
+
+def _is_class_variable(kind: Any) -> bool:
+    return kind is ClassVar or get_origin(kind) is ClassVar
 
 
 def _demand(kind: Any, value: Any) -> str | None:
@@ -192,7 +196,7 @@ class _Preprocessed(torch.autograd.Function):
         return torch.as_tensor(made, dtype=images.dtype, device=images.device)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         arrived = gradient.detach().cpu().numpy()
         with torch.enable_grad():
             through = ctx.classifier._apply_preprocessing_gradient(ctx.images, arrived)
