@@ -201,7 +201,7 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
         """∂loss/∂x through the noisy execution, in the type and shape of ``x``."""
         x = check_inputs(x, self.input_shape)
         y = check_labels(y, len(x), self.nb_classes)
-        with _without_weight_gradients(self.model):
+        with without_weight_gradients(self.model):
             result: np.ndarray | Tensor = super().loss_gradient(x, y, training_mode, **kwargs)
         return result
 
@@ -211,7 +211,7 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
         """∂logit/∂x, (N, nb_classes or 1, *input_shape); one noise draw for all classes."""
         x = check_inputs(x.detach().cpu() if isinstance(x, Tensor) else x, self.input_shape)
         x = np.asarray(x)
-        with _without_weight_gradients(self.model):
+        with without_weight_gradients(self.model):
             result: np.ndarray = super().class_gradient(x, label, training_mode, **kwargs)
         return result
 
@@ -348,7 +348,7 @@ def _quantum_part(model: nn.Module) -> QuantumExecutedModule:
 
 
 @contextmanager
-def _without_weight_gradients(model: nn.Module) -> Iterator[None]:
+def without_weight_gradients(model: nn.Module) -> Iterator[None]:
     """Attacks need ∂/∂x only; ART would have the weights' gradients computed as well."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trained:

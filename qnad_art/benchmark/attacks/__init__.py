@@ -150,6 +150,9 @@ def _settings_of(name: str) -> list[str]:
     attack = _load(entry.path)
     taken: set[str] = set()
     for part in attack.__mro__:
+        if "__signature__" in vars(part):  # it says more than its constructor
+            taken |= set(vars(part)["__signature__"].parameters)
+            break
         if "__init__" in vars(part):
             parameters = inspect.signature(part.__init__).parameters
             taken |= set(parameters)

@@ -1,0 +1,3 @@
+"""Foolbox's attacks for qnad-art."""
+
+__version__ = "0.1.0"

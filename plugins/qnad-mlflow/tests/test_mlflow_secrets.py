@@ -1,0 +1,38 @@
+"""What counts as a secret."""
+
+from __future__ import annotations
+
+import pytest
+from qnad_mlflow.secrets import hide, hide_in
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["token", "ibm_token", "API_KEY", "apikey", "db-password", "client_secret", "credentials"],
+)
+def test_values_under_such_names_are_hidden(name):
+    assert hide({"engine": [{name: "abc", "shots": 3}]}) == {
+        "engine": [{name: "[hidden]", "shots": 3}]
+    }
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "eot_samples", "keep_examples", "secretary"])
+def test_other_names_are_not(name):
+    assert hide({name: "abc"}) == {name: "abc"}
+
+
+def test_unset_settings_stay_visible():
+    assert hide({"token": None}) == {"token": None}
+
+
+def test_values_of_variables_are_hidden_wherever_they_stand(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "s3cr3t-value")
+    monkeypatch.setenv("SHORT_TOKEN", "1")
+    monkeypatch.setenv("HARMLESS", "shots=1024")
+    content = {"s3cr3t-value": ["Bearer s3cr3t-value", "shots=1024", 1]}
+    assert hide(content) == {"[hidden]": ["Bearer [hidden]", "shots=1024", 1]}
+
+
+def test_users_of_urls_are_hidden():
+    assert hide_in("https://ann:pw@host:5000/x") == "https://[hidden]@host:5000/x"
+    assert hide_in("sqlite:////tmp/a@b.db") == "sqlite:////tmp/a@b.db"
