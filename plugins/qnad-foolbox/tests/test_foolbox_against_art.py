@@ -7,10 +7,10 @@ import pytest
 import torch
 from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescent
 from foolbox.attacks import LinfProjectedGradientDescentAttack
-from qnad_foolbox.attacks import Fgsm, Pgd
 from scipy.stats import binomtest
 
 from qnad_art.benchmark.victim import reseed, seeded
+from qnad_foolbox.attacks import Fgsm, Pgd
 
 EPS, STEPS = 0.1, 8
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from qnad_mlflow.secrets import hide, hide_in
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from mlflow.entities import ViewType
-from qnad_mlflow.content import result_metrics
 from typer.testing import CliRunner
 
 from qnad_art.benchmark.records import Gate
@@ -18,6 +17,7 @@ from qnad_art.benchmark.suite import load_suite
 from qnad_art.cli import app
 from qnad_art.crosstalk.plan import CrosstalkPlan
 from qnad_art.errors import PluginError
+from qnad_mlflow.content import result_metrics
 
 
 def send(run, results=None):
