@@ -10,7 +10,7 @@ import torch
 from art.attacks.evasion import FastGradientMethod
 
 from qnad_art.benchmark.attacks.catalogue import FGSM, AttackEntry, ball
-from qnad_art.testing import check_attack, checks_for
+from qnad_art.testing import check_attack
 
 SOON = {
     "fgsm": {},
@@ -42,8 +42,6 @@ LATER = {
     "spatial-transformation": {},
     # It works in whole grey levels, to which it also rounds the image.
     "threshold": {"max_iter": 1, "eps": 0.25},
-}
-UNSEEDED = {
     "hopskipjump": {"max_iter": 2, "max_eval": 50, "init_eval": 5},
     "boundary": {"max_iter": 3, "sample_size": 3, "num_trial": 3},
 }
@@ -58,18 +56,6 @@ def test_built_in_conforms(attack):
 @pytest.mark.parametrize("attack", LATER)
 def test_expensive_built_in_conforms(attack):
     check_attack(attack, **LATER[attack])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("attack", UNSEEDED)
-def test_only_the_start_of_arts_decision_attacks_cannot_be_seeded(attack):
-    """ART draws it from ``np.random.RandomState()``, which nobody can seed."""
-    for name, check in checks_for("attack"):
-        if name == "same_seed_same_examples":
-            with pytest.raises(AssertionError, match="differ by up to"):
-                check(attack, **UNSEEDED[attack])
-        else:
-            check(attack, **UNSEEDED[attack])
 
 
 class Flat(FastGradientMethod):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from art.attacks.attack import EvasionAttack
@@ -45,6 +46,24 @@ class OneHot(Adapter):
         """Adversarial examples of ``x`` (N, …), untargeted."""
         labels = None if y is None else self._one_hot(y)
         found: np.ndarray = self.attack.generate(x, labels, **kwargs)
+        return found
+
+
+class SeededStart(Adapter):
+    """For attacks that draw their start from a fresh ``RandomState()``, which no seed reaches.
+
+    Meanwhile such a generator is seeded from NumPy's global one, as ART's other attacks draw.
+    """
+
+    def generate(self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: Any) -> np.ndarray:
+        """Adversarial examples of ``x`` (N, …), untargeted."""
+        fresh = np.random.RandomState
+
+        def seeded(seed: Any = None) -> np.random.RandomState:
+            return fresh(np.random.randint(2**31) if seed is None else seed)  # noqa: NPY002
+
+        with mock.patch.object(np.random, "RandomState", seeded):
+            found: np.ndarray = self.attack.generate(x, y, **kwargs)
         return found
 
 

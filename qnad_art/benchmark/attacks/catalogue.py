@@ -148,9 +148,19 @@ JSMA = AttackEntry(
 # Predictions only.
 SQUARE = AttackEntry(f"{ART}SquareAttack", "query", "inf", ball, {"max_iter": 1000})
 THRESHOLD = AttackEntry(f"{ART}ThresholdAttack", "query", "inf", _levels, {"es": 1, "max_iter": 20})
-HOPSKIPJUMP = AttackEntry(f"{ART}HopSkipJump", "query", "inf", settings={"norm": "inf"})
+HOPSKIPJUMP = AttackEntry(
+    f"{ART}HopSkipJump",
+    "query",
+    "inf",
+    settings={"norm": "inf"},
+    adapter=f"{OWN}adapters:SeededStart",
+)
 BOUNDARY = AttackEntry(
-    f"{ART}BoundaryAttack", "query", "2", settings={"targeted": False, "max_iter": 200}
+    f"{ART}BoundaryAttack",
+    "query",
+    "2",
+    settings={"targeted": False, "max_iter": 200},
+    adapter=f"{OWN}adapters:SeededStart",
 )
 SIGN_OPT = AttackEntry(
     f"{ART}SignOPTAttack",
