@@ -22,6 +22,11 @@ from qnad_art.errors import DeviceError, InvalidInputError
 Order = Literal["stretched", "aware", "plain"]
 ORDERS: tuple[Order, ...] = ("stretched", "aware", "plain")
 
+LEAST_CONTRAST = 0.5
+"""Least P(0|0) - P(0|1) of a compute qubit, unless the user chooses: a product's ⟨Z⟩ shrinks by it.
+
+Large devices have qubits that read nothing at all, or the wrong way round."""
+
 MATCHINGS = 64
 """Ways of giving neighbours to compute qubits that the steps of a sum go through."""
 
@@ -204,12 +209,13 @@ def device_placement(
     Args:
         device: gives the coupling map.
         compute: compute qubits; by default a large independent set of the coupling map, every
-            member with at least one idle neighbour.
+            member with at least one idle neighbour and a readout that tells 0 from 1
+            (:data:`LEAST_CONTRAST`).
         order: see :class:`Placement`.
 
     Raises:
         InvalidInputError: two of the given compute qubits are coupled, or ``order`` is unknown.
-        DeviceError: no qubit of the device has an idle neighbour.
+        DeviceError: no qubit of the device reads well enough and has an idle neighbour.
     """
     if order not in ORDERS:
         raise InvalidInputError(f"order {order!r} is not one of {', '.join(ORDERS)}.")
@@ -225,16 +231,24 @@ def device_placement(
                 f"coupled to {sorted(coupled)}."
             )
     if not chosen:
-        raise DeviceError(f"{device.name} has no qubit with an idle neighbour to inject from.")
+        raise DeviceError(
+            f"{device.name} has no qubit with an idle neighbour to inject from and a readout "
+            f"contrast (1 - p1_given_0 - p0_given_1) of {LEAST_CONTRAST} or more; choose with "
+            "compute=…."
+        )
     plain = [Site(qubit) for qubit in chosen]
     return Placement(chosen, (*plain, *_injection_sites(device, chosen)), order)
 
 
 def _independent_set(device: DeviceProfile) -> tuple[int, ...]:
-    """Greedy maximal independent set, qubits with fewest neighbours first."""
-    by_degree = sorted(range(len(device.qubits)), key=lambda q: (len(device.neighbours[q]), q))
+    """Greedy maximal independent set of legible qubits, those with fewest neighbours first."""
+    legible = [
+        index
+        for index, qubit in enumerate(device.qubits)
+        if 1 - qubit.p1_given_0 - qubit.p0_given_1 >= LEAST_CONTRAST
+    ]
     chosen: list[int] = []
-    for qubit in by_degree:
+    for qubit in sorted(legible, key=lambda q: (len(device.neighbours[q]), q)):
         if device.neighbours[qubit] and not set(device.neighbours[qubit]) & set(chosen):
             chosen.append(qubit)
     return tuple(sorted(chosen))

@@ -51,7 +51,7 @@ FAULTS = {
         ("microseconds", "values_are_in_seconds_and_hertz", "t1 = 120 of qubit 0"),
         ("nanoseconds", "values_are_in_seconds_and_hertz", "duration = 300 of edge (0, 1)"),
         ("gigahertz", "values_are_in_seconds_and_hertz", "frequency = 5.1"),
-        ("fidelities", "responses_are_physical", "p1_given_0"),
+        ("fidelities", "has_a_placement", "p1_given_0"),
     ],
 )
 def test_fault_is_found_and_named(fault, check, words, nairobi):

@@ -16,20 +16,35 @@ def random_mask(rows, fan_in, fraction, seed=0):
     return torch.rand((rows, fan_in), generator=generator) < fraction
 
 
+def contrast(qubit):
+    return 1 - qubit.p1_given_0 - qubit.p0_given_1
+
+
 def injected(placement, sites):
     return torch.tensor([s.neighbour is not None for s in placement.sites])[sites.long()]
 
 
 class TestComputeQubits:
-    @pytest.mark.parametrize("name", ["ibm_nairobi", "ibm_mumbai", "ibm_sherbrooke", "ibm_torino"])
+    @pytest.mark.parametrize("name", ["ibm_nairobi", "ibm_mumbai", "ibm_cusco", "ibm_torino"])
     def test_are_independent_with_an_idle_neighbour(self, name):
         device = load_device(name)
         compute = set(device_placement(device).compute)
         for qubit in compute:
             assert device.neighbours[qubit]
             assert not compute & set(device.neighbours[qubit])
-        for qubit in set(range(len(device.qubits))) - compute:  # maximal: no more fits
+        legible = {q for q, qubit in enumerate(device.qubits) if contrast(qubit) >= 0.5}
+        assert compute <= legible
+        for qubit in legible - compute:  # maximal: no more fits
             assert compute & set(device.neighbours[qubit]) or not device.neighbours[qubit]
+
+    def test_qubits_that_read_nothing_run_products_only_if_asked_to(self, nairobi):
+        blind = nairobi.qubits[0].model_copy(update={"p1_given_0": 0.5, "p0_given_1": 0.5})
+        device = nairobi.model_copy(update={"qubits": (blind, *nairobi.qubits[1:])})
+        assert 0 not in device_placement(device).compute
+        assert device_placement(device, compute=(0, 4)).compute == (0, 4)
+        none = nairobi.model_copy(update={"qubits": (blind,) * 7})
+        with pytest.raises(DeviceError, match="readout contrast"):
+            device_placement(none)
 
     def test_nairobi_s_are_the_five_of_the_design(self, nairobi):
         assert device_placement(nairobi).compute == (0, 2, 3, 4, 6)
