@@ -222,9 +222,10 @@ def _with_probabilities(classifier: PyTorchClassifier) -> PyTorchClassifier:
 def stand_in() -> PyTorchClassifier:
     """A classifier on which values of settings are tried."""
     from art.estimators.classification import PyTorchClassifier
-    from torch import nn
+    from torch import nn, random
 
-    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    with random.fork_rng(devices=[]):  # made at the first use, it must not shift anybody's draws
+        network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     shape = (1, 8, 8)
     return PyTorchClassifier(
         network, nn.CrossEntropyLoss(), shape, 10, clip_values=(0.0, 1.0), device_type="cpu"
