@@ -51,7 +51,13 @@ def started(suite, folder, *options):
     """``qnad evaluate`` as a process of its own."""
     code = "from qnad_art.cli import main; main()"
     arguments = [sys.executable, "-c", code, *command(suite, folder, *options)]
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        # As from a terminal: background jobs and pytest-xdist ignore it, and so would this one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
 
 
 def measured(folder):
