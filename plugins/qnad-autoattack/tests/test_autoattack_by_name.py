@@ -16,7 +16,7 @@ from qnad_art.benchmark.attacks import AttackSpec
 from qnad_art.benchmark.victim import averaged, counted, reseed, seeded
 from qnad_art.errors import InvalidInputError
 
-EPS = 0.15
+EPS = 0.25
 QUICK = {
     "pyautoattack-standard": {"max_iter": 5, "max_queries": 20},
     "pyautoattack-rand": {"max_iter": 5, "eot_iter": 3},
