@@ -1,5 +1,6 @@
 """Fixtures of all tests: a cache of the session's own, devices, networks, random crosstalk."""
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,9 @@ from torch import nn
 
 from qnad_art.crosstalk.plan import LayerPlan
 from qnad_art.device import DeviceProfile, Edge, load_device
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # with more, processes and threads fight for the cores
 
 settings.register_profile("qnad", derandomize=True, deadline=None, database=None)
 settings.load_profile("qnad")
