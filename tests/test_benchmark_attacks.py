@@ -118,8 +118,8 @@ def test_attack_with_its_defaults_breaks_an_undefended_network(name):
     classifier = plain()
     quick = {"max_iter": 5, "max_eval": 100} if name == "hopskipjump" else {}
     count = 8
-    assert accuracy(classifier, images().x[:count]) >= 0.9
-    assert accuracy(classifier, examples(name, classifier, count, eps=0.3, **quick)) <= 0.4
+    assert accuracy(classifier, images().x[:count]) == 1
+    assert accuracy(classifier, examples(name, classifier, count, eps=0.3, **quick)) <= 0.25
 
 
 @pytest.mark.parametrize(
