@@ -282,6 +282,7 @@ class AdversarialLoop:
                 "shots": execution.shots,
                 "gain": execution.gain,
                 "headroom": execution.headroom,
+                "bias": execution.bias,
             }
             digest.update(execution.table.values.tobytes())
             for layer in network.layers.values():

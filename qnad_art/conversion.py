@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from qnad_art.device import DEFAULT_DEVICE, DeviceProfile, load_device
 from qnad_art.errors import InvalidInputError
-from qnad_art.kernels import Execution, Gain
+from qnad_art.kernels import Bias, Execution, Gain
 from qnad_art.layers import QUANTUM_CLASSES
 from qnad_art.module import QuantumExecutedModule
 from qnad_art.placement import Order, device_placement
@@ -38,6 +38,7 @@ def convert(
     readout: Readout = "twirled",
     gain: Gain = "calibrated",
     headroom: float = 1.0,
+    bias: Bias = "classical",
     percentile: float | None = None,
     include: Sequence[str] = ("*",),
     exclude: Sequence[str] = (),
@@ -59,6 +60,7 @@ def convert(
         gain: ``"calibrated"`` or ``"raw"``, see :class:`~qnad_art.kernels.Execution`.
         headroom: s_w over the largest |weight| of an output, see
             :class:`~qnad_art.kernels.Execution`.
+        bias: ``"classical"`` or ``"quantum"``, likewise.
         percentile: of the activations taken as scale; ``None`` as
             :meth:`~qnad_art.module.QuantumExecutedModule.calibrate`.
         include, exclude: patterns over module names (``features.*``); a layer is converted if it
@@ -73,7 +75,7 @@ def convert(
     profile = load_device(device)
     placement = device_placement(profile, compute=compute, order=order)
     table = response_table(profile, placement.sites, max_pairs=max_pairs, readout=readout)
-    execution = Execution(table, shots, gain, headroom)
+    execution = Execution(table, shots, gain, headroom, bias)
     network = copy.deepcopy(model)
     noise = NoiseSource(seed)
     layers = _chosen_layers(network, include, exclude)

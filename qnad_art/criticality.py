@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from qnad_art.errors import InvalidInputError
+from qnad_art.kernels import with_bias
 from qnad_art.module import QuantumExecutedModule, evaluating
 
 Scope = Literal["global", "layer", "balanced"]
@@ -19,7 +20,7 @@ SCOPES: tuple[Scope, ...] = ("global", "layer", "balanced")
 def weight_gradients(
     module: QuantumExecutedModule, x: Tensor, y: Tensor, *, batch_size: int = 128
 ) -> dict[str, Tensor]:
-    """∂L/∂w of every quantum-executed weight, through the noisy execution.
+    """∂L/∂w of the weight of every product, through the noisy execution.
 
     Args:
         module: the network as it runs, noise and crosstalk included.
@@ -29,12 +30,15 @@ def weight_gradients(
             (but for shot noise).
 
     Returns:
-        By layer name a tensor of the weight's shape. L is the mean cross-entropy over ``x``.
+        By layer name a tensor of :attr:`~qnad_art.quantum_layer.QuantumLayer.product_shape` (a bias
+        that is a product counts as the weight b / s_x of an input s_x). L is the mean cross-entropy
+        over ``x``.
     """
     if len(x) != len(y) or len(x) == 0:
         raise InvalidInputError(f"{len(x)} inputs for {len(y)} labels; give as many, at least one.")
     layers = module.layers
     weights = [layer.weight for layer in layers.values()]
+    weights += [layer.quantum_bias for layer in layers.values() if layer.quantum_bias is not None]
     required = [weight.requires_grad for weight in weights]
     totals = [torch.zeros_like(weight) for weight in weights]
     try:
@@ -54,7 +58,13 @@ def weight_gradients(
     finally:
         for weight, was in zip(weights, required, strict=True):
             weight.requires_grad_(was)
-    return dict(zip(layers, totals, strict=True))
+    found = iter(totals[len(layers) :])
+    return {
+        name: total
+        if layer.quantum_bias is None
+        else with_bias(total, next(found), 1 / layer.bias_input)
+        for (name, layer), total in zip(layers.items(), totals, strict=False)
+    }
 
 
 def select_critical(

@@ -16,7 +16,7 @@ from qnad_art.crosstalk import Strategy, build_strategy, strategy_settings
 from qnad_art.device import DEFAULT_DEVICE, DeviceProfile, load_device
 from qnad_art.errors import InvalidInputError, QnadError, UnknownNameError
 from qnad_art.estimator import QuantumExecutedClassifier, check_inputs, check_labels
-from qnad_art.kernels import Gain
+from qnad_art.kernels import Bias, Gain
 from qnad_art.placement import Order
 from qnad_art.plugins import blamed_on, find_plugin
 from qnad_art.response import Readout
@@ -44,7 +44,7 @@ class QNAD(Transformer):  # type: ignore[misc]
         fraction: of the weights to put under crosstalk, in [0, 1].
         attack: makes an ART attack from the noisy classifier; criticality is then ranked on its
             adversarial examples (the paper ranks after the attack). ``None``: on clean inputs.
-        readout, gain, headroom, percentile, include, exclude, order, compute, max_pairs: as
+        readout, gain, headroom, bias, percentile, include, exclude, order, compute, max_pairs: as
             :func:`qnad_art.convert`.
         allocation: of the shots: ``"margin"`` gives more to the outputs whose noise moves the
             decision most, at the same total (:func:`qnad_art.allocation.allocate_shots`);
@@ -56,7 +56,7 @@ class QNAD(Transformer):  # type: ignore[misc]
 
     params = [  # noqa: RUF012
         *("device", "shots", "strategy", "fraction", "attack", "readout", "gain", "headroom"),
-        "percentile",
+        *("bias", "percentile"),
         *("include", "exclude", "order", "compute", "max_pairs", "allocation", "seed"),
         "calibration_images",
         "strategy_settings",
@@ -74,6 +74,7 @@ class QNAD(Transformer):  # type: ignore[misc]
         readout: Readout = "twirled",
         gain: Gain = "calibrated",
         headroom: float = 1.0,
+        bias: Bias = "classical",
         percentile: float | None = None,
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
@@ -94,6 +95,7 @@ class QNAD(Transformer):  # type: ignore[misc]
         self.readout = readout
         self.gain = gain
         self.headroom = headroom
+        self.bias = bias
         self.percentile = percentile
         self.include = include
         self.exclude = exclude
@@ -214,6 +216,7 @@ class QNAD(Transformer):  # type: ignore[misc]
             readout=self.readout,
             gain=self.gain,
             headroom=self.headroom,
+            bias=self.bias,
             percentile=self.percentile,
             include=self.include,
             exclude=self.exclude,

@@ -17,14 +17,19 @@ def clamp_straight_through(x: Tensor, limit: float) -> Tensor:
 
 
 def kernels_of_weight(
-    kernels: Kernels, weight: Tensor, site: Tensor, pairs: Tensor, **settings: Any
+    kernels: Kernels,
+    weight: Tensor,
+    bias: Tensor | None,
+    site: Tensor,
+    pairs: Tensor,
+    **settings: Any,
 ) -> Kernels:
-    """The compiled ``kernels``, differentiable in ``weight``; compiled again if that is asked.
+    """The compiled ``kernels``, differentiable in weight and bias; compiled again if that is asked.
 
     The other arguments are those of :func:`~qnad_art.kernels.compile_kernels` that gave them.
     """
     tensors = _KernelsOfWeight.apply(
-        weight, site, pairs, settings, list(kernels), *kernels.values()
+        weight, bias, site, pairs, settings, list(kernels), *kernels.values()
     )
     return dict(zip(kernels, tensors, strict=True))
 
@@ -44,25 +49,27 @@ class _KernelsOfWeight(torch.autograd.Function):
     def forward(
         ctx: Any,
         weight: Tensor,
+        bias: Tensor | None,
         site: Tensor,
         pairs: Tensor,
         settings: dict[str, Any],
         names: list[str],
         *kernels: Tensor,
     ) -> Any:
-        ctx.save_for_backward(weight, site, pairs)
+        ctx.save_for_backward(weight, bias, site, pairs)
         ctx.names, ctx.settings = names, settings
         return tuple(kernel.detach() for kernel in kernels)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
-        weight, site, pairs = ctx.saved_tensors
+        weight, bias, site, pairs = ctx.saved_tensors
         none = (None,) * (4 + len(gradients))
-        if not ctx.needs_input_grad[0]:
-            return (None, *none)
+        if not any(ctx.needs_input_grad[:2]):
+            return (None, None, *none)
         with torch.enable_grad():
             weight = weight.detach().requires_grad_()
-            kernels = compile_kernels(weight, site, pairs, **ctx.settings)
+            bias = None if bias is None else bias.detach().requires_grad_()
+            kernels = compile_kernels(weight, site, pairs, bias=bias, **ctx.settings)
             if "shared.x2" in ctx.names:
                 kernels = share_variance(kernels)
             used = [
@@ -71,5 +78,6 @@ class _KernelsOfWeight(torch.autograd.Function):
                 if gradient is not None and kernels[name].requires_grad
             ]
             outputs, given = zip(*used, strict=True)
-            (result,) = torch.autograd.grad(outputs, weight, given)
-        return (result, *none)
+            wanted = [weight] if bias is None else [weight, bias]
+            result = torch.autograd.grad(outputs, wanted, given, allow_unused=True)
+        return (*result, *(None,) * (2 - len(result)), *none)

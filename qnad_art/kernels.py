@@ -9,6 +9,9 @@ numbers ``a = C f(φ)`` and the layer's exact noisy output is
 convolutions with changed weights. With S shots a product, the sum has the variance
 ``(s_x s_w / g)² Σ_j (1 - E_j²) / S``, E_j the product's expectation. Terms whose coefficients
 vanish for a device are left out.
+
+With ``bias="quantum"`` the bias is one more product of the sum, the weight of an input that is
+always s_x (x̂ = 1).
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ from qnad_art.response import ResponseTable
 
 Gain = Literal["calibrated", "raw"]
 GAINS: tuple[Gain, ...] = ("calibrated", "raw")
+Bias = Literal["classical", "quantum"]
+BIASES: tuple[Bias, ...] = ("classical", "quantum")
 
 ZERO = 1e-12
 """Coefficients of the response at or below this are numerical zeros."""
@@ -44,7 +49,8 @@ Kernels = dict[str, Tensor]
 the constant part, summed over input channels. With shots, ``second.x2``, ``second.x``,
 ``second.cos`` and ``second.xcos`` act on x̂², x, cos and x̂·cos and give -Σ E_j² up to its constant
 part; ``variance.1`` is Σ_j 1 minus that constant part; ``noise`` (one number an output) scales the
-deviation. Terms that vanish for the device are absent.
+deviation. ``mean.bias`` and ``variance.bias`` (one number an output) are the bias's product, if it
+is one. Terms that vanish for the device are absent.
 
 Σ E_j² is a small part of the variance (under 1 % in most layers), so where the activations allow
 it ``second.x2`` is replaced by the rank-one ``shared.x2`` (one output) times ``shared.out`` (one
@@ -64,16 +70,21 @@ class Execution:
             ``"raw"`` does neither.
         headroom: s_w over the largest |weight| of an output, at least 1: room for crosstalk to
             raise weights above it. Shot noise grows with it.
+        bias: ``"classical"`` adds the bias after the sum, ``"quantum"`` runs it as one more
+            product, the weight of an input that is always s_x: noise and crosstalk act on it too.
     """
 
     table: ResponseTable
     shots: int | None = None
     gain: Gain = "calibrated"
     headroom: float = 1.0
+    bias: Bias = "classical"
 
     def __post_init__(self) -> None:
         if self.gain not in GAINS:
             raise InvalidInputError(f"gain {self.gain!r} is not one of {', '.join(GAINS)}.")
+        if self.bias not in BIASES:
+            raise InvalidInputError(f"bias {self.bias!r} is not one of {', '.join(BIASES)}.")
         if not 1 <= self.headroom < float("inf"):
             raise InvalidInputError(f"headroom is {self.headroom}; it must be 1 or more.")
         whole = isinstance(self.shots, (int, np.integer)) and not isinstance(self.shots, bool)
@@ -90,22 +101,26 @@ def compile_kernels(
     *,
     execution: Execution,
     scale_x: float,
+    bias: Tensor | None = None,
     wanted: Tensor | None = None,
     shots: Tensor | None = None,
 ) -> Kernels:
     """Kernels of a layer, as a differentiable function of ``weight`` (out, in / groups, …).
 
     Args:
-        site, pairs: shape of the weight; index into the response table and signed pair count.
+        site, pairs: index into the response table and signed pair count; shape of the weight, or
+            (out, J + 1) with a bias.
         execution: response table, shots and gain.
         scale_x: activation scale s_x.
-        wanted: shape of the weight; the effective weight a2 that the injected crosstalk was chosen
+        bias: (out,), where it is a product too.
+        wanted: shape of ``site``; the effective weight a2 that the injected crosstalk was chosen
             for. The kernels do not depend on it, but their gradient with respect to it is that
             with respect to a2 (straight-through estimator).
         shots: (out,), shots a product of each output where they are not the same for all.
     """
     response = _Response(site, pairs, execution.table)
-    rows = (weight if weight.dtype == torch.float64 else weight.float()).flatten(1)
+    rows = with_bias(weight, bias, scale_x)
+    rows = rows if rows.dtype == torch.float64 else rows.float()
     tiny = torch.finfo(rows.dtype).tiny
     scale_w = weight_scales(rows, execution)
     sine = rows / scale_w.clamp_min(tiny)
@@ -117,20 +132,28 @@ def compile_kernels(
     if execution.gain == "calibrated":
         scale_w = scale_w / response.contraction().to(rows.dtype)[:, None]
         constant = a0 - response.offsets().to(rows.dtype)
-    kernels = {
-        "mean.x": a2 * scale_w,
-        "mean.1": _sum_inputs(constant * scale_w * scale_x, weight),
-    }
+    kernels = {}
+    if bias is not None:  # at x̂ = 1 the cosine vanishes
+        kernels["mean.bias"] = ((constant + a2) * scale_w)[:, -1] * scale_x
+        kernels["variance.bias"] = 1 - (a0 + a2)[:, -1].square()
+    fan_in = weight[0].numel()
+    constant, a0, a2 = constant[:, :fan_in], a0[:, :fan_in], a2[:, :fan_in]
+    kernels["mean.x"] = (a2 * scale_w).view_as(weight)
+    kernels["mean.1"] = _sum_inputs(constant * scale_w * scale_x, weight)
     if a1 is not None:
-        kernels["mean.cos"] = a1 * scale_w * scale_x
+        a1 = a1[:, :fan_in]
+        kernels["mean.cos"] = (a1 * scale_w * scale_x).view_as(weight)
     if execution.shots is not None:
         count = torch.as_tensor(execution.shots if shots is None else shots, dtype=rows.dtype)
         kernels["noise"] = scale_w.flatten() * (scale_x / count.sqrt())
         kernels |= _variance(a0, a1, a2, weight, scale_x)
-    return {
-        name: (kernel.view_as(weight) if kernel.shape == rows.shape else kernel).to(weight.dtype)
-        for name, kernel in kernels.items()
-    }
+    return {name: kernel.to(weight.dtype) for name, kernel in kernels.items()}
+
+
+def with_bias(weight: Tensor, bias: Tensor | None, scale_x: float) -> Tensor:
+    """The weights of each output's products, (out, J); with a bias it is the last, (out, J + 1)."""
+    rows = weight.flatten(1)
+    return rows if bias is None else torch.cat([rows, bias[:, None].to(rows) / scale_x], 1)
 
 
 def weight_scales(rows: Tensor, execution: Execution) -> Tensor:
@@ -152,16 +175,19 @@ def compile_in_blocks(
     *,
     execution: Execution,
     scale_x: float,
+    bias: Tensor | None = None,
     shots: Tensor | None = None,
 ) -> Kernels:
     """:func:`compile_kernels` without gradients, some outputs at a time to bound the memory."""
     outputs = max(1, BLOCK // max(weight[0].numel(), 1))
     parts = list(zip(*(t.split(outputs) for t in (weight, site, pairs)), strict=True))
-    counts = [None] * len(parts) if shots is None else shots.split(outputs)
+    biases, counts = (
+        [None] * len(parts) if values is None else values.split(outputs) for values in (bias, shots)
+    )
     with torch.no_grad():
         blocks = [
-            compile_kernels(*part, execution=execution, scale_x=scale_x, shots=count)
-            for part, count in zip(parts, counts, strict=True)
+            compile_kernels(*part, execution=execution, scale_x=scale_x, bias=own, shots=count)
+            for part, own, count in zip(parts, biases, counts, strict=True)
         ]
         return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
 
@@ -271,11 +297,12 @@ def _variance(
     cos_squared = torch.zeros_like(a2) if a1 is None else a1.square()
     kernels = {
         "variance.1": _sum_inputs(1 - a0.square() - cos_squared, weight),
-        "second.x2": cos_squared - a2.square(),
-        "second.x": -2 * a0 * a2 / scale_x,
+        "second.x2": (cos_squared - a2.square()).view_as(weight),
+        "second.x": (-2 * a0 * a2 / scale_x).view_as(weight),
     }
     if a1 is not None:
-        kernels |= {"second.cos": -2 * a0 * a1, "second.xcos": -2 * a1 * a2}
+        kernels["second.cos"] = (-2 * a0 * a1).view_as(weight)
+        kernels["second.xcos"] = (-2 * a1 * a2).view_as(weight)
     return kernels
 
 

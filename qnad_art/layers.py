@@ -18,8 +18,8 @@ from qnad_art.quantum_layer import QuantumLayer
 class QuantumLinear(QuantumLayer, nn.Linear):
     """:class:`torch.nn.Linear` as quantum circuits; input (…, in), output (…, out)."""
 
-    def windows(self, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
-        """See :meth:`QuantumLayer.windows`; every leading dimension of ``x`` counts as images."""
+    def _windows(self, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+        """See :meth:`QuantumLayer._windows`; every leading dimension of ``x`` counts as images."""
         windows = x.reshape(-1, 1, x.shape[-1], 1)
         return windows, torch.ones_like(windows[:1]), (*x.shape[:-1], self.out_features)
 
@@ -50,8 +50,8 @@ class _QuantumConv(QuantumLayer):
     groups: int
     _reversed_padding_repeated_twice: list[int]
 
-    def windows(self, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
-        """See :meth:`QuantumLayer.windows`; ``x`` is a batch or one image."""
+    def _windows(self, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+        """See :meth:`QuantumLayer._windows`; ``x`` is a batch or one image."""
         batched = x.dim() == self.weight.dim()
         x = self._batched(x)
         output = self._linear_map(x[:1], self.weight.detach()).shape[1:]

@@ -71,8 +71,8 @@ class QuantumExecutedModule(nn.Module):
 
     @property
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of each quantum-executed layer's weight."""
-        return {name: tuple(layer.weight.shape) for name, layer in self.layers.items()}
+        """Shape of each quantum-executed layer's products: its weight's, or with the bias."""
+        return {name: layer.product_shape for name, layer in self.layers.items()}
 
     @property
     def execution(self) -> Execution:

@@ -6,10 +6,12 @@ A layer computes with kernels from :mod:`qnad_art.kernels`, its plain linear map
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from qnad_art.errors import CalibrationError, InvalidInputError
 from qnad_art.gradients import clamp_straight_through, kernels_of_weight
@@ -22,6 +24,7 @@ from qnad_art.kernels import (
     drop_negligible,
     share_variance,
     sharing_error,
+    with_bias,
 )
 from qnad_art.sampling import NoiseSource
 
@@ -58,7 +61,7 @@ class QuantumLayer(nn.Module):
         self.input_spread = None
         self.clipped = 0.0
         self.shot_share = None
-        shape, device = self.weight.shape, self.weight.device
+        shape, device = self.product_shape, self.weight.device
         self.register_buffer("site", torch.zeros(shape, dtype=torch.int16, device=device), False)
         self.register_buffer("pairs", torch.zeros(shape, dtype=torch.int8, device=device), False)
         self._cache: tuple[Any, Kernels, Any] | None = None
@@ -66,15 +69,40 @@ class QuantumLayer(nn.Module):
         self._constants: dict[Any, Tensor] = {}
 
     def assign(self, site: Tensor, pairs: Tensor) -> None:
-        """Place every weight on a site (index into the table) with a signed pair count."""
-        if site.shape != self.weight.shape or pairs.shape != self.weight.shape:
+        """Place every product on a site (index into the table) with a signed pair count."""
+        if not site.shape == pairs.shape == self.product_shape:
             raise InvalidInputError(
                 f"site {tuple(site.shape)} and pairs {tuple(pairs.shape)} must have "
-                f"the weight's shape {tuple(self.weight.shape)}."
+                f"the shape {self.product_shape} of the layer's products."
             )
         self.site = site.to(self.weight.device, torch.int16)
         self.pairs = pairs.to(self.weight.device, torch.int8)
         self._cache = None
+
+    @property
+    def quantum_bias(self) -> Tensor | None:
+        """The bias (out,), where it runs as products."""
+        bias: Tensor | None = self.bias if self.execution.bias == "quantum" else None
+        return bias
+
+    @property
+    def product_shape(self) -> tuple[int, ...]:
+        """Shape of ``site`` and ``pairs``: the weight's; (out, J + 1) if the bias is a product."""
+        shape = tuple(self.weight.shape)
+        return shape if self.quantum_bias is None else (shape[0], math.prod(shape[1:]) + 1)
+
+    def product_weights(self) -> Tensor:
+        """The weight of every product, of :attr:`product_shape`."""
+        bias = self.quantum_bias
+        if bias is None:
+            weight: Tensor = self.weight
+            return weight
+        return with_bias(self.weight, bias, self.bias_input)
+
+    @property
+    def bias_input(self) -> float:
+        """The input that a bias run as products is the weight of: s_x, 1 before calibration."""
+        return 1.0 if self.input_scale is None else self.input_scale
 
     def forward(self, x: Tensor) -> Tensor:
         """Noisy layer output; shapes as in the plain layer."""
@@ -129,6 +157,8 @@ class QuantumLayer(nn.Module):
 
     def _variance(self, features: dict[str, Tensor], kernels: Kernels, shape: torch.Size) -> Tensor:
         constant = self._constant("variance.1", kernels, features["x"])
+        if "variance.bias" in kernels:
+            constant = constant + self._channels(kernels["variance.bias"])
         if "shared.x2" in kernels:
             shared = self._linear_map(features["x2"], kernels["shared.x2"])
             constant = torch.addcmul(constant, shared, self._channels(kernels["shared.out"]))
@@ -156,8 +186,12 @@ class QuantumLayer(nn.Module):
                 cache = self._cache = (key, self._compile(), (*watched, self.execution))
             self._constants = {}
         kernels = cache[1]
-        if torch.is_grad_enabled() and weight.requires_grad:
-            return kernels_of_weight(kernels, weight, self.site, self.pairs, **self._settings())
+        settings = self._settings()
+        bias = settings.pop("bias")
+        if torch.is_grad_enabled() and any(
+            t is not None and t.requires_grad for t in (weight, bias)
+        ):
+            return kernels_of_weight(kernels, weight, bias, self.site, self.pairs, **settings)
         return kernels
 
     def tune(self, wanted: Tensor | None) -> None:
@@ -186,10 +220,18 @@ class QuantumLayer(nn.Module):
         """The activations that meet the weights, for engines that run products one by one.
 
         Returns:
-            Activations (N, groups, J, positions) for J weights an output; whether each is executed
+            Activations (N, groups, J, positions) for J products an output; whether each is executed
             (1, groups, J, positions), zero padding is not; and the shape of the output, into which
             sums (N, out, positions) reshape.
         """
+        windows, executed, shape = self._windows(x)
+        if self.quantum_bias is not None:  # one more input, which is always s_x
+            windows = functional.pad(windows, (0, 0, 0, 1), value=self.bias_input)
+            executed = functional.pad(executed, (0, 0, 0, 1), value=1)
+        return windows, executed, shape
+
+    def _windows(self, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+        """See :meth:`windows`, without the bias."""
         raise InvalidInputError(f"{type(self).__name__} is not a concrete layer.")
 
     def __getstate__(self) -> dict[str, Any]:
@@ -217,7 +259,12 @@ class QuantumLayer(nn.Module):
         if self.shot_share is not None and self.execution.shots is not None:
             share = torch.tensor(self.shot_share, device=self.weight.device)
             shots = (share * self.execution.shots).round().clamp_min(1)
-        return {"execution": self.execution, "scale_x": self._scale(), "shots": shots}
+        return {
+            "execution": self.execution,
+            "scale_x": self._scale(),
+            "bias": self.quantum_bias,
+            "shots": shots,
+        }
 
     def _scale(self) -> float:
         if self.input_scale is None:
@@ -241,7 +288,9 @@ class QuantumLayer(nn.Module):
 
     def _constant(self, name: str, kernels: Kernels, x: Tensor) -> Tensor:
         """A constant term by output position (padding is not executed); the mean's has the bias."""
-        bias = self.bias if name == "mean.1" else None
+        bias = None
+        if name == "mean.1":
+            bias = kernels.get("mean.bias", self.bias)
         tracked = kernels[name].requires_grad or (
             bias is not None and bias.requires_grad and torch.is_grad_enabled()
         )

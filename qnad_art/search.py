@@ -24,6 +24,7 @@ from qnad_art.crosstalk import build_strategy
 from qnad_art.defence import QNAD
 from qnad_art.device import DEFAULT_DEVICE, load_device
 from qnad_art.errors import ArtifactError, InvalidInputError, differences
+from qnad_art.kernels import Bias
 from qnad_art.measure import Images, Labels, Proportion, count_correct, count_robust
 from qnad_art.pareto import SearchResult, Trial
 from qnad_art.response import MAX_PAIRS
@@ -59,6 +60,7 @@ class SearchSettings:
         shots: shots a product to choose from; empty for the exact expectation.
         tuning: further settings of ``Tuned``, the same in all trials.
         device: as :func:`qnad_art.device.load_device`.
+        bias: as :func:`qnad_art.convert`.
         attack_steps: of the PGD that judges.
         validation_fraction: of the images, kept from tuning to judge on (at most 1,000 images).
         storage: SQLite file of finished trials, to go on from; ``None`` keeps them in memory.
@@ -79,6 +81,7 @@ class SearchSettings:
     shots: tuple[int, ...] = ()
     tuning: Mapping[str, Any] = field(default_factory=dict)
     device: str = DEFAULT_DEVICE
+    bias: Bias = "classical"
     attack_steps: int = 20
     validation_fraction: float = 0.2
     storage: str | Path | None = None
@@ -221,6 +224,7 @@ def _judge(
     defence = QNAD(
         classifier,
         device=settings.device,
+        bias=settings.bias,
         strategy=build_strategy("tuned", **tuned, **settings.tuning, **schedule),
         max_pairs=max(MAX_PAIRS, chosen["max_pairs"]),
         seed=settings.seed,

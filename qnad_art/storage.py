@@ -171,6 +171,7 @@ def _manifest(classifier: QuantumExecutedClassifier) -> dict[str, Any]:
             "shots": module.shots,
             "gain": module.gain,
             "headroom": module.execution.headroom,
+            "bias": module.execution.bias,
             "max_pairs": module.execution.table.max_pairs,
             "order": module.placement.order,
             "compute": list(module.placement.compute),

@@ -42,6 +42,7 @@ def harden(
     learning_rate: inputs.LearningRate = None,
     max_pairs: inputs.MaxPairs = None,
     headroom: inputs.Headroom = None,
+    bias: inputs.Bias = None,
     percentile: inputs.Percentile = None,
     patience: inputs.Patience = None,
     refresh: inputs.Refresh = None,
@@ -87,7 +88,7 @@ def harden(
         console, strategy, settings, checkpoint=checkpoint, resume=resume, seed=seed
     )
     budget = _test_budget(test_epsilon, fit)
-    execution = given(shots=shots, headroom=headroom, percentile=percentile, seed=seed)
+    execution = given(shots=shots, headroom=headroom, bias=bias, percentile=percentile, seed=seed)
     execution["device"] = load_device(device)
 
     source = inputs.Source(weights, data, data_dir, model, images, seed, without_test_of)
@@ -180,6 +181,7 @@ def _write_card(path: Path, hardened: Any, figures: Figures, **facts: Any) -> No
         "device": module.device_profile.name,
         "device_hash": module.device_profile.hash,
         "headroom": module.execution.headroom,
+        "bias": module.execution.bias,
         "gain": module.gain,
         "strategy": plan.strategy,
         "strategy_settings": dict(plan.settings),

@@ -54,6 +54,10 @@ MaxPairs = Annotated[int | None, typer.Option(help="Most gate pairs on one weigh
 Headroom = Annotated[
     float | None, typer.Option(help="Weight scale over an output's largest |weight|, from 1.")
 ]
+Bias = Annotated[
+    str | None,
+    typer.Option(help="classical, or quantum: biases are products, under crosstalk too."),
+]
 Percentile = Annotated[
     float | None,
     typer.Option(help="Of the activations, taken as their scale; 100 (or 99.5 with shots)."),

@@ -145,6 +145,7 @@ def _command(source: inputs.Source, trial: Trial, settings: SearchSettings) -> s
         "model": source.model,
         "images": source.images,
         "device": settings.device,
+        "bias": settings.bias,
         **trial.settings,
         **settings.tuning,
         "epochs": settings.epochs,

@@ -38,6 +38,7 @@ def tune(
     learning_rate: inputs.LearningRate = None,
     max_pairs: inputs.MaxPairs = None,
     headroom: inputs.Headroom = None,
+    bias: inputs.Bias = None,
     percentile: inputs.Percentile = None,
     patience: inputs.Patience = None,
     refresh: inputs.Refresh = None,
@@ -100,7 +101,7 @@ def tune(
             held={**searchable, **execution},
             tuning=fixed,
             device=device,
-            **given(epochs=epochs),
+            **given(bias=bias, epochs=epochs),
             **search_only,
         )
         return
@@ -110,7 +111,7 @@ def tune(
     if shots and len(shots) > 1:
         raise InvalidInputError(f"shots are {shots}; give one number, or --search to choose.")
     settings = {**fixed, **searchable, **given(epsilon=budget, epochs=epochs)}
-    execution |= given(device=device, shots=shots[0] if shots else None)
+    execution |= given(device=device, bias=bias, shots=shots[0] if shots else None)
     output = output or Path(f"{weights.stem}-plan.safetensors")
     _tune(console, source, output, settings, execution, resume)
 

@@ -26,6 +26,7 @@ from qnad_art.crosstalk.plan import CrosstalkPlan, LayerPlan, placed_plan
 from qnad_art.errors import InvalidInputError, QnadWarning
 from qnad_art.kernels import weight_angles
 from qnad_art.module import QuantumExecutedModule, evaluating
+from qnad_art.quantum_layer import QuantumLayer
 
 RANKED_IMAGES = 2000
 """Criticality is ranked on so many training images."""
@@ -117,9 +118,10 @@ class Tuned(AdversarialSettings):
 
 
 class _EffectiveWeights:
-    """The unknowns: the effective weight (a2, in units of s_w) that each weight should have.
+    """The unknowns: the effective weight (a2, in units of s_w) that each product should have.
 
-    Where no crosstalk is wanted it is what the weight has without.
+    Where no crosstalk is wanted it is what the weight has without. Times the ``unit``, which is 1
+    for weights and s_x for a bias, that of an input s_x: so one learning rate suits both.
     """
 
     def __init__(
@@ -133,9 +135,10 @@ class _EffectiveWeights:
             module.execution.table, words=choice, max_pairs=settings.max_pairs
         ).to(place)
         self.angles = {
-            name: weight_angles(layer.weight, module.execution)
+            name: weight_angles(layer.product_weights(), module.execution)
             for name, layer in module.layers.items()
         }
+        self.units = {name: _units(layer) for name, layer in module.layers.items()}
         self.parameters = {
             name: torch.full_like(angle, torch.nan).requires_grad_()
             for name, angle in self.angles.items()
@@ -164,7 +167,7 @@ class _EffectiveWeights:
         try:
             for name, layer in self.module.layers.items():
                 if layer.input_scale is not None:  # else the forward pass leaves the layer out
-                    layer.tune(self.parameters[name])
+                    layer.tune(self.parameters[name] / self.units[name])
             yield
         finally:
             for layer in self.module.layers.values():
@@ -172,8 +175,9 @@ class _EffectiveWeights:
 
     def project(self) -> None:
         """Within what the codebook reaches; as without crosstalk where none is wanted."""
-        for name, wanted in self.parameters.items():
-            torch.clamp(wanted, self.low[name], self.high[name], out=wanted)
+        for name, unknown in self.parameters.items():
+            unit = self.units[name]
+            torch.clamp(unknown, self.low[name] * unit, self.high[name] * unit, out=unknown)
 
     def install(self) -> None:
         """Give each layer its present codewords."""
@@ -205,8 +209,9 @@ class _EffectiveWeights:
     def _words(self, name: str) -> tuple[Tensor, Tensor]:
         """Codeword of every weight: site and pairs."""
         chosen = self.free[name].flatten().nonzero()[:, 0]
-        parts = (self.parameters, self.angles, self.placed, self.idle)
-        wanted, angle, placed, idle = (part[name].flatten()[chosen] for part in parts)
+        wanted = (self.parameters[name] / self.units[name]).flatten()[chosen]
+        parts = (self.angles, self.placed, self.idle)
+        angle, placed, idle = (part[name].flatten()[chosen] for part in parts)
         near, count = self.codebook.nearest(wanted, angle, placed)
         moved = (wanted - idle).abs() > TOLERANCE
         site = self.placed[name].clone()
@@ -231,7 +236,7 @@ class _EffectiveWeights:
         )
         idle = torch.as_tensor(table.values[:, table.max_pairs, 2, 1:], dtype=torch.float32)
         for name, part in plan.layers.items():
-            angle, wanted = self.angles[name], self.parameters[name]
+            angle, unknown = self.angles[name], self.parameters[name]
             placed, free = part.site.to(angle.device), (part.pairs != 0).to(angle.device)
             row = idle.to(angle.device)[placed.long()]
             without = row[..., 0] * angle.cos() + row[..., 1] * angle.sin()
@@ -241,7 +246,8 @@ class _EffectiveWeights:
                 torch.where(free, bound, without) for bound in (low, high)
             )
             with torch.no_grad():
-                wanted.copy_(torch.where(wanted.isnan() | ~free, without, wanted))
+                start = without * self.units[name]
+                unknown.copy_(torch.where(unknown.isnan() | ~free, start, unknown))
         with torch.no_grad():
             self.project()
 
@@ -269,3 +275,11 @@ class _EffectiveWeights:
             clip=self.settings.clip,
             generator=generator,
         )
+
+
+def _units(layer: QuantumLayer) -> Tensor:
+    """Inputs that the layer's products are weights of: ones, and s_x for a bias."""
+    units = torch.ones(layer.product_shape[1:], device=layer.weight.device)
+    if layer.quantum_bias is not None:
+        units[-1] = layer.bias_input
+    return units

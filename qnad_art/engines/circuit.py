@@ -131,7 +131,7 @@ class CircuitEngine(ABC):
             return np.broadcast_to(np.asarray(values)[:, None, :, None], shape)[where]
 
         inputs = (windows.detach().double() / scale_x).clamp(-1, 1).cpu().numpy().swapaxes(0, 1)
-        rows = layer.weight.detach().double().flatten(1).cpu()
+        rows = layer.product_weights().detach().double().flatten(1).cpu()
         scale_w = weight_scales(rows, layer.execution)[:, 0]
         weights = (rows / scale_w.clamp_min(1e-300)[:, None]).clamp(-1, 1)
         return LayerProducts(
@@ -154,6 +154,6 @@ class CircuitEngine(ABC):
         )
         values[made.where] -= made.offset
         result: Tensor = torch.as_tensor(values.sum(2).swapaxes(0, 1)) * made.scale[:, None]
-        if layer.bias is not None:
+        if layer.bias is not None and layer.quantum_bias is None:
             result = result + layer.bias.detach().cpu().double()[:, None]
         return result.view(layer.windows(x)[2]).to(x.device)

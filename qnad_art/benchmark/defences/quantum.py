@@ -23,7 +23,7 @@ from qnad_art.crosstalk.tuned import Tuned
 from qnad_art.crosstalk.uniform import Polarity, check_injection
 from qnad_art.defence import QNAD
 from qnad_art.estimator import QuantumExecutedClassifier
-from qnad_art.kernels import Gain
+from qnad_art.kernels import Bias, Gain
 from qnad_art.placement import Order
 from qnad_art.response import MAX_PAIRS, Readout
 
@@ -41,7 +41,7 @@ class Inherent(Defence):
         shots: a product; ``None`` for the exact expectation.
         allocation: of the shots, see :class:`~qnad_art.defence.QNAD`.
         calibration_images: that set the activation scales.
-        readout, gain, headroom, percentile, include, exclude, order, compute, max_pairs: as
+        readout, gain, headroom, bias, percentile, include, exclude, order, compute, max_pairs: as
             :func:`qnad_art.convert`.
     """
 
@@ -54,6 +54,7 @@ class Inherent(Defence):
     readout: Readout = "twirled"
     gain: Gain = "calibrated"
     headroom: Positive = 1.0
+    bias: Bias = "classical"
     percentile: Positive | None = None
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
@@ -84,7 +85,7 @@ class Inherent(Defence):
         return None
 
     def _execution(self) -> dict[str, Any]:
-        names = ("readout", "gain", "headroom", "percentile", "include", "exclude", "order")
+        names = ("readout", "gain", "headroom", "bias", "percentile", "include", "exclude", "order")
         settings = {name: getattr(self, name) for name in names}
         return {**settings, "compute": self.compute, "max_pairs": self.max_pairs}
 
