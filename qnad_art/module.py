@@ -112,11 +112,11 @@ class QuantumExecutedModule(nn.Module):
     def plan(self, plan: CrosstalkPlan) -> None:
         plan.check()
         plan.check_device(self.device_profile)
-        shapes = {name: tuple(layer.pairs.shape) for name, layer in plan.layers.items()}
-        if shapes != self.weight_shapes:
+        if plan.shapes != self.weight_shapes:
             raise InvalidInputError(
-                "The plan is for another network: its layers are "
-                f"{shapes}, those of this network {self.weight_shapes}."
+                "The plan is for another network, or for biases that run otherwise (bias="
+                f"{self._execution.bias!r} here): its layers are {plan.shapes}, those of this "
+                f"network {self.weight_shapes}."
             )
         if plan.sites != self.placement.sites:
             raise InvalidInputError("The plan uses other sites than this module's placement.")

@@ -8,7 +8,7 @@ relax to |0⟩. Compilation, upload and queues are not counted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from qnad_art.crosstalk.uniform import check_injection, signed_pairs
 from qnad_art.device import DeviceProfile
 from qnad_art.engines import run_on
 from qnad_art.errors import InvalidInputError
+from qnad_art.kernels import BIASES
 from qnad_art.module import QuantumExecutedModule, evaluating
 from qnad_art.placement import Order, Placement, device_placement
 from qnad_art.response import READOUTS, Readout
@@ -155,7 +156,7 @@ def inference_resources(
         raise InvalidInputError("A plain network has no device: give one, e.g. load_device(name).")
     _check(shots, readout, repetition_delay)
     shots = shots or (own.shots if own else None) or DEFAULT_SHOTS
-    module = own or convert(network, device=DeviceProfile.ideal(), max_pairs=0)
+    module = own or _converted(network, plan)
     if plan is None and own and own.device_profile.hash == device.hash:
         plan = own.plan
     plan = plan or inherent_plan(device, device_placement(device), module.weight_shapes)
@@ -350,15 +351,21 @@ def _check(shots: int | None, readout: str, repetition_delay: float) -> None:
         )
 
 
+def _converted(network: nn.Module, plan: CrosstalkPlan | None) -> QuantumExecutedModule:
+    """Biases run as the plan, if there is one, has them."""
+    for bias in reversed(BIASES):
+        module = convert(network, device=DeviceProfile.ideal(), max_pairs=0, bias=bias)
+        if plan is not None and plan.shapes == module.weight_shapes:
+            break
+    return module
+
+
 def _check_plan(plan: CrosstalkPlan, device: DeviceProfile, module: QuantumExecutedModule) -> None:
     plan.check()
     plan.check_device(device)
-    shapes: Mapping[str, tuple[int, ...]] = {
-        name: tuple(layer.pairs.shape) for name, layer in plan.layers.items()
-    }
-    if shapes != module.weight_shapes:
+    if plan.shapes != module.weight_shapes:
         raise InvalidInputError(
-            f"The plan is for another network: its layers are {shapes}, those of this network "
+            f"The plan is for another network: its layers are {plan.shapes}, those of this network "
             f"{module.weight_shapes}."
         )
 

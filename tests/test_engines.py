@@ -31,9 +31,11 @@ def constant(layer, x):
 
 
 class TestAerEngine:
-    @pytest.mark.parametrize("readout", ["twirled", "raw"])
-    def test_whole_network_equals_compiled(self, problem, nairobi, readout):
-        module, x = problem(readout=readout)
+    @pytest.mark.parametrize(
+        ("readout", "bias"), [("twirled", "classical"), ("raw", "classical"), ("raw", "quantum")]
+    )
+    def test_whole_network_equals_compiled(self, problem, nairobi, readout, bias):
+        module, x = problem(readout=readout, bias=bias)
         expected = module(x)
         with run_on(module, AerEngine(nairobi, readout=readout)), torch.no_grad():
             torch.testing.assert_close(module(x), expected.detach(), rtol=0, atol=1e-9)

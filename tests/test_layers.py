@@ -63,6 +63,11 @@ def brute_force(module, x):
     (layer,) = module.layers.values()
     table, shots = module.execution.table, module.shots or math.inf
     weight = layer.weight.detach().numpy().astype(float).reshape(len(layer.weight), -1)
+    bias = np.zeros(len(weight)) if layer.bias is None else layer.bias.detach().numpy()
+    as_product = layer.bias is not None and module.execution.bias == "quantum"
+    if as_product:  # one more weight, of an input that is always s_x
+        weight = np.column_stack([weight, bias / layer.input_scale])
+        bias = np.zeros(len(weight))
     scale_w = np.abs(weight).max(1)
     phi = np.arcsin(weight / scale_w[:, None])
     site, pairs = (t.numpy().reshape(weight.shape).astype(int) for t in (layer.site, layer.pairs))
@@ -74,9 +79,12 @@ def brute_force(module, x):
         gain = np.hypot(*np.moveaxis(table.values[site, pairs + table.max_pairs, 2, 1:], -1, 0))
         gain = gain.mean(1)
     mean, variance = {}, {}
-    bias = 0 if layer.bias is None else layer.bias.detach().numpy()
     scale = layer.input_scale * scale_w / gain
     for position, values, executed in windows(layer, x.numpy()):
+        if as_product:
+            last = [(0, 0)] * (values.ndim - 1) + [(0, 1)]
+            values = np.pad(values, last, constant_values=layer.input_scale)
+            executed = None if executed is None else np.pad(executed, last[1:], constant_values=1)
         theta = np.arcsin(np.clip(values / layer.input_scale, -1, 1))
         full = [np.broadcast_to(a, theta.shape) for a in (phi, site, pairs)]
         product = table.expectation(theta, *full)
@@ -146,21 +154,25 @@ def case(random_tensor, random_crosstalk, nairobi):
 class TestExpectation:
     @pytest.mark.parametrize("name", CASES)
     def test_is_the_sum_of_the_products(self, name, case):
-        for settings in ({"readout": "raw", "gain": "raw"}, {"shots": None}):
+        for settings in ({"readout": "raw", "gain": "raw"}, {"shots": None}, {"bias": "quantum"}):
             _, module, x = case(name, **settings)
             np.testing.assert_allclose(
                 module(x).detach().numpy(), brute_force(module, x)[0], rtol=0, atol=1e-9
             )
 
     @pytest.mark.parametrize("name", ["linear", "conv1d same even dilated", "conv2d all"])
-    @pytest.mark.parametrize("readout", ["twirled", "raw"])
-    def test_is_the_sum_of_the_products_where_cosine_counts(self, name, readout, case, ecr_line):
-        settings = {"compute": (0, 2, 4), "readout": readout, "max_pairs": 2}
+    @pytest.mark.parametrize(
+        ("readout", "bias"), [("twirled", "classical"), ("raw", "classical"), ("raw", "quantum")]
+    )
+    def test_is_the_sum_of_the_products_where_cosine_counts(
+        self, name, readout, bias, case, ecr_line
+    ):
+        settings = {"compute": (0, 2, 4), "readout": readout, "max_pairs": 2, "bias": bias}
         plain, module, x = case(name, device=ecr_line, crosstalk=False, **settings)
         random = np.random.default_rng(0)
         (layer,) = module.layers.values()
-        site = torch.from_numpy(random.integers(3, len(module.plan.sites), layer.weight.shape))
-        pairs = torch.from_numpy(random.integers(-2, 3, layer.weight.shape))
+        site = torch.from_numpy(random.integers(3, len(module.plan.sites), layer.product_shape))
+        pairs = torch.from_numpy(random.integers(-2, 3, layer.product_shape))
         layer.assign(site, pairs)
         expected = brute_force(module, x)[0]
         np.testing.assert_allclose(module(x).detach().numpy(), expected, rtol=0, atol=1e-9)
@@ -168,9 +180,28 @@ class TestExpectation:
 
     @pytest.mark.parametrize("name", CASES)
     def test_is_the_plain_layer_s_on_the_ideal_device(self, name, case):
-        plain, module, x = case(name, device=load_device("ideal"))
-        inside = x / 1.2
-        torch.testing.assert_close(module(inside), plain(inside), rtol=0, atol=1e-10)
+        for bias in ("classical", "quantum"):
+            plain, module, x = case(name, device=load_device("ideal"), bias=bias)
+            inside = x / 1.2
+            torch.testing.assert_close(module(inside), plain(inside), rtol=0, atol=1e-10)
+
+    def test_a_quantum_bias_is_the_weight_of_a_constant_input(self, case, random_crosstalk):
+        """The same draws, too: a bias adds no randomness but that of its product."""
+        plain, module, x = case("linear", bias="quantum", shots=50)
+        (layer,) = module.layers.values()
+        wider = nn.Linear(8, 3, bias=False).double()
+        with torch.no_grad():
+            wider.weight.copy_(
+                torch.cat([plain.weight, plain.bias[:, None] / layer.input_scale], 1)
+            )
+        ones = torch.full((3, 1), layer.input_scale, dtype=torch.float64)
+        same = convert(wider, torch.cat([x / 1.2, ones], 1), device="ibm_nairobi", shots=50, seed=1)
+        random_crosstalk(same)
+        assert (same.plan.layers[""].pairs[:, -1] != 0).any()
+        wide = torch.cat([x, ones], 1)
+        torch.testing.assert_close(module(x), same(wide), rtol=1e-3, atol=1e-3)  # variance: 1e-3
+        module.shots = same.shots = None
+        torch.testing.assert_close(module(x), same(wide), rtol=0, atol=1e-12)
 
     @pytest.mark.parametrize("name", ["linear", "conv1d", "conv1d circular", "conv2d all"])
     @pytest.mark.parametrize("shots", [None, 100])
@@ -228,6 +259,7 @@ SETTINGS = [
     {"gain": "calibrated", "shots": None},
     {"gain": "raw", "shots": 64, "readout": "raw"},
     {"gain": "calibrated", "shots": 64},
+    {"gain": "calibrated", "shots": 64, "bias": "quantum"},
 ]
 
 
@@ -537,5 +569,5 @@ class TestErrors:
 
     def test_assignment_of_another_shape(self, case):
         _, module, _ = case("linear")
-        with pytest.raises(InvalidInputError, match="weight's shape"):
+        with pytest.raises(InvalidInputError, match=r"shape \(3, 7\)"):
             module.network.assign(torch.zeros(2, 2), torch.zeros(2, 2))

@@ -251,7 +251,7 @@ def test_bad_values_are_refused(settings, words, line, layer):
 
 def test_plans_for_something_else_are_refused(line, layer):
     placement = device_placement(line)
-    other = inherent_plan(line, placement, {"0": (2, 4)})
+    other = inherent_plan(line, placement, {"0": (2, 5)})
     with pytest.raises(InvalidInputError, match="another network"):
         inference_resources(layer, (3,), device=line, plan=other)
     with pytest.raises(InvalidInputError, match="made for line"):
@@ -259,6 +259,16 @@ def test_plans_for_something_else_are_refused(line, layer):
     for settings in ({"fraction": 1.5}, {"fraction": 0.5, "pairs": 0}):
         with pytest.raises(InvalidInputError):
             random_plan(layer, line, **settings)
+
+
+def test_biases_that_the_plan_runs_as_products_are_counted(nairobi):
+    module = convert(build_model("lenet5"), device=nairobi, max_pairs=0, bias="quantum")
+    found = inference_resources(
+        build_model("lenet5"), (1, 28, 28), device=nairobi, plan=module.plan
+    )
+    outputs = 6 * 28 * 28 + 16 * 10 * 10 + 120 + 84 + 10
+    assert sum(layer.products for layer in found.layers) == 406_656 + outputs
+    assert found == inference_resources(module, (1, 28, 28))
 
 
 class TestCommand:

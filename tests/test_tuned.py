@@ -58,6 +58,21 @@ def test_the_plan_is_one_that_the_device_can_run(module):
     assert plan.settings["epsilon"] == 0.1
 
 
+def test_biases_that_are_products_are_moved_too():
+    x, y = data()
+    module = convert(network(), x, device="ibm_nairobi", bias="quantum", headroom=1.5, seed=0)
+    weights = sum(layer.weight.numel() + len(layer.bias) for layer in module.layers.values())
+    plan = Tuned(fraction=0.3, **FEW).plan(module, x, y)
+    assert plan.weights == weights
+    for name, layer in module.layers.items():
+        assert plan.layers[name].pairs[:, -1].any()
+        free, before = layer.bias.detach(), layer.kernels()["mean.bias"].clone()
+        assert (before - free).abs().max() < 0.15 * free.abs().max()  # qubits differ
+    module.plan = plan
+    for layer in module.layers.values():
+        assert (layer.kernels()["mean.bias"] - layer.bias).abs().max() > 0.02
+
+
 def test_the_module_is_left_as_it_is(module):
     x, y = data()
     before, weights = module(x), [p.detach().clone() for p in module.parameters()]

@@ -23,7 +23,7 @@ KIND = "crosstalk-plan"
 class LayerPlan:
     """One layer: ``site`` (int16, index into the plan's sites), ``pairs`` (int8, sign = polarity).
 
-    Both have the weight's shape.
+    Both have the weight's shape, or (out, J + 1) where the bias is a product, the last one.
     """
 
     site: Tensor
@@ -60,6 +60,11 @@ class CrosstalkPlan:
     def weights(self) -> int:
         """Number of weights in all layers."""
         return sum(layer.pairs.numel() for layer in self.layers.values())
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each layer's products."""
+        return {name: tuple(layer.pairs.shape) for name, layer in self.layers.items()}
 
     @property
     def injected(self) -> int:
