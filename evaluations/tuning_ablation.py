@@ -36,12 +36,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "ranked on clean images": {"ranked_on": "clean"},
     "criticality refreshed twice": {"refresh": 2},
     "headroom 1": {"headroom": 1.0},
+    "biases classical": {"bias": "classical"},
     "max_pairs 4": {"max_pairs": 4},
     "fraction 0.1": {"fraction": 0.1},
     "fraction 1": {"fraction": 1.0},
 }
 BUDGETS = (0.1, 0.2, 0.3)
-CONVERSION = ("order", "headroom")
+CONVERSION = ("order", "headroom", "bias")
 
 
 def main(
@@ -60,7 +61,8 @@ def main(
     for name, changes in VARIANTS.items():
         if name in known:
             continue
-        conversion = {"headroom": headroom} | {k: changes[k] for k in CONVERSION if k in changes}
+        conversion = {"headroom": headroom, "bias": Tuned.bias}
+        conversion |= {k: changes[k] for k in CONVERSION if k in changes}
         settings = {k: v for k, v in changes.items() if k not in CONVERSION}
         module = convert(load_model(weights), x[1000:1512], seed=0, **conversion)
         start = time.perf_counter()

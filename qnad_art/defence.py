@@ -45,7 +45,8 @@ class QNAD(Transformer):  # type: ignore[misc]
         attack: makes an ART attack from the noisy classifier; criticality is then ranked on its
             adversarial examples (the paper ranks after the attack). ``None``: on clean inputs.
         readout, gain, headroom, bias, percentile, include, exclude, order, compute, max_pairs: as
-            :func:`qnad_art.convert`.
+            :func:`qnad_art.convert`; a ``bias`` of ``None`` is what suits the strategy:
+            ``"quantum"`` for ``"tuned"``, which can then move biases too, else ``"classical"``.
         allocation: of the shots: ``"margin"`` gives more to the outputs whose noise moves the
             decision most, at the same total (:func:`qnad_art.allocation.allocate_shots`);
             ``"equal"`` the same to every product.
@@ -74,7 +75,7 @@ class QNAD(Transformer):  # type: ignore[misc]
         readout: Readout = "twirled",
         gain: Gain = "calibrated",
         headroom: float = 1.0,
-        bias: Bias = "classical",
+        bias: Bias | None = None,
         percentile: float | None = None,
         include: Sequence[str] = ("*",),
         exclude: Sequence[str] = (),
@@ -208,6 +209,7 @@ class QNAD(Transformer):  # type: ignore[misc]
 
     def _execute(self, classifier: PyTorchClassifier, x: np.ndarray) -> QuantumExecutedClassifier:
         """``classifier`` as circuits, inherent noise only."""
+        suits: Bias = getattr(self._strategy(), "bias", "classical")
         return QuantumExecutedClassifier.from_art(
             classifier,
             x[: self.calibration_images],
@@ -216,7 +218,7 @@ class QNAD(Transformer):  # type: ignore[misc]
             readout=self.readout,
             gain=self.gain,
             headroom=self.headroom,
-            bias=self.bias,
+            bias=self.bias or suits,
             percentile=self.percentile,
             include=self.include,
             exclude=self.exclude,

@@ -60,7 +60,7 @@ class SearchSettings:
         shots: shots a product to choose from; empty for the exact expectation.
         tuning: further settings of ``Tuned``, the same in all trials.
         device: as :func:`qnad_art.device.load_device`.
-        bias: as :func:`qnad_art.convert`.
+        bias: as :class:`~qnad_art.defence.QNAD`.
         attack_steps: of the PGD that judges.
         validation_fraction: of the images, kept from tuning to judge on (at most 1,000 images).
         storage: SQLite file of finished trials, to go on from; ``None`` keeps them in memory.
@@ -81,7 +81,7 @@ class SearchSettings:
     shots: tuple[int, ...] = ()
     tuning: Mapping[str, Any] = field(default_factory=dict)
     device: str = DEFAULT_DEVICE
-    bias: Bias = "classical"
+    bias: Bias | None = None
     attack_steps: int = 20
     validation_fraction: float = 0.2
     storage: str | Path | None = None

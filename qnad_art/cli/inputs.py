@@ -56,7 +56,7 @@ Headroom = Annotated[
 ]
 Bias = Annotated[
     str | None,
-    typer.Option(help="classical, or quantum: biases are products, under crosstalk too."),
+    typer.Option(help="classical, or quantum: as products; default: quantum if tuned."),
 ]
 Percentile = Annotated[
     float | None,

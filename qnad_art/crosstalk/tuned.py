@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from qnad_art.criticality import Scope, select_critical, weight_gradients
 from qnad_art.crosstalk.codebook import TOLERANCE, Words, build_codebook
 from qnad_art.crosstalk.plan import CrosstalkPlan, LayerPlan, placed_plan
 from qnad_art.errors import InvalidInputError, QnadWarning
-from qnad_art.kernels import weight_angles
+from qnad_art.kernels import Bias, weight_angles
 from qnad_art.module import QuantumExecutedModule, evaluating
 from qnad_art.quantum_layer import QuantumLayer
 
@@ -61,6 +61,8 @@ class Tuned(AdversarialSettings):
     scope: Scope = "balanced"
 
     name = "tuned"
+    bias: ClassVar[Bias] = "quantum"
+    """How biases run best: as products, crosstalk can move them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

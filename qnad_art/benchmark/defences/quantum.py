@@ -204,6 +204,7 @@ class QnadTuned(_Qnad):
 
     name: ClassVar[str] = "qnad-tuned"
 
+    bias: Bias = "quantum"
     codebook: Words = "all"
     ranked_on: Literal["adversarial", "clean"] = "adversarial"
     refresh: int = 0
