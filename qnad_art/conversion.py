@@ -72,6 +72,11 @@ def convert(
     Raises:
         InvalidInputError: no layer is left to convert, or a setting is out of range.
     """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InvalidInputError(
+            "model is TorchScript, whose layers cannot be replaced; convert the network from which "
+            "it was traced or scripted."
+        )
     profile = load_device(device)
     placement = device_placement(profile, compute=compute, order=order)
     table = response_table(profile, placement.sites, max_pairs=max_pairs, readout=readout)

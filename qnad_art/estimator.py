@@ -331,7 +331,8 @@ def check_labels(y: Any, count: int, nb_classes: int) -> Any:
             f"The labels run from {labels.min()} to {labels.max()}; valid are the whole numbers "
             f"0 to {nb_classes - 1}."
         )
-    rows = np.eye(nb_classes, dtype=np.float32)[labels.ravel().astype(int)]
+    rows = np.zeros((count, nb_classes), dtype=np.float32)
+    rows[np.arange(count), labels.ravel().astype(int)] = 1
     return torch.as_tensor(rows, device=y.device) if isinstance(y, Tensor) else rows
 
 

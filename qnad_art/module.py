@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -53,12 +54,23 @@ class QuantumExecutedModule(nn.Module):
         self._install_plan()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of the noisy execution; ``x`` as for the plain network, finite."""
-        if not bool(torch.isfinite(x).all()):
+        """Logits of the noisy execution; ``x`` as for the plain network, finite.
+
+        Floating-point inputs are cast to the type of the weights, and the logits to that of the
+        inputs: ART's are always float32.
+        """
+        given, x = x.dtype, self._in_own_type(x)
+        if torch.jit.is_tracing():
+            if self.shots is not None:
+                raise InvalidInputError(
+                    "torch.jit.trace would record one draw of the shot noise, not the noise: trace "
+                    "with shots=None, or use torch.compile."
+                )
+        elif not bool(torch.isfinite(x).all()):
             raise InvalidInputError("The input holds NaN or infinite values; clean it first.")
         with self.noise.forward_pass():
             result: Tensor = self.network(x)
-        return result
+        return result if x.dtype == given else result.to(given)
 
     @property
     def layers(self) -> dict[str, QuantumLayer]:
@@ -180,13 +192,16 @@ class QuantumExecutedModule(nn.Module):
             percentile = 100.0 if self.shots is None else SHOTS_PERCENTILE
         if not 0 < percentile <= 100:
             raise InvalidInputError(f"percentile is {percentile}; it must be in (0, 100].")
+        x = self._in_own_type(x)
         if len(x) == 0 or not bool(torch.isfinite(x).all()):
             raise InvalidInputError(
                 "Calibration needs at least one input, and none with NaN or infinite values."
             )
         batches = x.split(batch_size)
         largest = self._measure(batches, lambda layer, value: value.abs().max())
-        scales = {name: max(float(torch.stack(v).max()), 1e-12) for name, v in largest.items()}
+        scales = {name: float(torch.stack(v).max()) for name, v in largest.items()}
+        self._check_scales(scales)
+        scales = {name: max(scale, 1e-12) for name, scale in scales.items()}
         if percentile < 100:
             scales = self._percentile_scales(batches, scales, percentile)
         for name, layer in self.layers.items():
@@ -210,6 +225,28 @@ class QuantumExecutedModule(nn.Module):
                     ClippingWarning,
                     stacklevel=2,
                 )
+
+    def _check_scales(self, scales: Mapping[str, float]) -> None:
+        for name, layer in self.layers.items():
+            largest, scale = float(layer.weight.detach().abs().max()), scales.get(name, 0.0)
+            if not math.isfinite(largest):
+                raise InvalidInputError(
+                    f"Layer {name!r} has NaN or infinite weights; load sound ones first."
+                )
+            if not largest * scale <= torch.finfo(layer.weight.dtype).max:
+                raise InvalidInputError(
+                    f"Layer {name!r} multiplies activations up to {scale:.2g} by weights up to "
+                    f"{largest:.2g}, which overflows {layer.weight.dtype}: use a wider type or "
+                    "smaller weights."
+                )
+        dark = [name for name, scale in scales.items() if scale == 0]
+        if dark:
+            warnings.warn(
+                f"The calibration data are zero at the layers {', '.join(map(repr, dark))}, where "
+                "anything else will saturate: calibrate with images like those to come.",
+                QnadWarning,
+                stacklevel=3,
+            )
 
     def clipping(self, x: Tensor, *, batch_size: int = 256) -> dict[str, float]:
         """Fraction of each layer's activations on ``x`` that saturates at the scale s_x."""
@@ -258,6 +295,10 @@ class QuantumExecutedModule(nn.Module):
             bin_index = int(torch.searchsorted(cumulative, wanted))
             scales[name] = largest[name] * min(bin_index + 1, HISTOGRAM_BINS) / HISTOGRAM_BINS
         return scales
+
+    def _in_own_type(self, x: Tensor) -> Tensor:
+        own = next((p.dtype for p in self.parameters() if p.is_floating_point()), x.dtype)
+        return x.to(own) if x.is_floating_point() else x
 
     def _measure(
         self, batches: Sequence[Tensor], what: Callable[[QuantumLayer, Tensor], Tensor]

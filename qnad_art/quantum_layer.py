@@ -66,7 +66,7 @@ class QuantumLayer(nn.Module):
         self.register_buffer("pairs", torch.zeros(shape, dtype=torch.int8, device=device), False)
         self._cache: tuple[Any, Kernels, Any] | None = None
         self._tuned: Kernels | None = None
-        self._constants: dict[Any, Tensor] = {}
+        self._constants: dict[Any, tuple[Tensor, Tensor]] = {}
 
     def assign(self, site: Tensor, pairs: Tensor) -> None:
         """Place every product on a site (index into the table) with a signed pair count."""
@@ -174,6 +174,8 @@ class QuantumLayer(nn.Module):
         weight, bias = self.weight, self.bias
         if self._tuned is not None:
             return self._tuned
+        if torch.jit.is_tracing():  # kept kernels would be constants of the trace
+            return compile_kernels(weight, self.site, self.pairs, **self._settings())
         watched = [weight] if bias is None else [weight, bias]
         key = (
             *((id(t), t._version, t.data_ptr(), t.dtype, t.device) for t in watched),
@@ -294,14 +296,16 @@ class QuantumLayer(nn.Module):
         tracked = kernels[name].requires_grad or (
             bias is not None and bias.requires_grad and torch.is_grad_enabled()
         )
-        key = (name, x.shape[-2:])
-        if not tracked and key in self._constants:
-            return self._constants[key]
+        kernel = kernels[name]
         if tracked:
-            return self._positions(kernels[name], bias, x)
-        with torch.inference_mode(False), torch.no_grad():
-            self._constants[key] = self._positions(kernels[name], bias, x)
-        return self._constants[key]
+            return self._positions(kernel, bias, x)
+        key = (name, x.shape[-2:])
+        kept = self._constants.get(key)
+        # Other threads may be at it too: what counts is whose constant it is.
+        if kept is None or kept[0] is not kernel:
+            with torch.inference_mode(False), torch.no_grad():
+                kept = self._constants[key] = (kernel, self._positions(kernel, bias, x))
+        return kept[1]
 
     def _positions(self, kernel: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
         # The convolution of the ones would be rounded to the precision of autocast, and kept.

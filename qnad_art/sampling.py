@@ -1,8 +1,16 @@
-"""Seeded shot noise: generators that are copied and pickled with the model and can be frozen."""
+"""Seeded shot noise: generators that are copied and pickled with the model and can be frozen.
+
+Threads that run one model share its generators: each draw is whole and belongs to one of them, in
+the order in which they come. For draws that repeat thread by thread, give every thread a copy of
+the model and :meth:`NoiseSource.reseed` it. Processes: a seeded source draws the same in all of
+them (reseed each worker for others), one without a seed never twice the same.
+"""
 
 from __future__ import annotations
 
+import os
 import secrets
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,7 +27,8 @@ class NoiseSource:
     """Standard normal draws from generators of its own (never torch's global one).
 
     Args:
-        seed: any integer; ``None`` takes a fresh one from the operating system, kept in ``seed``.
+        seed: any integer; ``None`` takes a fresh one from the operating system, kept in ``seed``,
+            and in every process that gets the source by a fork or a pickle another one.
     """
 
     def __init__(self, seed: int | None = None) -> None:
@@ -27,10 +36,11 @@ class NoiseSource:
 
     def reseed(self, seed: int | None = None) -> None:
         """Start again from ``seed``."""
+        self._fresh_in = os.getpid() if seed is None else None
         self.seed = secrets.randbits(63) if seed is None else seed
         self._generators: dict[torch.device, torch.Generator] = {}
         self._frozen: dict[torch.device, Tensor] | None = None
-        self._depth = 0
+        self._pass = _Pass()
 
     def normal_like(self, reference: Tensor) -> Tensor:
         """Independent N(0, 1) of the shape, type and device of ``reference``."""
@@ -53,18 +63,28 @@ class NoiseSource:
 
     @contextmanager
     def forward_pass(self) -> Iterator[None]:
-        """Around a forward pass: a frozen draw winds the generators back at its start.
+        """Around a forward pass: with a frozen draw each starts from the same states.
 
         Passes may nest (an average over draws is one pass of several): the outermost counts.
+        Those of other threads are others.
         """
-        if self._depth == 0 and self._frozen is not None:
-            for device, state in self._frozen.items():
-                self._generators[device].set_state(state)
-        self._depth += 1
+        current = self._pass
+        outermost = current.depth == 0
+        if outermost and self._frozen is None and self._fresh_in not in (None, os.getpid()):
+            self.reseed()  # these draws are those of the process that this one comes from
+            current = self._pass
+        if outermost:
+            current.states, current.generators = self._frozen, {}
+        shared = self._generators
+        current.depth += 1
         try:
             yield
         finally:
-            self._depth -= 1
+            current.depth -= 1
+            if outermost and current.states is not None:
+                for device, generator in current.generators.items():
+                    shared[device].set_state(generator.get_state())
+                current.states = None
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -79,20 +99,35 @@ class NoiseSource:
             self._frozen = None
 
     def _generator(self, device: torch.device) -> torch.Generator:
-        if device not in self._generators:
-            generator = torch.Generator(device).manual_seed(self.seed)
-            self._generators[device] = generator
-            if self._frozen is not None:
-                self._frozen[device] = generator.get_state()
-        return self._generators[device]
+        shared = self._generators.get(device)
+        if shared is None:  # of several threads that come here at once, one wins
+            fresh = torch.Generator(device).manual_seed(self.seed + (device.index or 0))
+            shared = self._generators.setdefault(device, fresh)
+        states, own = self._pass.states, self._pass.generators
+        if states is None:
+            return shared
+        if device not in own:
+            own[device] = torch.Generator(device)
+            own[device].set_state(states.setdefault(device, shared.get_state()))
+        return own[device]
 
     def __getstate__(self) -> dict[str, Any]:
         states = {str(device): g.get_state() for device, g in self._generators.items()}
-        return {"seed": self.seed, "states": states}
+        return {"seed": self.seed, "states": states, "fresh_in": self._fresh_in}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.reseed(state["seed"])
+        self._fresh_in = state["fresh_in"]
         for name, generator_state in state["states"].items():
             device = torch.device(name)
             if device.type != "cuda" or torch.cuda.is_available():
                 self._generator(device).set_state(generator_state)
+
+
+class _Pass(threading.local):
+    """The forward pass that a thread is in: with a frozen draw, on generators of its own."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.states: dict[torch.device, Tensor] | None = None
+        self.generators: dict[torch.device, torch.Generator] = {}
