@@ -18,6 +18,14 @@ settings.register_profile("qnad", derandomize=True, deadline=None, database=None
 settings.load_profile("qnad")
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--write-attack-table",
+        action="store_true",
+        help="the README's table of ART's attacks is written, not compared (without -n)",
+    )
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
     """Response tables of the session are computed once, and never those of the user."""
