@@ -17,7 +17,7 @@ from qnad_art.device import DeviceProfile
 from qnad_art.errors import ClippingWarning, InvalidInputError, QnadWarning
 from qnad_art.kernels import Execution, Gain
 from qnad_art.placement import Placement
-from qnad_art.quantum_layer import QuantumLayer
+from qnad_art.quantum_layer import QuantumLayer, is_tracing
 from qnad_art.sampling import NoiseSource
 
 SHOTS_PERCENTILE = 99.5
@@ -60,7 +60,7 @@ class QuantumExecutedModule(nn.Module):
         inputs: ART's are always float32.
         """
         given, x = x.dtype, self._in_own_type(x)
-        if torch.jit.is_tracing():
+        if is_tracing():
             if self.shots is not None:
                 raise InvalidInputError(
                     "torch.jit.trace would record one draw of the shot noise, not the noise: trace "

@@ -174,7 +174,7 @@ class QuantumLayer(nn.Module):
         weight, bias = self.weight, self.bias
         if self._tuned is not None:
             return self._tuned
-        if torch.jit.is_tracing():  # kept kernels would be constants of the trace
+        if is_tracing():  # kept kernels would be constants of the trace
             return compile_kernels(weight, self.site, self.pairs, **self._settings())
         watched = [weight] if bias is None else [weight, bias]
         key = (
@@ -332,3 +332,8 @@ class QuantumLayer(nn.Module):
     def sum_outputs(self, values: Tensor) -> Tensor:
         """Sum of ``values`` (as the layer's output) over images and positions, (out,)."""
         raise InvalidInputError(f"{type(self).__name__} is not a concrete layer.")
+
+
+def is_tracing() -> bool:
+    """Whether ``torch.jit.trace`` is recording this pass."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]

@@ -214,7 +214,7 @@ ATTACKS: dict[str, Attack] = {
     "C&W L2": Attack("CarliniL2Method", STRONG),
     "C&W Linf": Attack(
         "CarliniLInfMethod",
-        {"max_iter": 5, "learning_rate": 0.3, "initial_const": 1.0, "largest_const": 2.0},
+        {"max_iter": 10, "learning_rate": 0.3, "initial_const": 1.0, "largest_const": 20.0},
     ),
     "ElasticNet": Attack("ElasticNet", STRONG),
     "NewtonFool": Attack("NewtonFool", {"max_iter": 3}),
