@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import sys
 import threading
 import warnings
@@ -164,9 +165,11 @@ def converted(directory: str, barrier: Any, results: Any, number: int) -> None:
 
 
 def predicted(
-    classifiers: list[QuantumExecutedClassifier], barrier: Any, results: Any, number: int
+    classifiers: list[QuantumExecutedClassifier] | bytes, barrier: Any, results: Any, number: int
 ) -> None:
     torch.set_num_threads(1)
+    if isinstance(classifiers, bytes):
+        classifiers = pickle.loads(classifiers)
     results.put((number, [classifier.predict(images()) for classifier in classifiers]))
 
 
@@ -207,7 +210,8 @@ def test_workers_repeat_the_draws_of_a_seed_and_never_those_without(method):
         classifier.predict(images())  # in the middle of its sequence, its threads started
     with frozen.frozen_draw():
         kept = frozen.predict(images())
-        found = in_processes(method, predicted, classifiers)
+        given = classifiers if method == "fork" else pickle.dumps(classifiers)
+        found = in_processes(method, predicted, given)
     expected = seeded.predict(images())
     for repeated, _, _ in found:
         np.testing.assert_array_equal(repeated, expected)
