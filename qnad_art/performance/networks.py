@@ -16,12 +16,15 @@ VARIANTS: dict[str, int | None] = {"expectation": None, "shots": 1024}
 def plain_network(model: str, batch: int) -> tuple[nn.Module, Tensor]:
     """An untrained network in eval mode, and images for it.
 
-    Its batch norm statistics are those of the images, so that activations are spread as in a
-    trained one.
+    Its weights are normally distributed and its batch norm statistics are those of the images, so
+    that weights and activations are spread about as in a trained one.
     """
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = build_model(model)
+        for module in network.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
     shape = architecture_of(network)
     size = (batch, shape.in_channels, shape.image_size, shape.image_size)
     x = torch.rand(size, generator=torch.Generator().manual_seed(0))
