@@ -64,19 +64,13 @@ class _Disturb(torch.autograd.Function):
         ctx: Any, mean: Tensor, values: Tensor, variance: Variance, shift: Any, source: Any
     ) -> Tensor:
         tracked = ctx.needs_input_grad[1]
-        slopes = torch.empty_like(mean) if tracked else None
+        kept = torch.empty_like(mean) if tracked else None
         places = list(_pieces(mean))
         for place, noise in zip(places, source.draws([mean[p].shape for p in places]), strict=True):
+            if kept is not None:
+                kept[place] = noise
             part = mean[place]
-            square = _at(variance.values, place)
-            if variance.factors is None:
-                deviation = square + variance.constant
-            else:
-                deviation = torch.addcmul(variance.constant, square, variance.factors)
-            deviation = deviation.clamp_min_(_tiny(deviation)).sqrt_()
-            if slopes is not None:
-                slope = noise.to(deviation.dtype) * variance.scale / (2 * deviation)
-                slopes[place] = slope if variance.factors is None else slope * variance.factors
+            deviation = _deviation(variance, _at(values, place))
             noise = noise.to(deviation.dtype).mul_(deviation)
             if shift is not None:
                 part.add_(shift)
@@ -85,25 +79,37 @@ class _Disturb(torch.autograd.Function):
             else:  # a scale rounded to bfloat16 would change the variance
                 part.add_(noise.mul_(variance.scale))
         ctx.mark_dirty(mean)
-        if slopes is not None:
-            ctx.save_for_backward(slopes)
-            ctx.shape = values.shape
+        if kept is not None:
+            ctx.save_for_backward(kept, values)
+            ctx.variance = variance
         return mean
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         (gradient,) = gradients
-        moved = None
-        if ctx.needs_input_grad[1]:
-            (slopes,) = ctx.saved_tensors
-            parts = [
-                (gradient[place] * slopes[place]).sum_to_size(
-                    gradient[place].shape[:1] + ctx.shape[1:]
-                )
-                for place in _pieces(slopes)
-            ]
-            moved = torch.cat(parts) if parts else gradient.new_zeros(ctx.shape)
+        if not ctx.needs_input_grad[1]:
+            return gradient, None, None, None, None
+        (noise, values), variance = ctx.saved_tensors, ctx.variance
+        factors = variance.scale if variance.factors is None else variance.scale * variance.factors
+        parts = []
+        for place in _pieces(noise):
+            part = _at(values, place)
+            # dy/dV = noise · scale / (2 √V), summed where V has one channel.
+            slope = gradient[place] * noise[place] * factors / _deviation(variance, part)
+            parts.append((slope / 2).sum_to_size(part.shape).to(values.dtype))
+        moved = torch.cat(parts) if parts else torch.zeros_like(values)
         return gradient, moved, None, None, None
+
+
+def _deviation(variance: Variance, values: Tensor) -> Tensor:
+    """Root of the variance in units of ``scale``, for a piece of its ``values``."""
+    if variance.factors is None:
+        square = values + variance.constant
+    else:
+        square = torch.addcmul(variance.constant, values, variance.factors)
+    if torch.is_grad_enabled():
+        return square.clamp_min(_tiny(square)).sqrt()
+    return square.clamp_min_(_tiny(square)).sqrt_()
 
 
 class _SumOfSquares(torch.autograd.Function):

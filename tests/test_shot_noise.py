@@ -106,6 +106,7 @@ class TestForms:
         module = convert(plain, torch.ones_like(x), shots=4, seed=1).requires_grad_(False)
         with module.frozen_draw():
             assert torch.autograd.gradcheck(module, x[:2].requires_grad_(), atol=1e-4)
+            assert torch.autograd.gradgradcheck(module, x[:1].requires_grad_(), atol=1e-4)
 
 
 def test_the_predicted_error_is_that_of_independent_activations():
