@@ -85,4 +85,6 @@ def _value(result: Result) -> str:
 
 
 def _number(value: float) -> str:
+    if value < 0.01:
+        return f"{value:.1e}"
     return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
