@@ -287,7 +287,7 @@ class AdversarialLoop:
             digest.update(execution.table.values.tobytes())
             for layer in network.layers.values():
                 calibration = (layer.input_scale, layer.input_spread, layer.shot_share)
-                digest.update(repr(calibration).encode())
+                digest.update(repr((*calibration, layer.input_squares)).encode())
         identity["data and network"] = digest.hexdigest()[:16]
         plain: dict[str, Any] = json.loads(json.dumps(identity))
         return plain

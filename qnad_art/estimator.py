@@ -23,7 +23,7 @@ from qnad_art.crosstalk.plan import CrosstalkPlan
 from qnad_art.device import DEFAULT_DEVICE
 from qnad_art.errors import InvalidInputError
 from qnad_art.kernels import Gain
-from qnad_art.module import AveragedDraws, QuantumExecutedModule
+from qnad_art.module import AveragedDraws, QuantumExecutedModule, all_finite
 
 
 class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
@@ -287,7 +287,7 @@ def check_inputs(x: Any, input_shape: tuple[int, ...]) -> Any:
     if isinstance(x, Tensor):
         numeric = not x.is_complex()
         values: Any = x.to(torch.float32) if numeric else x
-        finite = bool(torch.isfinite(values).all())
+        finite = numeric and all_finite(values)
     else:
         array = np.asarray(x)
         numeric = array.dtype.kind in "biuf"
@@ -315,6 +315,10 @@ def check_labels(y: Any, count: int, nb_classes: int) -> Any:
     Raises:
         InvalidInputError: another shape, not numeric, not finite, or an index out of range.
     """
+    wanted = (count, nb_classes)
+    as_attacks_do = isinstance(y, Tensor) and y.shape == wanted and y.is_floating_point()
+    if as_attacks_do and nb_classes > 1 and all_finite(y):  # no copy to NumPy, step by step
+        return y
     labels = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
     if labels.dtype.kind not in "biuf" or not np.isfinite(labels).all():
         raise InvalidInputError(

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qnad_art.kernels import Kernels, compile_kernels, share_variance
+from qnad_art import variance
+from qnad_art.kernels import Kernels, compile_kernels
 
 
-def clamp_straight_through(x: Tensor, limit: float) -> Tensor:
-    """``x`` clamped to [-limit, limit], with the gradient of the identity."""
-    result: Tensor = _ClampStraightThrough.apply(x, limit)
+def clamp_straight_through(x: Tensor, low: float, high: float) -> Tensor:
+    """``x`` clamped to [low, high], with the gradient of the identity."""
+    result: Tensor = _ClampStraightThrough.apply(x, low, high)
     return result
 
 
@@ -22,26 +23,28 @@ def kernels_of_weight(
     bias: Tensor | None,
     site: Tensor,
     pairs: Tensor,
+    *,
+    squares: tuple[float, ...] | None,
     **settings: Any,
 ) -> Kernels:
     """The compiled ``kernels``, differentiable in weight and bias; compiled again if that is asked.
 
-    The other arguments are those of :func:`~qnad_art.kernels.compile_kernels` that gave them.
+    ``squares`` as in :func:`qnad_art.variance.cheapest`; the other arguments are those of
+    :func:`~qnad_art.kernels.compile_kernels` that gave them.
     """
-    tensors = _KernelsOfWeight.apply(
-        weight, bias, site, pairs, settings, list(kernels), *kernels.values()
-    )
+    form = (list(kernels), squares)
+    tensors = _KernelsOfWeight.apply(weight, bias, site, pairs, settings, form, *kernels.values())
     return dict(zip(kernels, tensors, strict=True))
 
 
 class _ClampStraightThrough(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, limit: float) -> Tensor:
-        return x.clamp(-limit, limit)
+    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
+        return x.clamp(low, high)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        return gradients[0], None
+        return gradients[0], None, None
 
 
 class _KernelsOfWeight(torch.autograd.Function):
@@ -53,11 +56,11 @@ class _KernelsOfWeight(torch.autograd.Function):
         site: Tensor,
         pairs: Tensor,
         settings: dict[str, Any],
-        names: list[str],
+        form: tuple[list[str], tuple[float, ...] | None],
         *kernels: Tensor,
     ) -> Any:
         ctx.save_for_backward(weight, bias, site, pairs)
-        ctx.names, ctx.settings = names, settings
+        (ctx.names, ctx.squares), ctx.settings = form, settings
         return tuple(kernel.detach() for kernel in kernels)
 
     @staticmethod
@@ -70,8 +73,7 @@ class _KernelsOfWeight(torch.autograd.Function):
             weight = weight.detach().requires_grad_()
             bias = None if bias is None else bias.detach().requires_grad_()
             kernels = compile_kernels(weight, site, pairs, bias=bias, **ctx.settings)
-            if "shared.x2" in ctx.names:
-                kernels = share_variance(kernels)
+            kernels = variance.take(kernels, variance.form_of(ctx.names), squares=ctx.squares)
             used = [
                 (kernels[name], gradient)
                 for name, gradient in zip(ctx.names, gradients, strict=True)

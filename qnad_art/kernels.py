@@ -16,7 +16,6 @@ always s_x (x̂ = 1).
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,10 +33,6 @@ BIASES: tuple[Bias, ...] = ("classical", "quantum")
 
 ZERO = 1e-12
 """Coefficients of the response at or below this are numerical zeros."""
-VARIANCE_TOLERANCE = 1e-3
-"""Terms of the shot-noise variance that cannot exceed this fraction of it are left out."""
-SHARING_TOLERANCE = 5e-4
-"""Root mean square relative error of the variance up to which Σ E_j² is taken in rank-one form."""
 
 BLOCK = 1 << 17
 """Weights compiled at a time."""
@@ -52,9 +47,8 @@ part; ``variance.1`` is Σ_j 1 minus that constant part; ``noise`` (one number a
 deviation. ``mean.bias`` and ``variance.bias`` (one number an output) are the bias's product, if it
 is one. Terms that vanish for the device are absent.
 
-Σ E_j² is a small part of the variance (under 1 % in most layers), so where the activations allow
-it ``second.x2`` is replaced by the rank-one ``shared.x2`` (one output) times ``shared.out`` (one
-number an output), which costs next to nothing; see :data:`SHARING_TOLERANCE`.
+Where the activations allow it :mod:`qnad_art.variance` replaces ``second.x2`` by the cheaper
+``shared.x2`` (one output) and ``shared.out`` (one number an output), or by the latter alone.
 """
 
 
@@ -147,7 +141,11 @@ def compile_kernels(
         count = torch.as_tensor(execution.shots if shots is None else shots, dtype=rows.dtype)
         kernels["noise"] = scale_w.flatten() * (scale_x / count.sqrt())
         kernels |= _variance(a0, a1, a2, weight, scale_x)
-    return {name: kernel.to(weight.dtype) for name, kernel in kernels.items()}
+    # What multiplies activations has the weight's type, the rest at least single precision.
+    return {
+        name: kernel.to(weight.dtype) if kernel.shape == weight.shape else kernel
+        for name, kernel in kernels.items()
+    }
 
 
 def with_bias(weight: Tensor, bias: Tensor | None, scale_x: float) -> Tensor:
@@ -190,41 +188,6 @@ def compile_in_blocks(
             for part, own, count in zip(parts, biases, counts, strict=True)
         ]
         return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
-
-
-def drop_negligible(kernels: Kernels, *, scale_x: float) -> Kernels:
-    """Leave out ``second.x``, the term in a0·a2, where it cannot matter (|x̂| ≤ 1)."""
-    largest = kernels["second.x"].flatten(1).abs().mean(1).max() * scale_x
-    if largest > VARIANCE_TOLERANCE:
-        return kernels
-    return {name: kernel for name, kernel in kernels.items() if name != "second.x"}
-
-
-def share_variance(kernels: Kernels) -> Kernels:
-    """Replace ``second.x2`` by its rank-one form, which has the same row and column sums."""
-    terms = kernels["second.x2"].flatten(1)
-    out = terms.mean(1)
-    rest = {name: kernel for name, kernel in kernels.items() if name != "second.x2"}
-    return {
-        **rest,
-        "shared.x2": terms.mean(0).view_as(kernels["second.x2"][:1]),
-        "shared.out": out / out.mean().clamp_max(-torch.finfo(out.dtype).tiny),
-    }
-
-
-def sharing_error(kernels: Kernels, *, spread: float) -> float:
-    """Relative error of the variance that :func:`share_variance` makes, in the mean square.
-
-    ``spread`` is the standard deviation of x̂² over the calibration data; the mean of x̂² drops
-    out, because residual rows sum to zero.
-    """
-    terms = kernels["second.x2"].detach().flatten(1)
-    shared = share_variance(kernels)
-    residual = torch.addcmul(
-        terms, shared["shared.out"][:, None], shared["shared.x2"].view(1, -1), value=-1
-    )
-    largest = residual.square_().mean(1).max().sqrt()
-    return float(largest * spread / math.sqrt(terms.shape[1]))
 
 
 def contraction(site: Tensor, pairs: Tensor, execution: Execution) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from qnad_art.quantum_layer import QuantumLayer
+from qnad_art.shot_noise import sum_of_squares
 
 
 class QuantumLinear(QuantumLayer, nn.Linear):
@@ -26,8 +27,11 @@ class QuantumLinear(QuantumLayer, nn.Linear):
     def _batched(self, x: Tensor) -> Tensor:
         return x[None] if x.dim() == 1 else x
 
-    def _linear_map(self, x: Tensor, kernel: Tensor) -> Tensor:
-        return functional.linear(x, kernel)
+    def _linear_map(self, x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
+        return functional.linear(x, kernel, bias)
+
+    def _window_sum(self, x: Tensor, scale: float) -> Tensor:
+        return sum_of_squares(x, scale, -1)
 
     def _ones(self, kernel: Tensor, x: Tensor) -> Tensor:
         return kernel
@@ -72,9 +76,13 @@ class _QuantumConv(QuantumLayer):
     def _batched(self, x: Tensor) -> Tensor:
         return x if x.dim() == self.weight.dim() else x[None]
 
-    def _linear_map(self, x: Tensor, kernel: Tensor) -> Tensor:
-        result: Tensor = self._conv_forward(x, kernel, None)  # type: ignore[operator]
+    def _linear_map(self, x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
+        result: Tensor = self._conv_forward(x, kernel, bias)  # type: ignore[operator]
         return result
+
+    def _window_sum(self, x: Tensor, scale: float) -> Tensor:
+        squares = sum_of_squares(x, scale, 1)
+        return self._linear_map(squares, squares.new_ones((1, 1, *self.weight.shape[2:])))
 
     def _ones(self, kernel: Tensor, x: Tensor) -> Tensor:
         spatial = kernel.dim() - 2

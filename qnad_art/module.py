@@ -66,7 +66,7 @@ class QuantumExecutedModule(nn.Module):
                     "torch.jit.trace would record one draw of the shot noise, not the noise: trace "
                     "with shots=None, or use torch.compile."
                 )
-        elif not bool(torch.isfinite(x).all()):
+        elif not all_finite(x):
             raise InvalidInputError("The input holds NaN or infinite values; clean it first.")
         with self.noise.forward_pass():
             result: Tensor = self.network(x)
@@ -193,7 +193,7 @@ class QuantumExecutedModule(nn.Module):
         if not 0 < percentile <= 100:
             raise InvalidInputError(f"percentile is {percentile}; it must be in (0, 100].")
         x = self._in_own_type(x)
-        if len(x) == 0 or not bool(torch.isfinite(x).all()):
+        if len(x) == 0 or not all_finite(x):
             raise InvalidInputError(
                 "Calibration needs at least one input, and none with NaN or infinite values."
             )
@@ -214,10 +214,13 @@ class QuantumExecutedModule(nn.Module):
                 QnadWarning,
                 stacklevel=2,
             )
-        for name, spread in self._spreads(batches).items():
-            self.layers[name].input_spread = spread
-        for name, clipped in self.clipping(x, batch_size=batch_size).items():
-            self.layers[name].clipped = clipped
+        for name, values in self._measure(batches, _clipped_and_moments).items():
+            square, fourth, count, beyond = torch.stack(values).sum(0)
+            means, layer = square / count, self.layers[name]
+            variance = fourth.sum() / count.sum() - means.square().mean()
+            layer.input_spread = math.sqrt(max(float(variance), 0.0))
+            layer.input_squares = tuple(round(mean, 6) for mean in means.tolist())
+            layer.clipped = clipped = float(beyond.sum() / count.sum())
             if clipped > (100 - percentile) / 100 + 1e-3:
                 warnings.warn(
                     f"{clipped:.2%} of the activations of {name} lie above the "
@@ -263,18 +266,6 @@ class QuantumExecutedModule(nn.Module):
         """Products an image of ``x`` costs, by layer (zero padding is not executed)."""
         counts = self._measure([x[:1]], lambda layer, value: torch.tensor(layer.products(value)))
         return {name: int(torch.stack(values).sum()) for name, values in counts.items()}
-
-    def _spreads(self, batches: Sequence[Tensor]) -> dict[str, float]:
-        """Standard deviation of x̂² by layer."""
-
-        def moments(layer: QuantumLayer, value: Tensor) -> Tensor:
-            scale = layer.input_scale or 1.0
-            square = (value.float() / scale).square().clamp_max(1)
-            return torch.stack([square.mean(), square.square().mean()]).double()
-
-        measured = self._measure(batches, moments)
-        means = {name: torch.stack(values).mean(0) for name, values in measured.items()}
-        return {name: float((m[1] - m[0] ** 2).clamp_min(0).sqrt()) for name, m in means.items()}
 
     def _percentile_scales(
         self, batches: Sequence[Tensor], largest: Mapping[str, float], percentile: float
@@ -332,6 +323,24 @@ class QuantumExecutedModule(nn.Module):
         for name, layer in self.layers.items():
             part = self._plan.layers[name]
             layer.assign(part.site, part.pairs)
+
+
+def _clipped_and_moments(layer: QuantumLayer, value: Tensor) -> Tensor:
+    """By input channel Σ x̂², Σ x̂⁴, the number of activations, and of those beyond the scale."""
+    scaled = value.detach().float().abs() / (layer.input_scale or 1.0)
+    square = scaled.clamp_max(1).square()
+    # Of the values themselves: a quotient may round above 1.
+    beyond = (value.abs() > (layer.input_scale or torch.inf)).float()
+    parts = (square, square.square(), torch.ones_like(square), beyond)
+    return torch.stack([layer.sum_outputs(part).double() for part in parts])
+
+
+def all_finite(x: Tensor) -> bool:
+    """Whether ``x`` holds neither NaN nor infinities, in one pass over it (isfinite takes five)."""
+    if not x.is_floating_point() or x.numel() == 0:
+        return True
+    low, high = torch.aminmax(x.detach())  # NaN if any is
+    return bool(low.isfinite() & high.isfinite())
 
 
 @contextmanager

@@ -17,15 +17,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.metadata import Distribution, EntryPoint, distributions
-from typing import Any
-
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.version import InvalidVersion, Version
+from typing import TYPE_CHECKING, Any
 
 from qnad_art import __version__
 from qnad_art.contracts import contract_fault
 from qnad_art.errors import DependencyError, PluginError, QnadError, UnknownNameError
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
 
 KINDS: dict[str, str] = {
     "device": "qnad_art.devices",
@@ -80,6 +79,8 @@ class Plugin:
         if self.fault is not None:
             raise PluginError(self, self.fault)
         with blamed_on(self):
+            from importlib.metadata import EntryPoint
+
             loaded = EntryPoint(self.name, self.target, KINDS[self.kind]).load()
             fault = None if self.built_in else contract_fault(self.kind, self.name, loaded)
         if fault is not None:
@@ -172,6 +173,8 @@ def without_plugins() -> Iterator[None]:
 def _registered(allowed: str | None, path: tuple[str, ...]) -> tuple[Plugin, ...]:
     """All plugins by kind and name, built-ins first; ``path`` keys the cache only."""
     by_owner: dict[str, list[Plugin]] = {}
+    from importlib.metadata import distributions
+
     for owner in distributions():
         plugins = _plugins_of(owner)
         if plugins:  # of two versions of a distribution, Python imports the first on its path
@@ -236,6 +239,8 @@ def _identity(owner: Distribution) -> tuple[str, str, str | None]:
         return "?", "?", f"its metadata in {owner.locate_file('')} cannot be read; install it again"
     if name == BUILT_IN:
         return name, number, None
+    from packaging.version import InvalidVersion, Version
+
     try:
         Version(number or "")
     except InvalidVersion:
@@ -245,6 +250,8 @@ def _identity(owner: Distribution) -> tuple[str, str, str | None]:
 
 def _requirement_fault(line: str) -> str | None:
     """Why the distribution with this requirement does not go with this package."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
     try:
         required = Requirement(line)
     except InvalidRequirement:

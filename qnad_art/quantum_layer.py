@@ -15,18 +15,10 @@ from torch.nn import functional
 
 from qnad_art.errors import CalibrationError, InvalidInputError
 from qnad_art.gradients import clamp_straight_through, kernels_of_weight
-from qnad_art.kernels import (
-    SHARING_TOLERANCE,
-    Execution,
-    Kernels,
-    compile_in_blocks,
-    compile_kernels,
-    drop_negligible,
-    share_variance,
-    sharing_error,
-    with_bias,
-)
+from qnad_art.kernels import Execution, Kernels, compile_in_blocks, compile_kernels, with_bias
 from qnad_art.sampling import NoiseSource
+from qnad_art.shot_noise import Variance
+from qnad_art.variance import Form, cheapest, drop_negligible, take
 
 
 class QuantumLayer(nn.Module):
@@ -45,6 +37,9 @@ class QuantumLayer(nn.Module):
     """Gradients pass saturated activations as if they were not (BPDA); outputs do not change."""
     input_scale: float | None
     input_spread: float | None
+    """Standard deviation of x̂² over the calibration data, within a channel."""
+    input_squares: tuple[float, ...] | None
+    """Mean of x̂² of every input channel."""
     clipped: float
     shot_share: tuple[float, ...] | None
     """Shots of each output's products over the module's; ``None`` for 1 each."""
@@ -59,6 +54,7 @@ class QuantumLayer(nn.Module):
         self.unsaturated = False
         self.input_scale = None
         self.input_spread = None
+        self.input_squares = None
         self.clipped = 0.0
         self.shot_share = None
         shape, device = self.product_shape, self.weight.device
@@ -66,6 +62,7 @@ class QuantumLayer(nn.Module):
         self.register_buffer("pairs", torch.zeros(shape, dtype=torch.int8, device=device), False)
         self._cache: tuple[Any, Kernels, Any] | None = None
         self._tuned: Kernels | None = None
+        self._tuned_form: tuple[Execution, Any, Form] | None = None
         self._constants: dict[Any, tuple[Tensor, Tensor]] = {}
 
     def assign(self, site: Tensor, pairs: Tensor) -> None:
@@ -118,27 +115,39 @@ class QuantumLayer(nn.Module):
 
     def compiled(self, x: Tensor) -> Tensor:
         """The exact compile: expectation, plus Gaussian shot noise if ``shots`` is set."""
-        mean, variance = self.moments(x)
-        return mean if variance is None else self.disturbed(mean, variance, self.noise)
-
-    def disturbed(self, mean: Tensor, variance: Tensor, source: NoiseSource) -> Tensor:
-        """A draw around what :meth:`moments` gave, which it overwrites."""
-        # In place where autograd allows: fresh memory costs the CPU more than the arithmetic.
-        tiny = torch.finfo(mean.dtype).tiny
-        noise = source.normal_like(mean)
-        if variance.requires_grad:
-            noise = noise * variance.clamp_min(tiny).sqrt()
-        else:
-            noise.mul_(variance.clamp_min_(tiny).sqrt_())
-        return mean.addcmul_(noise, self._channels(self.kernels()["noise"]))
+        batch = self._batched(x)
+        mean, shift, variance = self._parts(batch)
+        if variance is not None:
+            mean = variance.disturb(mean, shift, self.noise)
+        elif shift is not None:
+            mean = mean.add_(shift)
+        return mean if batch is x else mean[0]
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Exact mean of the output; variance in units of ``noise²`` (``None`` without shots)."""
+        batch = self._batched(x)
+        mean, shift, parts = self._parts(batch)
+        mean = mean if shift is None else mean.add_(shift)
+        variance = None if parts is None else parts.full(mean.shape)
+        if batch is x:
+            return mean, variance
+        return mean[0], None if variance is None else variance[0]
+
+    def disturbed(self, mean: Tensor, variance: Tensor, source: NoiseSource) -> Tensor:
+        """A draw around what :meth:`moments` gave."""
+        deviation = variance.clamp_min(torch.finfo(variance.dtype).tiny).sqrt()
+        scale = self._channels(self.kernels()["noise"])
+        return mean + source.normal_like(mean) * deviation * scale
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor | None, Variance | None]:
+        """Of a batch: the mean, a constant still to be added to it or None, and the variance."""
         scale = self._scale()
         kernels = self.kernels()
-        # One ulp wider: clamp has no gradient *at* its bounds, where white pixels lie.
+        # One ulp wider: clamping has no gradient *at* its bounds, where white pixels lie.
         limit = scale * (1 + torch.finfo(x.dtype).eps)
-        x = clamp_straight_through(x, limit) if self.unsaturated else x.clamp(-limit, limit)
+        # The same as clamp, whose backward pass takes several times as long.
+        clamp = clamp_straight_through if self.unsaturated else functional.hardtanh
+        x = clamp(x, -limit, limit)
         features = {"x": x}
         if any(name.endswith("cos") for name in kernels):
             # The root's slope is infinite at the ends of its range, where clamping has none.
@@ -146,24 +155,35 @@ class QuantumLayer(nn.Module):
             features |= {"cos": cosine, "xcos": x / scale * cosine}
         if "second.x2" in kernels or "shared.x2" in kernels:
             features["x2"] = (x / scale).square()
-        mean = self._polynomial("mean", features, kernels)
+        constant = self._constant("mean.1", kernels, x)
+        everywhere = constant.numel() == len(self.weight)  # at all positions: at no cost
+        shift = None if everywhere else constant
+        bias = constant.flatten().to(self.weight.dtype) if everywhere else None
+        mean = self._polynomial("mean", features, kernels, bias)
         assert mean is not None
-        mean = mean.add_(self._constant("mean.1", kernels, x))
         if "noise" not in kernels:
-            return mean, None
+            return mean, shift, None
         # In tuning the variance counts as constant: its gradient is small, and not cheap.
         with torch.set_grad_enabled(torch.is_grad_enabled() and self._tuned is None):
-            return mean, self._variance(features, kernels, mean.shape)
+            return mean, shift, self._variance(features, kernels)
 
-    def _variance(self, features: dict[str, Tensor], kernels: Kernels, shape: torch.Size) -> Tensor:
+    def _variance(self, features: dict[str, Tensor], kernels: Kernels) -> Variance:
         constant = self._constant("variance.1", kernels, features["x"])
         if "variance.bias" in kernels:
             constant = constant + self._channels(kernels["variance.bias"])
+        scale = self._channels(kernels["noise"])
+        values = self._polynomial("second", features, kernels)
+        if "shared.out" not in kernels:
+            assert values is not None
+            return Variance(constant, values, None, scale)
         if "shared.x2" in kernels:
             shared = self._linear_map(features["x2"], kernels["shared.x2"])
-            constant = torch.addcmul(constant, shared, self._channels(kernels["shared.out"]))
-        variance = self._polynomial("second", features, kernels)
-        return constant.expand(shape).clone() if variance is None else variance.add_(constant)
+        else:
+            shared = self._window_sum(features["x"], self._scale())
+        factors = self._channels(kernels["shared.out"])
+        if values is None:
+            return Variance(constant, shared, factors, scale)
+        return Variance(constant, torch.addcmul(values, shared, factors), None, scale)
 
     def kernels(self) -> Kernels:
         """The compiled kernels, computed once and again when anything they depend on changes.
@@ -180,19 +200,24 @@ class QuantumLayer(nn.Module):
         key = (
             *((id(t), t._version, t.data_ptr(), t.dtype, t.device) for t in watched),
             *(id(self.execution), self.input_scale, self.input_spread, self.shot_share),
+            id(self.input_squares),
         )
         cache = self._cache
         if cache is None or cache[0] != key:
             # Holding what the key names keeps its ids from being given to other objects.
             with torch.inference_mode(False):  # its tensors could not be used for gradients later
-                cache = self._cache = (key, self._compile(), (*watched, self.execution))
+                cache = self._cache = (
+                    key,
+                    self._compile(),
+                    (*watched, self.execution, self.input_squares),
+                )
             self._constants = {}
         kernels = cache[1]
-        settings = self._settings()
-        bias = settings.pop("bias")
-        if torch.is_grad_enabled() and any(
-            t is not None and t.requires_grad for t in (weight, bias)
-        ):
+        bias = self.quantum_bias
+        trained = any(tensor is not None and tensor.requires_grad for tensor in (weight, bias))
+        if torch.is_grad_enabled() and trained:
+            settings = {**self._settings(), "squares": self.input_squares}
+            bias = settings.pop("bias")
             return kernels_of_weight(kernels, weight, bias, self.site, self.pairs, **settings)
         return kernels
 
@@ -206,7 +231,12 @@ class QuantumLayer(nn.Module):
             kernels = compile_kernels(
                 self.weight, self.site, self.pairs, **self._settings(), wanted=wanted
             )
-            self._tuned = self._economise(kernels)
+            # Weights under crosstalk move little, and every step would choose the form again.
+            known, scales = self._tuned_form, (self.input_scale, self.input_spread)
+            if known is None or known[0] is not self.execution or known[1] != scales:
+                known = self._tuned_form = (self.execution, scales, self._form(kernels))
+            form = known[2]
+            self._tuned = self._economise(kernels, form)
 
     def invalidate(self) -> None:
         """Forget the compiled kernels."""
@@ -237,23 +267,31 @@ class QuantumLayer(nn.Module):
         raise InvalidInputError(f"{type(self).__name__} is not a concrete layer.")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cache": None, "_tuned": None, "_constants": {}}
+        forgotten: dict[str, Any] = {
+            "_cache": None,
+            "_tuned": None,
+            "_tuned_form": None,
+            "_constants": {},
+        }
+        return {**self.__dict__, **forgotten}
 
     def _compile(self) -> Kernels:
         kernels = compile_in_blocks(self.weight, self.site, self.pairs, **self._settings())
-        return self._economise(kernels)
+        return self._economise(kernels, self._form(kernels))
 
-    def _economise(self, kernels: Kernels) -> Kernels:
-        """The variance in its cheaper form, where the calibration data allow it."""
+    def _form(self, kernels: Kernels) -> Form:
+        """In which form the calibration data allow the variance."""
         spread = self.input_spread
+        if spread is None or getattr(self, "groups", 1) > 1 or "second.x2" not in kernels:
+            return "full"
+        return "full" if "second.cos" in kernels else cheapest(kernels, spread=spread)
+
+    def _economise(self, kernels: Kernels, form: Form) -> Kernels:
+        """The variance in this form, without what cannot matter."""
         if self.execution.shots is None:
             return kernels
         kernels = drop_negligible(kernels, scale_x=self._scale())
-        if spread is None or getattr(self, "groups", 1) > 1 or "second.cos" in kernels:
-            return kernels
-        values = {name: kernel.detach() for name, kernel in kernels.items()}
-        error = sharing_error(values, spread=spread)
-        return share_variance(kernels) if error <= SHARING_TOLERANCE else kernels
+        return take(kernels, form, squares=self.input_squares)
 
     def _settings(self) -> dict[str, Any]:
         """What the compile takes beside weights, sites and pairs."""
@@ -277,14 +315,14 @@ class QuantumLayer(nn.Module):
         return self.input_scale
 
     def _polynomial(
-        self, kind: str, features: dict[str, Tensor], kernels: Kernels
+        self, kind: str, features: dict[str, Tensor], kernels: Kernels, bias: Tensor | None = None
     ) -> Tensor | None:
-        """Sum of the linear maps of all features that have a kernel of this kind."""
+        """Sum of the linear maps of all features that have a kernel of this kind, plus ``bias``."""
         total: Tensor | None = None
         for name, feature in features.items():
             kernel = kernels.get(f"{kind}.{name}")
             if kernel is not None:
-                term = self._linear_map(feature, kernel)
+                term = self._linear_map(feature, kernel, bias if total is None else None)
                 total = term if total is None else total.add_(term)
         return total
 
@@ -304,7 +342,11 @@ class QuantumLayer(nn.Module):
         # Other threads may be at it too: what counts is whose constant it is.
         if kept is None or kept[0] is not kernel:
             with torch.inference_mode(False), torch.no_grad():
-                kept = self._constants[key] = (kernel, self._positions(kernel, bias, x))
+                value = self._positions(kernel, bias, x)
+                first = value.flatten(1)[:, 0] if value.dim() > 1 else value
+                if value.dim() > 1 and bool((value.flatten(1) == first[:, None]).all()):
+                    value = self._channels(first)
+            kept = self._constants[key] = (kernel, value)
         return kept[1]
 
     def _positions(self, kernel: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
@@ -317,8 +359,12 @@ class QuantumLayer(nn.Module):
         """``x`` with a batch dimension."""
         raise InvalidInputError(f"{type(self).__name__} is not a concrete layer.")
 
-    def _linear_map(self, x: Tensor, kernel: Tensor) -> Tensor:
-        """The layer's linear map with ``kernel`` for weight and no bias."""
+    def _linear_map(self, x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The layer's linear map with ``kernel`` for weight."""
+        raise InvalidInputError(f"{type(self).__name__} is not a concrete layer.")
+
+    def _window_sum(self, x: Tensor, scale: float) -> Tensor:
+        """Σ (x / scale)² over all inputs of an output, with one channel; batches only."""
         raise InvalidInputError(f"{type(self).__name__} is not a concrete layer.")
 
     def _ones(self, kernel: Tensor, x: Tensor) -> Tensor:

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 KIND = "quantum-executed-classifier"
 FORMAT_VERSION = 1
-CALIBRATION = ("input_scale", "input_spread", "clipped", "shot_share")
+CALIBRATION = ("input_scale", "input_spread", "input_squares", "clipped", "shot_share")
+_LATER = ("input_squares",)
+"""Files of earlier versions do not have these."""
 MANIFEST, WEIGHTS, PLAN = "manifest.json", "weights.safetensors", "plan.safetensors"
 
 
@@ -85,7 +87,8 @@ def load_classifier(
         )
         for name, layer in module.layers.items():
             for key in CALIBRATION:
-                value = manifest["layers"][name][key]
+                there = manifest["layers"][name]
+                value = there.get(key) if key in _LATER else there[key]
                 setattr(layer, key, tuple(value) if isinstance(value, list) else value)
         module.plan = plan
         averaged = manifest["averaged"]

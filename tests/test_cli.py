@@ -64,8 +64,8 @@ def test_verify_passes_and_fails_by_tolerance():
         (["verify", "--products", "0"], "at least 1"),
         (["verify", "--shots", "-1"], "-1"),
         (["quickstart", "--device", "nowhere.json"], "does not exist"),
-        (["bench", "layers", "--model", "lenet"], "lenet5"),
-        (["bench", "layers", "--repeats", "1"], "at least 2"),
+        (["bench", "inference", "--models", "lenet"], "lenet5"),
+        (["bench", "inference", "--rounds", "1"], "at least 2"),
     ],
 )
 def test_errors_are_one_line_that_says_what_to_do(arguments, message, monkeypatch, capsys):
@@ -77,14 +77,6 @@ def test_errors_are_one_line_that_says_what_to_do(arguments, message, monkeypatc
     assert output.startswith("Error:")
     assert message in output
     assert "Traceback" not in output
-
-
-def test_bench_layers_prints_ratios():
-    arguments = ["bench", "layers", "--model", "lenet5", "--batch-size", "4", "--repeats", "2"]
-    result = run(app, arguments, env={"COLUMNS": "160"})
-    assert result.exit_code == 0, result.output
-    for word in ("plain", "expectation", "shots", "Products a second"):
-        assert word in result.output
 
 
 @pytest.mark.slow

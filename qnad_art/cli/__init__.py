@@ -45,8 +45,9 @@ app.command()(verify.verify)
 app.command()(evaluate.evaluate)
 app.command()(report.report)
 app.command()(compare.compare)
+app.command()(bench.bench)
 app.add_typer(devices.app, name="devices")
-app.add_typer(bench.app, name="bench")
+
 app.add_typer(plugins.app, name="plugins")
 
 

@@ -3,100 +3,152 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qnad_art.errors import InvalidInputError
+
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from qnad_art.bench import Timing
-
-app = typer.Typer(help="Measure performance as ratios, side by side.", no_args_is_help=True)
-
-Repeats = Annotated[int, typer.Option(help="Rounds counted, after one warm-up.")]
-Device = Annotated[str, typer.Option(help="Quantum device.")]
-
-
-@app.command()
-def layers(
-    model: Annotated[
-        list[str] | None, typer.Option(help="Networks; default lenet5 and vgg16_bn.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(help="Images a batch.")] = 64,
-    repeats: Repeats = 10,
-    device: Device = "ibm_nairobi",
-) -> None:
-    """Inference: plain PyTorch, compiled expectation, compiled with 1,024 shots; and Aer."""
     from rich.console import Console
 
-    from qnad_art.bench import bench_layers, bench_products
+    from qnad_art.performance.measurements import Settings
+    from qnad_art.performance.results import Recorded, Result
 
-    console = Console()
-    with console.status("measuring"):
-        timings = [
-            timing
-            for name in model or ["lenet5", "vgg16_bn"]
-            for timing in bench_layers(name, batch_size=batch_size, repeats=repeats, device=device)
-        ]
-        rates = bench_products(device=device)
-    console.print(_table(f"Inference, batch {batch_size}", "variant", timings, repeats))
-    console.print(
-        f"Products a second: compiled {rates['compiled']:,.0f}, Aer density matrix "
-        f"{rates['aer']:,.0f} (ratio {rates['compiled'] / rates['aer']:,.0f})."
+RECORDED = Path("evaluations/performance/results.json")
+
+
+def bench(
+    measurements: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="startup, inference, memory, attack, tuning, conversion, products, growth, suite; "
+            "default: all."
+        ),
+    ] = None,
+    models: Annotated[list[str] | None, typer.Option(help="Networks; default: all four.")] = None,
+    batch: Annotated[list[int] | None, typer.Option(help="Images a batch.")] = None,
+    precision: Annotated[list[str] | None, typer.Option(help="float32, bfloat16; both.")] = None,
+    on: Annotated[list[str] | None, typer.Option(help="cpu, cuda; what is there.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="At most; default 20, quick 5.")] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="Seconds a case, once it has three rounds; 30, quick 5.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="One network, small sizes.")] = False,
+    device: Annotated[str, typer.Option(help="Quantum device.")] = "ibm_nairobi",
+    output: Annotated[
+        Path | None, typer.Option(help="JSON file that results are written to, beside others.")
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option(help="Page between whose markers the output's tables go.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit status 1 where a ratio is worse than recorded.")
+    ] = False,
+    recorded: Annotated[Path, typer.Option(help="What --check compares with.")] = RECORDED,
+) -> None:
+    """Measure speed and memory as ratios, side by side, in interleaved rounds."""
+    from rich.console import Console
+
+    from qnad_art.performance.measurements import PRECISIONS, Settings
+
+    settings = Settings(
+        models=tuple(models) if models else None,
+        batches=tuple(batch) if batch else None,
+        precisions=tuple(precision) if precision else PRECISIONS,  # type: ignore[arg-type]
+        places=tuple(on) if on else None,
+        rounds=(5 if quick else 20) if rounds is None else rounds,
+        budget=(5.0 if quick else 30.0) if budget is None else budget,
+        quick=quick,
+        device=device,
     )
-
-
-@app.command()
-def tuning(
-    model: Annotated[
-        list[str] | None, typer.Option(help="Networks; default lenet5 and alexnet.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 128,
-    attack_steps: Annotated[int, typer.Option(help="Steps of the attack in training.")] = 3,
-    repeats: Repeats = 10,
-    device: Device = "ibm_nairobi",
-) -> None:
-    """A step of tuned crosstalk against one of adversarial training of the plain network."""
-    from rich.console import Console
-
-    from qnad_art.bench_tuning import TARGET, bench_tuning
-
+    if table is not None and output is None:
+        raise InvalidInputError("--table shows what --output keeps: give both.")
+    before = _read(recorded) if check else {}
     console = Console()
-    settings = {"batch_size": batch_size, "attack_steps": attack_steps, "repeats": repeats}
-    with console.status("measuring"):
-        timings = [
-            timing
-            for name in model or ["lenet5", "alexnet"]
-            for timing in bench_tuning(name, device=device, **settings)
-        ]
-    title = f"A step of optimisation against PGD-{attack_steps}, batch {batch_size}"
-    console.print(_table(title, "optimised", timings, repeats))
-    worst = max(timing.ratio for timing in timings)
-    verdict = "met" if worst <= TARGET else "missed"
-    console.print(f"Target: at most {TARGET} times; {verdict} (largest median {worst:.2f}).")
+    results = _measure(console, measurements, settings, output)
+    if table is not None and output is not None:
+        from qnad_art.performance.tables import write_tables
+
+        write_tables(table, _read(output))
+        console.print(f"Written: {table}")
+    if check:
+        _check(console, results, before)
 
 
-def _table(title: str, variant: str, timings: Sequence[Timing], repeats: int) -> Table:
-    """A row a timing, with memory where it was measured; ``variant`` heads what is compared."""
-    import torch
+def _measure(
+    console: Console, names: Sequence[str] | None, settings: Settings, output: Path | None
+) -> list[Result]:
+    """All results, shown and written as they come."""
+    from qnad_art.errors import UnknownNameError
+    from qnad_art.performance.measurements import TITLES, measure
+    from qnad_art.performance.results import environment, merged, write_results
+
+    chosen = list(names or TITLES)
+    for name in chosen:
+        if name not in TITLES:
+            raise UnknownNameError("measurement", name, TITLES)
+    everything: list[Result] = []
+    here = environment()
+    for number, name in enumerate(chosen, 1):
+        found: list[Result] = []
+        with console.status(f"{name} ({number} of {len(chosen)})") as status:
+            for result in measure(name, settings):
+                found.append(result)
+                shown = ", ".join(map(str, (*result.case.values(), result.variant)))
+                status.update(f"{name} ({number} of {len(chosen)}), done: {shown}")
+                if output is not None:
+                    kept = _read(output) if output.exists() else {}
+                    write_results(output, merged(kept, [result], here))
+        _show(console, TITLES[name], found)
+        everything += found
+    return everything
+
+
+def _show(console: Console, title: str, results: Sequence[Result]) -> None:
     from rich.table import Table
 
-    threads = torch.get_num_threads()
-    table = Table(title=f"{title}, {threads} CPU threads, {repeats} interleaved rounds")
-    memory = any(timing.memory_ratio is not None for timing in timings)
-    numbers = ("median ms", "time ratio", "quartiles", *(["memory ratio"] if memory else []))
-    for heading in ("model", variant):
+    from qnad_art.performance.tables import rows
+
+    headings, cells = rows(results)
+    table = Table(title=title)
+    for heading in headings:
         table.add_column(heading)
-    for heading in numbers:
-        table.add_column(heading, justify="right")
-    for timing in timings:
+    for row in cells:
+        table.add_row(*(cell.replace("**", "") for cell in row))
+    console.print(table)
+
+
+def _check(console: Console, results: Sequence[Result], before: dict[str, Recorded]) -> None:
+    """Print every comparison; leave with status 1 if one is slower."""
+    from rich.table import Table
+
+    from qnad_art.performance.check import compare
+
+    comparisons = compare(results, before)
+    table = Table(title="Ratios against the recorded ones")
+    for heading in ("measurement", "case", "recorded", "now", "noise", ""):
+        table.add_column(heading)
+    for found in comparisons:
+        now, there = found.now, found.recorded
+        assert now.ratio is not None
+        assert there.ratio is not None
         table.add_row(
-            timing.model,
-            timing.variant,
-            f"{1e3 * timing.seconds:.1f}",
-            f"{timing.ratio:.2f}",
-            f"{timing.low:.2f} – {timing.high:.2f}",
-            *([] if timing.memory_ratio is None else [f"{timing.memory_ratio:.2f}"]),
+            now.measurement,
+            ", ".join(map(str, (*now.case.values(), now.variant))),
+            f"{there.ratio.median:.3f}",
+            f"{now.ratio.median:.3f}",
+            f"± {found.noise:.3f}",
+            "[bold red]SLOWER[/]" if found.slower else "[green]as recorded[/]",
         )
-    return table
+    console.print(table)
+    slower = sum(found.slower for found in comparisons)
+    console.print(f"{slower} of {len(comparisons)} ratios are worse than recorded, beyond noise.")
+    raise typer.Exit(1 if slower else 0)
+
+
+def _read(path: Path) -> dict[str, Recorded]:
+    from qnad_art.performance.results import read_results
+
+    return read_results(path)

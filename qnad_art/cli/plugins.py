@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from importlib.metadata import requires
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -101,6 +100,8 @@ def _show(console: Console, plugin: Plugin) -> bool:
     console.print(f"  target        {plugin.target}")
     console.print(f"  distribution  {plugin.distribution} {plugin.version}")
     if plugin.distribution != "?":
+        from importlib.metadata import requires
+
         lines = requires(plugin.distribution) or ()
         needed = [line for line in lines if "extra ==" not in line]
         console.print(f"  requires      {', '.join(needed) or 'nothing'}")
