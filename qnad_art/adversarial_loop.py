@@ -32,7 +32,7 @@ from qnad_art.errors import ArtifactError, InvalidInputError, differences
 from qnad_art.module import QuantumExecutedModule, evaluating
 
 _KIND = "tuning-checkpoint"
-_VERSION = 2
+_VERSION = 3
 """Rises when a run could not go on bit for bit from the checkpoints of before."""
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
