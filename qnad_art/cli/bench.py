@@ -28,11 +28,10 @@ def layers(
     device: Device = "ibm_nairobi",
 ) -> None:
     """Inference: plain PyTorch, compiled expectation, compiled with 1,024 shots; and Aer."""
-    from rich.console import Console
-
     from qnad_art.bench import bench_layers, bench_products
+    from qnad_art.cli.screen import Console
 
-    console = Console()
+    console = Console(highlight=True)
     with console.status("measuring"):
         timings = [
             timing
@@ -58,11 +57,10 @@ def tuning(
     device: Device = "ibm_nairobi",
 ) -> None:
     """A step of tuned crosstalk against one of adversarial training of the plain network."""
-    from rich.console import Console
-
     from qnad_art.bench_tuning import TARGET, bench_tuning
+    from qnad_art.cli.screen import Console
 
-    console = Console()
+    console = Console(highlight=True)
     settings = {"batch_size": batch_size, "attack_steps": attack_steps, "repeats": repeats}
     with console.status("measuring"):
         timings = [
