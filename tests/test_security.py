@@ -1,4 +1,4 @@
-"""What files from others cannot do, and what leaves this machine: nothing that was not asked for."""
+"""What files from others cannot do, and what leaves this machine: only what was asked for."""
 
 import io
 import json
@@ -17,33 +17,36 @@ from qnad_art.errors import QnadError
 
 SUITE = {"name": "s", "data": "digits", "models": ["lenet5"], "attacks": ["fgsm"], "eps": [0.1]}
 NAMES = (
-    *("os.system", "builtins.eval", "art.defences.os", "art.defences.trainer.trainer.logger"),
-    *("art.defences.trainer.abc", "art.defences.preprocessor.__builtins__", "art.defences."),
-    *("art.defences.trainer.AdversarialTrainer.__init__", "art.defences.preprocessor.preprocessor"),
-    *(
-        "art.defences.preprocessor.feature_squeezing.FeatureSqueezing",
-        "art.defences.trainer.Trainer",
-    ),
-    *(
-        "art.defences...os",
-        "art.defences.detector.evasion.BinaryInputDetector",
-        "art.defences/../os",
-    ),
-    *("art.defences.transformer.poisoning.NeuralCleanse", "pickle:loads", "torch.load"),
+    "os.system",
+    "builtins.eval",
+    "pickle:loads",
+    "torch.load",
+    "art.defences.",
+    "art.defences.os",
+    "art.defences...os",
+    "art.defences/../os",
+    "art.defences.trainer.abc",
+    "art.defences.trainer.Trainer",
+    "art.defences.trainer.trainer.logger",
+    "art.defences.trainer.AdversarialTrainer.__init__",
+    "art.defences.preprocessor.__builtins__",
+    "art.defences.preprocessor.preprocessor",
+    "art.defences.preprocessor.feature_squeezing.FeatureSqueezing",
+    "art.defences.detector.evasion.BinaryInputDetector",
+    "art.defences.transformer.poisoning.NeuralCleanse",
 )
 
 
 class TestSuites:
-    @pytest.mark.parametrize("part", ["defences", "attacks", "data", "models", "devices"])
-    @pytest.mark.parametrize("name", NAMES)
-    def test_names_lead_to_nothing_but_what_is_registered(self, name, part):
-        suite = {"defences": ["none"], **SUITE, part: {"x": name} if part != "data" else name}
-        before = set(sys.modules)
-        if part != "devices":  # looked up when the suite is loaded
-            with pytest.raises((QnadError, ValueError)):
+    @pytest.mark.parametrize("part", ["defences", "attacks", "models"])
+    def test_names_lead_to_nothing_but_what_is_registered(self, part):
+        for name in NAMES:
+            suite = {"defences": ["none"], **SUITE, part: {"x": name}}
+            before = set(sys.modules)
+            with pytest.raises(ValueError, match=r"nknown|no such|not"):
                 Suite.model_validate(suite)
-        foreign = {m for m in set(sys.modules) - before if not m.startswith(("art.", "qnad_art."))}
-        assert not foreign & {"pickle", "os", name, name.split(":")[0]}
+            brought = {module for module in set(sys.modules) - before if "." not in module}
+            assert not brought, name
 
     def test_by_their_dotted_names_only_what_art_exports_as_defences(self):
         from art.defences.preprocessor.preprocessor import Preprocessor
