@@ -107,8 +107,8 @@ def _search(
     with console.status("First trial") as status:
 
         def on_trial(trial: Trial) -> None:
-            console.print(_line(trial, settings.trials))
             trials.append(trial)
+            console.print(_line(trial, settings.trials))
             mean = sum(trial.seconds for trial in trials) / len(trials)
             left = (settings.trials - trial.number) * mean
             status.update(
