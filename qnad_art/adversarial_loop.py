@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -34,6 +35,7 @@ from qnad_art.module import QuantumExecutedModule, evaluating
 _KIND = "tuning-checkpoint"
 _VERSION = 3
 """Rises when a run could not go on bit for bit from the checkpoints of before."""
+_HISTORY = TypeAdapter(list[TuningEpoch])
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -230,7 +232,9 @@ class AdversarialLoop:
         try:
             self._require_same_run(header["run"], path)
             self._take_over(tensors, header["history"])
-        except (KeyError, TypeError, RuntimeError) as error:
+        except ArtifactError:
+            raise
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise ArtifactError(f"{path} is an incomplete checkpoint ({error!r}).") from error
 
     def _require_same_run(self, there: Mapping[str, Any], path: Path) -> None:
@@ -258,7 +262,7 @@ class AdversarialLoop:
         if isinstance(self.network, QuantumExecutedModule) and parts.get("noise"):
             noise = self.network.noise
             noise.__setstate__({"seed": noise.seed, "states": parts["noise"]})
-        self.history = [TuningEpoch(**result) for result in history]
+        self.history = _HISTORY.validate_python(history)
 
     def _noise_states(self) -> dict[str, Tensor]:
         if not isinstance(self.network, QuantumExecutedModule):

@@ -1,4 +1,4 @@
-"""Tensors with a JSON header in one safetensors file: versioned, checksummed, never pickled."""
+"""Tensors with metadata in one safetensors file: versioned, checksummed, never pickled."""
 
 from __future__ import annotations
 
@@ -11,26 +11,22 @@ from typing import Any
 from torch import Tensor
 
 from qnad_art.errors import ArtifactError
-from qnad_art.files import write_bytes
+from qnad_art.files import parse_json, write_bytes
 
 FORMAT_VERSION = 1
+_CHECKSUM = "sha256"
 
 
 def save_tensors(
     path: Path, tensors: Mapping[str, Tensor], *, kind: str, header: Mapping[str, Any]
 ) -> None:
     """Write an artifact of ``kind``, atomically; ``header`` must be plain JSON."""
-    from safetensors.torch import save
-
-    # Clones, because safetensors refuses tensors that share memory (tied weights).
-    stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     metadata = {
         "kind": kind,
         "format_version": str(FORMAT_VERSION),
         "header": json.dumps(header, sort_keys=True, allow_nan=False),
     }
-    metadata["sha256"] = _digest(metadata["header"], stored)
-    write_bytes(path, save(stored, metadata=metadata))
+    write_tensors(path, tensors, metadata)
 
 
 def load_tensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -39,16 +35,7 @@ def load_tensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str,
     Raises:
         ArtifactError: missing, damaged, of another kind or of a newer format version.
     """
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise ArtifactError(f"{path} does not exist.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise ArtifactError(f"{path} is not a readable safetensors file: {error}.") from error
+    tensors, metadata = read_tensors(path)
     if metadata.get("kind") != kind:
         raise ArtifactError(
             f"{path} holds {metadata.get('kind', 'foreign data')!r}, not a {kind!r} of qnad_art."
@@ -59,17 +46,64 @@ def load_tensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str,
             f"{path} has format version {version}; this qnad_art reads {FORMAT_VERSION}. "
             "Update qnad_art, or save the artifact again."
         )
-    text = metadata.get("header", "")
-    if metadata.get("sha256") != _digest(text, tensors):
+    if not intact(tensors, metadata):
         raise ArtifactError(f"{path} fails its checksum: it was damaged or edited.")
-    header = json.loads(text)
+    header = parse_json(metadata["header"], path)
+    if not isinstance(header, dict):
+        raise ArtifactError(f"{path} has no header that names its parts: save it again.")
     return tensors, header
 
 
-def _digest(header: str, tensors: Mapping[str, Tensor]) -> str:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Replace ``path`` by a safetensors file, in one step; a checksum joins the metadata."""
+    from safetensors.torch import save
+
+    # Clones, because safetensors refuses tensors that share memory (tied weights).
+    stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    sealed = {**metadata, _CHECKSUM: _digest(_covered(metadata), stored)}
+    write_bytes(path, save(stored, metadata=sealed))
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of any safetensors file; whether they are ours is not looked at.
+
+    Raises:
+        ArtifactError: missing, or no safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} does not exist.") from error
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"{path} is no intact safetensors file: {error}.") from error
+
+
+def intact(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bool:
+    """Whether both are as :func:`write_tensors` wrote them."""
+    return metadata.get(_CHECKSUM) == _digest(_covered(metadata), tensors)
+
+
+def sealed(metadata: Mapping[str, str]) -> bool:
+    """Whether there is a checksum; weights of the first versions have none, nor have others'."""
+    return _CHECKSUM in metadata
+
+
+def _covered(metadata: Mapping[str, str]) -> str:
+    """The metadata that the checksum is of: the header, or all where there is none."""
+    if "header" in metadata:
+        return metadata["header"]
+    rest = {name: text for name, text in metadata.items() if name != _CHECKSUM}
+    return json.dumps(rest, sort_keys=True)
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     import torch
 
-    digest = hashlib.sha256(header.encode())
+    digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())

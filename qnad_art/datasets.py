@@ -31,6 +31,11 @@ ByteArray = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None] | None
 Read = Callable[[str], bytes]
 
+LARGEST_FILE = 1 << 30
+"""Bytes that an idx file may hold unpacked (MNIST: 47 million)."""
+LARGEST_IMAGE = 1 << 26
+"""Pixels that an image may have, and bytes that its file may have; few bytes can unpack to many."""
+
 _DIGITS = tuple(str(digit) for digit in range(10))
 _IMAGE = re.compile(r"(train|test)/[^/]+/[^/.][^/]*\.(?i:jpe?g|png)")
 _DAMAGED = (OSError, EOFError, SyntaxError, ValueError, RuntimeError, BadZipFile, zlib.error)
@@ -254,7 +259,7 @@ def _read_idx(path: Path, dimensions: int) -> ByteArray:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             magic, *shape = struct.unpack(f">{1 + dimensions}I", file.read(4 + 4 * dimensions))
-            data = file.read()
+            data = file.read(min(math.prod(shape), LARGEST_FILE) + 1)
     except (*_DAMAGED, struct.error) as error:
         raise DatasetError(f"{path} is damaged ({error}); fetch it again.") from error
     # In the magic number, 8 stands for unsigned bytes.
@@ -312,10 +317,23 @@ def _images(path: Path, split: str, progress: Progress) -> Dataset:
         names = [file.relative_to(path).as_posix() for file in path.glob("*/*/*")]
         return _assemble(path, names, lambda name: (path / name).read_bytes(), split, progress)
     try:
-        with ZipFile(path) as archive:
-            return _assemble(path, archive.namelist(), archive.read, split, progress)
-    except (OSError, BadZipFile) as error:
+        archive = ZipFile(path)
+    except _DAMAGED as error:
         raise DatasetError(f"{path} is neither a folder nor an intact zip: {error}.") from error
+    with archive:
+        return _assemble(path, archive.namelist(), _reader(archive), split, progress)
+
+
+def _reader(archive: ZipFile) -> Read:
+    """Reads members of a zip, as far as they are of a size that images can have."""
+
+    def read(name: str) -> bytes:
+        size = archive.getinfo(name).file_size
+        if size > LARGEST_IMAGE:
+            raise ValueError(f"{size:,} bytes are too many for an image")
+        return archive.read(name)
+
+    return read
 
 
 def _assemble(path: Path, names: list[str], read: Read, split: str, progress: Progress) -> Dataset:
@@ -349,6 +367,8 @@ def _decode(read: Read, name: str, path: Path) -> ByteArray:
         with Image.open(io.BytesIO(read(name))) as image:
             if image.mode[0] in "IF":
                 raise ValueError("more than 8 bits a channel; convert it to 8")
+            if image.width * image.height > LARGEST_IMAGE:
+                raise ValueError(f"{image.width}×{image.height} pixels are too many")
             pixels = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
     except (*_DAMAGED, Image.DecompressionBombError) as error:
         raise DatasetError(f"{name} in {path} cannot be read: {error}.") from error

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from qnad_art.errors import ArtifactError
+
+LARGEST_JSON = 1 << 26
+"""Bytes that a JSON file may have: more than any of ours needs, less than fills the memory."""
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -36,11 +40,37 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file; raises :class:`~qnad_art.errors.ArtifactError` where that fails."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            data = file.read(LARGEST_JSON + 1)
+        if len(data) > LARGEST_JSON:
+            raise ArtifactError(f"{path} is no file of ours: more than {LARGEST_JSON:,} bytes.")
+        text = data.decode()
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} does not exist.") from error
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} cannot be read as JSON: {error}.") from error
+    return parse_json(text, path)
+
+
+def parse_json(text: str | bytes, source: object) -> Any:
+    """Parse JSON from ``source``; NaN and infinities are no JSON, and nesting has an end.
+
+    Raises:
+        ArtifactError: it cannot be parsed.
+    """
+    try:
+        return json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{source} cannot be read as JSON: {error}.") from error
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a finite number")
+
+
+def checksum(value: Any) -> str:
+    """SHA-256 of plain data, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def cache_directory() -> Path:

@@ -9,14 +9,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from qnad_art import artifacts
 from qnad_art.environment import import_torchvision
 from qnad_art.errors import ArtifactError, InvalidInputError, UnknownNameError
-from qnad_art.files import write_bytes
+from qnad_art.files import parse_json
 from qnad_art.plugins import call_plugin, load_plugin, plugin_names
 
 
@@ -241,9 +240,7 @@ def save_weights(
     architecture. ``dtype`` (say ``torch.float16``) converts the floating-point weights. Raises
     :class:`~qnad_art.errors.InvalidInputError` for weights that are not finite in that type.
     """
-    tensors = {
-        name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()
-    }
+    tensors: dict[str, Tensor] = dict(model.state_dict())
     for name, tensor in tensors.items():
         if tensor.is_floating_point():
             tensors[name] = tensor.to(dtype or tensor.dtype)
@@ -257,7 +254,7 @@ def save_weights(
         "architecture": json.dumps(asdict(architecture_of(model))),
         "card": json.dumps(dict(card or {}), allow_nan=False),
     }
-    write_bytes(Path(path), safetensors.torch.save(tensors, metadata))
+    artifacts.write_tensors(Path(path), tensors, metadata)
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
@@ -284,30 +281,52 @@ def load_model(path: str | Path, name: str | None = None, **sizes: int) -> nn.Mo
         )
     if stored and name not in (None, stored.name):
         raise ArtifactError(f"{path} holds {stored.name}, not {name}; leave the name out.")
-    model = build_model(**asdict(stored)) if stored else build_model(str(name), **sizes)
+    if stored:
+        model = build_for(tensors, path, **asdict(stored))
+    else:
+        model = build_model(str(name), **sizes)
     install_tensors(model, tensors, path)
     return model.eval()
 
 
+def build_for(tensors: Mapping[str, Tensor], path: str | Path, **architecture: Any) -> nn.Module:
+    """:func:`build_model`, once it is known that ``tensors``, read from ``path``, are its own.
+
+    So a small file that names a gigantic network is refused before any memory is taken.
+    """
+    with torch.device("meta"):
+        _require_fit(build_model(**architecture), tensors, path)
+    return build_model(**architecture)
+
+
 def read_card(path: str | Path) -> dict[str, Any]:
     """Return the card of a weights file, empty where none was saved."""
-    return parse_json(read_tensors(path)[1].get("card", "{}"), path)
+    return parse_object(read_tensors(path)[1].get("card", "{}"), path)
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors and the metadata of any safetensors file, or raise ArtifactError."""
-    try:
-        with safetensors.safe_open(str(path), framework="pt") as file:
-            names = file.keys()
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path} does not exist.") from error
-    except (OSError, safetensors.SafetensorError) as error:
-        raise ArtifactError(f"{path} is no intact safetensors file: {error}.") from error
+    """Return the tensors and the metadata of any safetensors file, or raise ArtifactError.
+
+    A file of ours that has a checksum must be as it was written.
+    """
+    tensors, metadata = artifacts.read_tensors(path)
+    ours = "qnad_art" in metadata and artifacts.sealed(metadata)
+    if ours and not artifacts.intact(tensors, metadata):
+        raise ArtifactError(f"{path} fails its checksum: it was damaged or edited.")
+    return tensors, metadata
 
 
 def install_tensors(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
     """Put ``tensors``, read from ``path``, into ``model`` after checking every one of them."""
+    _require_fit(model, tensors, path)
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ArtifactError(f"{path} does not fit: {name} holds values that are not finite.")
+    model.load_state_dict(dict(tensors))
+
+
+def _require_fit(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Raise ArtifactError unless the tensors have the names and shapes of the model's."""
     own = model.state_dict()
     problems = [f"{name} is missing" for name in own.keys() - tensors.keys()]
     problems += [f"{name} does not belong to the model" for name in tensors.keys() - own.keys()]
@@ -315,15 +334,12 @@ def install_tensors(model: nn.Module, tensors: Mapping[str, Tensor], path: str |
         shape, expected = tuple(tensors[name].shape), tuple(own[name].shape)
         if shape != expected:
             problems.append(f"{name} has shape {shape} instead of {expected}")
-        elif not tensors[name].isfinite().all():
-            problems.append(f"{name} holds values that are not finite")
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise ArtifactError(
             f"{path} does not fit {type(model).__name__}: {'; '.join(sorted(problems)[:3])}{more}. "
             "Build the model with the classes, channels and image size the weights were made for."
         )
-    model.load_state_dict(dict(tensors))
 
 
 def _stored_architecture(metadata: Mapping[str, str], path: str | Path) -> Architecture | None:
@@ -332,16 +348,16 @@ def _stored_architecture(metadata: Mapping[str, str], path: str | Path) -> Archi
     if metadata["qnad_art"] != _FORMAT:
         raise ArtifactError(f"{path} is {metadata['qnad_art']!r}, not {_FORMAT!r}; train again.")
     try:
-        architecture = Architecture(**parse_json(metadata.get("architecture", ""), path))
+        architecture = Architecture(**parse_object(metadata.get("architecture", ""), path))
         model_entry(architecture.name)
     except (TypeError, InvalidInputError, UnknownNameError) as error:
         raise ArtifactError(f"{path} names an unusable architecture: {error}") from error
     return architecture
 
 
-def parse_json(text: str, path: str | Path) -> dict[str, Any]:
+def parse_object(text: str, path: str | Path) -> dict[str, Any]:
     """Parse one JSON object from the metadata of ``path``, or raise ArtifactError."""
-    try:
-        return dict(json.loads(text))
-    except (TypeError, ValueError) as error:
-        raise ArtifactError(f"The metadata of {path} are damaged: {error}.") from error
+    value = parse_json(text, f"The metadata of {path}, damaged,")
+    if not isinstance(value, dict):
+        raise ArtifactError(f"The metadata of {path} are damaged: {text[:60]!r} is no object.")
+    return value

@@ -12,6 +12,7 @@ import numpy as np
 from qnad_art.device import DEFAULT_DEVICE, load_device
 from qnad_art.files import write_bytes, write_json
 from qnad_art.measure import Images, Labels, Proportion, package_versions, pgd_examples
+from qnad_art.unfinished import Unfinished
 
 if TYPE_CHECKING:
     from art.estimators.classification import PyTorchClassifier
@@ -108,13 +109,15 @@ class QuickstartResult:
 def run_quickstart(
     settings: QuickstartSettings,
     *,
+    folder: Path | None = None,
     on_epoch: Callable[[EpochResult], None] | None = None,
     on_tuning: Callable[[TuningEpoch], None] | None = None,
     on_cell: Callable[[Accuracy], None] | None = None,
 ) -> QuickstartResult:
     """Train LeNet-5 on mnist5k, run it as noisy circuits without and with crosstalk, attack each.
 
-    ``on_epoch``, ``on_tuning`` and ``on_cell`` are called as results come in.
+    ``on_epoch``, ``on_tuning`` and ``on_cell`` are called as results come in. A run that was
+    stopped goes on from what it left in ``folder``.
     """
     from qnad_art.datasets import load_dataset
     from qnad_art.defence import QNAD
@@ -123,7 +126,8 @@ def run_quickstart(
     device = load_device(settings.device)  # a wrong name should not cost a training run
     train_data, test_data = load_dataset("mnist5k", "train"), load_dataset("mnist5k", "test")
     test_data = test_data.take(settings.test_images, seed=settings.seed)
-    plain = _trained_classifier(train_data, settings, on_epoch)
+    unfinished = Unfinished(folder, asdict(settings))
+    plain = _trained_classifier(train_data, settings, unfinished, on_epoch)
     execution: dict[str, Any] = {
         "device": device,
         "shots": settings.shots,
@@ -139,6 +143,7 @@ def run_quickstart(
         headroom=settings.headroom,
         epochs=settings.tuning_epochs,
         on_epoch=on_tuning,
+        **unfinished.checkpoint("tuning"),
         **execution,
     )
     some = slice(0, settings.tuning_images)
@@ -156,15 +161,29 @@ def run_quickstart(
         },
         versions=package_versions(),
     )
+    there = [Accuracy(**cell) for cell in unfinished.figures()]
 
     def measure(network: str, sets: list[Images], attack: str, rung: str, epsilon: float) -> None:
         cell = _score(classifiers[network], sets, test_data.y, (network, attack, rung, epsilon))
+        add(cell)
+        unfinished.keep([asdict(cell) for cell in result.cells])
+
+    def add(cell: Accuracy) -> None:
         result.cells.append(cell)
         if on_cell is not None:
             on_cell(cell)
 
+    def known(count: int) -> bool:
+        """Whether the next ``count`` cells were measured before; if so they are taken over."""
+        position = len(result.cells)
+        found = there[position : position + count]
+        for cell in found if len(found) == count else ():
+            add(cell)
+        return len(found) == count
+
     for network in NETWORKS:
-        measure(network, [test_data.x], "", "", 0)
+        if not known(1):
+            measure(network, [test_data.x], "", "", 0)
     for attack in ATTACKS:
         for epsilon in settings.epsilons:
 
@@ -173,6 +192,8 @@ def run_quickstart(
             ) -> Images:
                 return _attack(victim, test_data, attack, epsilon, settings)
 
+            if known(len(RUNGS) * len(NETWORKS)):
+                continue
             transferred = [examples(plain)]
             for network in NETWORKS:
                 own = transferred
@@ -180,6 +201,7 @@ def run_quickstart(
                     own = _both_gradients(classifiers[network], examples)
                 measure(network, transferred, attack, "transfer", epsilon)
                 measure(network, own, attack, "white-box", epsilon)
+    unfinished.remove()
     return result
 
 
@@ -191,15 +213,18 @@ def cells_to_measure(settings: QuickstartSettings) -> int:
 
 def save_quickstart(result: QuickstartResult, directory: Path) -> tuple[Path, Path]:
     """Write ``quickstart.json`` and ``quickstart.png``; returns their paths."""
+    from qnad_art.quickstart_figure import quickstart_figure
+
     json_path, png_path = directory / "quickstart.json", directory / "quickstart.png"
     write_json(json_path, asdict(result))
-    write_bytes(png_path, _figure(result))
+    write_bytes(png_path, quickstart_figure(result))
     return json_path, png_path
 
 
 def _trained_classifier(
     data: Dataset,
     settings: QuickstartSettings,
+    unfinished: Unfinished,
     on_epoch: Callable[[EpochResult], None] | None,
 ) -> PyTorchClassifier:
     from art.estimators.classification import PyTorchClassifier
@@ -210,7 +235,7 @@ def _trained_classifier(
 
     model = build_model("lenet5", seed=settings.seed)
     schedule = TrainSettings.for_model("lenet5", epochs=settings.epochs, seed=settings.seed)
-    train(model, data, schedule, on_epoch=on_epoch)
+    train(model, data, schedule, **unfinished.checkpoint("training"), on_epoch=on_epoch)
     return PyTorchClassifier(
         model.eval(),
         nn.CrossEntropyLoss(),
@@ -265,49 +290,3 @@ def _score(
     found = Proportion(int(np.logical_and.reduce(right).sum()), len(y))
     low, high = found.interval
     return Accuracy(*where, accuracy=found.accuracy, low=low, high=high, images=found.images)
-
-
-def _figure(result: QuickstartResult) -> bytes:
-    """Accuracy against ε, a panel for each attack and rung, as PNG."""
-    import io
-
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 6.5), layout="constrained")
-    panels = figure.subplots(len(ATTACKS), len(RUNGS), sharex=True, sharey=True, squeeze=False)
-    styles = (("#555555", "o"), ("#0072b2", "s"), ("#d55e00", "^"), ("#009e73", "D"))
-    for row, attack in zip(panels, ATTACKS, strict=True):
-        for axes, rung in zip(row, RUNGS, strict=True):
-            for network, (colour, marker) in zip(NETWORKS, styles, strict=True):
-                cells = [result.cell(network)] + [
-                    result.cell(network, attack, rung, e) for e in result.settings.epsilons
-                ]
-                low = [100 * (c.accuracy - c.low) for c in cells]
-                high = [100 * (c.high - c.accuracy) for c in cells]
-                axes.errorbar(
-                    [c.epsilon for c in cells],
-                    [100 * c.accuracy for c in cells],
-                    yerr=[low, high],
-                    label=network,
-                    color=colour,
-                    marker=marker,
-                    markersize=5,
-                    capsize=2,
-                )
-            axes.set_title(f"{attack}, {rung}")
-            axes.grid(alpha=0.3)
-            axes.set_ylim(0, 101)
-    for axes in panels[-1]:
-        axes.set_xlabel("L∞ budget ε")
-    for axes in panels[:, 0]:
-        axes.set_ylabel("accuracy (%)")
-    panels[0, 0].legend(loc="lower left")
-    figure.suptitle(
-        f"LeNet-5 on mnist5k as circuits of {result.settings.device} "
-        f"({result.cells[0].images} test images, 95 % Wilson intervals)"
-    )
-    FigureCanvasAgg(figure)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()

@@ -40,6 +40,8 @@ Integers = npt.NDArray[np.integer]
 
 MAX_PAIRS = 8
 """Largest number of injected pairs in a table unless asked otherwise."""
+MOST_PAIRS = 127
+"""What plans can count to (int8)."""
 _TABLE_VERSION = 1
 
 
@@ -94,8 +96,8 @@ def response_table(
     """
     if readout not in READOUTS:
         raise InvalidInputError(f"readout {readout!r} is not one of {', '.join(READOUTS)}.")
-    if max_pairs < 0:
-        raise InvalidInputError(f"max_pairs is {max_pairs}; it must be 0 or more.")
+    if not 0 <= max_pairs <= MOST_PAIRS:
+        raise InvalidInputError(f"max_pairs is {max_pairs}; it must lie in 0 to {MOST_PAIRS}.")
     sites = tuple(sites)
     path = _cache_path(device, sites, max_pairs)
     both = _read(path, (2, len(sites), 2 * max_pairs + 1, 3, 3)) if cache else None

@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ import optuna
 from qnad_art.crosstalk import build_strategy
 from qnad_art.defence import QNAD
 from qnad_art.device import DEFAULT_DEVICE, load_device
-from qnad_art.errors import ArtifactError, InvalidInputError, differences
+from qnad_art.errors import ArtifactError, InvalidInputError, QnadError, differences
 from qnad_art.kernels import Bias
 from qnad_art.measure import Images, Labels, Proportion, count_correct, count_robust
 from qnad_art.pareto import SearchResult, Trial
@@ -144,28 +144,31 @@ def search(
     load_device(settings.device)
     build_strategy("tuned", **settings.tuning)
     tuning, judging = _divide(x, y, settings)
-    study = _open(settings, _digest(classifier, x, y))
-    trials = _finished(study)
+    with _storage(settings):
+        study = _open(settings, _digest(classifier, x, y))
+        trials = _finished(study)
     while len(trials) < settings.trials:
         # A sampler of its own for each trial, so that a resumed search goes the same way.
         seed = np.random.SeedSequence([settings.seed, len(trials)]).generate_state(1)
         study.sampler = optuna.samplers.TPESampler(
             seed=int(seed[0]), multivariate=False, constant_liar=False
         )
-        asked = study.ask()
+        with _storage(settings):
+            asked = study.ask()
+            chosen = _suggest(asked, settings)
         try:
             start = time.perf_counter()
-            chosen = _suggest(asked, settings)
             clean, robust, achieved = _judge(classifier, tuning, judging, chosen, settings)
             facts = {"settings": chosen, "images": clean.images, "achieved": achieved}
-            for name, value in {**facts, "seconds": time.perf_counter() - start}.items():
-                asked.set_user_attr(name, value)
-            study.tell(asked, [clean.accuracy, robust.accuracy])
+            with _storage(settings):
+                for name, value in {**facts, "seconds": time.perf_counter() - start}.items():
+                    asked.set_user_attr(name, value)
+                study.tell(asked, [clean.accuracy, robust.accuracy])
+                trials = _finished(study)
         except BaseException:
-            with quiet_optuna():
+            with quiet_optuna(), suppress(Exception):  # the storage may be what fails
                 study.tell(asked, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
             raise
-        trials = _finished(study)
         if on_trial is not None:
             on_trial(trials[-1])
     return SearchResult(settings, trials)
@@ -180,6 +183,23 @@ def quiet_optuna() -> Iterator[None]:
         yield
     finally:
         optuna.logging.set_verbosity(before)
+
+
+@contextmanager
+def _storage(settings: SearchSettings) -> Iterator[None]:
+    """Context whose errors are those of a damaged or full storage, and say so."""
+    try:
+        yield
+    except QnadError:
+        raise
+    # On a damaged file Optuna and SQLAlchemy raise whatever comes: assertions, key errors, …
+    except Exception as error:
+        if settings.storage is None:
+            raise
+        raise ArtifactError(
+            f"{settings.storage} cannot be used as the storage of a search: {error}. Give a new "
+            "file, or one that a search has made; is there room on its disk?"
+        ) from error
 
 
 def _divide(
@@ -240,26 +260,19 @@ def _judge(
 def _open(settings: SearchSettings, digest: str) -> optuna.Study:
     """The study, new or from the storage."""
     from sqlalchemy import URL
-    from sqlalchemy.exc import SQLAlchemyError
 
     identity = {**settings.recorded(), "data and network": digest}
-    try:
-        with quiet_optuna():
-            storage = None
-            if settings.storage is not None:
-                Path(settings.storage).resolve().parent.mkdir(parents=True, exist_ok=True)
-                storage = str(URL.create("sqlite", database=str(settings.storage)))
-            study = optuna.create_study(
-                storage=storage,
-                study_name=settings.study,
-                directions=["maximize", "maximize"],
-                load_if_exists=True,
-            )
-    except (OSError, SQLAlchemyError, optuna.exceptions.OptunaError, ValueError) as error:
-        raise ArtifactError(
-            f"{settings.storage} cannot be used as the storage of a search: {error}. Give a new "
-            "file, or one that a search has made."
-        ) from error
+    with quiet_optuna():
+        storage = None
+        if settings.storage is not None:
+            Path(settings.storage).resolve().parent.mkdir(parents=True, exist_ok=True)
+            storage = str(URL.create("sqlite", database=str(settings.storage)))
+        study = optuna.create_study(
+            storage=storage,
+            study_name=settings.study,
+            directions=["maximize", "maximize"],
+            load_if_exists=True,
+        )
     known = study.user_attrs.get("identity")
     if known is None and not study.trials:
         study.set_user_attr("identity", identity)

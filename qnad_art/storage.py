@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+import glob
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -21,7 +21,7 @@ from qnad_art.conversion import convert
 from qnad_art.crosstalk.plan import CrosstalkPlan
 from qnad_art.device import DeviceProfile
 from qnad_art.errors import ArtifactError, InvalidInputError, QnadError
-from qnad_art.files import read_json, write_json
+from qnad_art.files import checksum, read_json, write_json
 from qnad_art.module import AveragedDraws
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ FORMAT_VERSION = 1
 CALIBRATION = ("input_scale", "input_spread", "input_squares", "clipped", "shot_share")
 _LATER = ("input_squares",)
 """Files of earlier versions do not have these."""
+_UNUSABLE = (QnadError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What values of a manifest raise that are not what they should be."""
 MANIFEST, WEIGHTS, PLAN = "manifest.json", "weights.safetensors", "plan.safetensors"
 
 
@@ -52,7 +54,7 @@ def save_classifier(classifier: QuantumExecutedClassifier, directory: Path) -> N
         save_tensors(aside / WEIGHTS, weights, kind="weights", header={})
         classifier.plan.save(aside / PLAN)
         manifest["sha256"] = {name: _sha256(aside / name) for name in (WEIGHTS, PLAN)}
-        manifest["checksum"] = _checksum(manifest)
+        manifest["checksum"] = checksum(manifest)
         write_json(aside / MANIFEST, manifest)
         aside.chmod(0o755)
         _swap(aside, directory)
@@ -73,11 +75,12 @@ def load_classifier(
     """See :meth:`qnad_art.estimator.QuantumExecutedClassifier.load`."""
     from qnad_art.estimator import QuantumExecutedClassifier
 
+    directory = _whole(directory)
     manifest = _read_manifest(directory)
     weights, _ = load_tensors(directory / WEIGHTS, kind="weights")
     plan = CrosstalkPlan.load(directory / PLAN)
     try:
-        network = copy.deepcopy(model) if model is not None else _build(manifest)
+        network = copy.deepcopy(model) if model is not None else _build(manifest, weights)
         _load_weights(network, weights)
         module = convert(
             network,
@@ -103,9 +106,14 @@ def load_classifier(
             "device_type": "cpu",
         }
         executed = AveragedDraws(module, **averaged) if averaged else module
-    except (QnadError, KeyError, TypeError, AttributeError, ValueError) as error:
+    except _UNUSABLE as error:
         raise ArtifactError(f"{directory} cannot be loaded: {error}") from error
-    return QuantumExecutedClassifier(executed, **{**given, **settings})
+    try:
+        return QuantumExecutedClassifier(executed, **{**given, **settings})
+    except (TypeError, ValueError) as error:
+        if settings:  # which may be what is wrong
+            raise
+        raise ArtifactError(f"{directory} cannot be loaded: {error}") from error
 
 
 def _read_manifest(directory: Path) -> dict[str, Any]:
@@ -118,7 +126,7 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
             f"{directory} has format version {manifest.get('format_version')}; this qnad_art "
             f"reads {FORMAT_VERSION}. Update qnad_art, or save the classifier again."
         )
-    if manifest.pop("checksum", None) != _checksum(manifest):
+    if manifest.pop("checksum", None) != checksum(manifest):
         raise ArtifactError(f"{directory / MANIFEST} fails its checksum: damaged or edited.")
     digests = manifest.get("sha256")
     if not isinstance(digests, dict) or set(digests) != {WEIGHTS, PLAN}:
@@ -208,16 +216,15 @@ def _preprocessing(classifier: QuantumExecutedClassifier) -> list[Any] | None:
     return [np.asarray(mean).tolist(), np.asarray(deviation).tolist()]
 
 
-def _build(manifest: dict[str, Any]) -> nn.Module:
-    from qnad_art.models import build_model
+def _build(manifest: dict[str, Any], weights: dict[str, torch.Tensor]) -> nn.Module:
+    from qnad_art.models import build_for
 
     if manifest["architecture"] is None:
         raise ArtifactError(
             "the network's class is not one of qnad_art.models, and code is never stored: pass an "
             "instance, load(directory, model=MyNetwork())."
         )
-    settings = dict(manifest["architecture"])
-    return build_model(settings.pop("name"), **settings)
+    return build_for(weights, WEIGHTS, **manifest["architecture"])
 
 
 def _load_weights(network: nn.Module, weights: dict[str, torch.Tensor]) -> None:
@@ -238,14 +245,29 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _checksum(manifest: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+def _whole(directory: Path) -> Path:
+    """Where the save is: in ``directory``, or what a killed :func:`_swap` had put aside."""
+    if directory.exists():
+        return directory
+    aside = (holder / "old" for holder in _holders(directory))
+    return next((old for old in aside if old.is_dir()), directory)
+
+
+def _holders(directory: Path) -> list[Path]:
+    return sorted(directory.parent.glob(f"{glob.escape(f'.{directory.name}.old.')}*"))
 
 
 def _swap(aside: Path, directory: Path) -> None:
-    """Put ``aside`` in the place of ``directory``, which comes back if that fails."""
+    """Put ``aside`` in the place of ``directory``, which comes back if that fails.
+
+    No system call changes one folder for another everywhere, so for a moment there is none:
+    :func:`_whole` finds the earlier one if the process is killed in it.
+    """
+    left = _holders(directory)
     if not directory.exists():
         os.replace(aside, directory)
+        for holder in left:
+            shutil.rmtree(holder, ignore_errors=True)
         return
     holder = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}.old."))
     old = holder / "old"

@@ -11,14 +11,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from qnad_art.artifacts import write_tensors
 from qnad_art.datasets import Dataset
 from qnad_art.errors import ArtifactError, InvalidInputError, UnknownNameError
-from qnad_art.files import write_bytes
-from qnad_art.models import architecture_of, install_tensors, model_entry, parse_json, read_tensors
+from qnad_art.models import (
+    architecture_of,
+    install_tensors,
+    model_entry,
+    parse_object,
+    read_tensors,
+)
 from qnad_art.plugins import call_plugin
 
 PRECISIONS = ("float32", "bfloat16")
@@ -236,15 +241,14 @@ class _Run:
         tensors["generator"] = self.generator.get_state()
         history = [asdict(result) for result in self.history]
         metadata = {"qnad_art": _FORMAT, "run": json.dumps({"is": identity, "history": history})}
-        plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        write_bytes(path, safetensors.torch.save(plain, metadata))
+        write_tensors(path, tensors, metadata)
 
     def restore(self, path: Path, identity: dict[str, Any]) -> None:
         """Take over the state that ``path`` holds, if it is one of the same run."""
         tensors, metadata = read_tensors(path)
         if metadata.get("qnad_art") != _FORMAT:
             raise ArtifactError(f"{path} is no training checkpoint ({_FORMAT}); do not resume.")
-        run = parse_json(metadata.get("run", ""), path)
+        run = parse_object(metadata.get("run", ""), path)
         try:
             self.history = [EpochResult(**result) for result in run["history"]]
             self.generator.set_state(tensors.pop("generator"))
@@ -262,6 +266,8 @@ class _Run:
         for name, parameter in self.model.named_parameters():
             if ("momentum", name) in parts:
                 buffer = parts["momentum", name].to(parameter.device)
+                if buffer.shape != parameter.shape:
+                    raise ArtifactError(f"{path}: the momentum of {name} has another shape.")
                 self.optimizer.state[parameter]["momentum_buffer"] = buffer
 
 

@@ -66,6 +66,7 @@ def measured(folder):
     results = [json.loads(line) for line in lines]
     for result in results:
         assert result.pop("seconds") >= 0
+        assert len(result.pop("sha256")) == 64  # of everything, the seconds too
     found = {result["key"]: result for result in results}
     assert len(found) == len(results)
     return found

@@ -9,10 +9,20 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from qnad_art.benchmark.records import CurvePoint
+from qnad_art.benchmark.records import CurvePoint, Record
 from qnad_art.benchmark.victim import Images
+from qnad_art.errors import ArtifactError
+from qnad_art.files import parse_json
 
 Origin = Literal["transfer", "white-box", "adaptive", "surrogate", "seed-known", "black-box"]
+
+
+class _Cost(Record):
+    """What is kept of examples besides their arrays."""
+
+    curve: tuple[CurvePoint, ...]
+    gradients: int
+    queries: int
 
 
 @dataclass(frozen=True)
@@ -44,11 +54,17 @@ class Examples:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any]) -> Examples:
-        """From what :meth:`arrays` gave."""
-        record = json.loads(str(arrays["record"]))
-        curve = tuple(CurvePoint(**point) for point in record.pop("curve"))
-        outputs = arrays.get("outputs")
-        return cls(arrays["x_adv"], outputs, curve, **record)
+        """From what :meth:`arrays` gave; raises ArtifactError for anything else."""
+        images, outputs = arrays.get("x_adv"), arrays.get("outputs")
+        try:
+            record = _Cost.model_validate(parse_json(str(arrays["record"]), "their record"))
+            if images is None or images.dtype.kind != "f":
+                raise ValueError("no images")
+            if outputs is not None and outputs.dtype.kind != "f":
+                raise ValueError("outputs that are no numbers")
+        except (ArtifactError, KeyError, ValueError) as error:
+            raise ArtifactError(f"These are no adversarial examples: {error}.") from error
+        return cls(images, outputs, **dict(record))
 
 
 class ExampleStore(Protocol):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from math import prod
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Rung = Literal[
     "transfer", "white-box", "adaptive", "surrogate", "seed-known", "black-box", "persistent"
@@ -18,6 +19,8 @@ RUNGS: tuple[Rung, ...] = get_args(Rung)
 Kind = Literal["clean", "attack", "audit"]
 Verdict = Literal["pass", "fail", "not run"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Key = Annotated[str, Field(pattern=r"^\w[\w.-]{0,79}$")]
+"""Usually of :func:`content_address`. A file is named by it, so it must not lead elsewhere."""
 Bools = npt.NDArray[np.bool_]
 
 
@@ -54,8 +57,15 @@ class Cell(Record):
 class Bits(Record):
     """A boolean array, packed for JSON."""
 
-    shape: tuple[int, ...]
+    shape: tuple[Annotated[int, Field(ge=0)], ...]
     data: str
+
+    @model_validator(mode="after")
+    def _as_many_as_the_shape_says(self) -> Bits:
+        # So that no number in a file makes memory for bits that are not there.
+        if len(base64.b64decode(self.data, validate=True)) != -(-prod(self.shape) // 8):
+            raise ValueError(f"{len(self.data)} characters do not hold bits of shape {self.shape}")
+        return self
 
     @classmethod
     def pack(cls, array: Bools) -> Bits:
@@ -66,8 +76,7 @@ class Bits(Record):
     def unpack(self) -> Bools:
         """The array."""
         packed = np.frombuffer(base64.b64decode(self.data, validate=True), dtype=np.uint8)
-        count = int(np.prod(self.shape))
-        return np.unpackbits(packed, count=count).astype(bool).reshape(self.shape)
+        return np.unpackbits(packed, count=prod(self.shape)).astype(bool).reshape(self.shape)
 
 
 class Interval(Record):
@@ -140,7 +149,7 @@ class Result(Record):
     """
 
     format: Literal[1] = 1
-    key: str
+    key: Key
     cell: Cell
     accuracy: Interval
     majority: Interval
@@ -158,6 +167,13 @@ class Result(Record):
     queries: int = 0
     seconds: float
     provenance: Provenance
+
+    @model_validator(mode="after")
+    def _of_so_many_draws_and_images(self) -> Result:
+        expected = (self.draws, self.images), (self.images,)
+        if (self.correct.shape, self.votes.shape) != expected:
+            raise ValueError(f"outcomes are not of {self.draws} draws and {self.images} images")
+        return self
 
 
 def content_address(content: Any) -> str:

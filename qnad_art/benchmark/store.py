@@ -7,28 +7,39 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
+import struct
 import time
 import warnings
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from qnad_art.benchmark.records import Cell, Record, Result
 from qnad_art.errors import ArtifactError, InvalidInputError, QnadError, QnadWarning
-from qnad_art.files import read_json, write_bytes, write_json
+from qnad_art.files import checksum, parse_json, read_json, write_bytes, write_json
 
 if TYPE_CHECKING:
     from qnad_art.benchmark.suite import Suite
 
 FORMAT = 1
+LARGEST_ARRAYS = 1 << 32
+"""Bytes that the arrays of one file may take in memory."""
+_CHECKSUM = "sha256"
+# All that the readers of zip and npy files raise, NotImplementedError (a RuntimeError) included.
+_DAMAGED = (
+    *(BadZipFile, EOFError, LookupError, MemoryError, OSError, OverflowError),
+    *(RuntimeError, SyntaxError, TypeError, ValueError, struct.error, zlib.error),
+)
 
 
 class Failure(Record):
@@ -37,6 +48,9 @@ class Failure(Record):
     key: str
     cell: Cell
     reason: str
+
+
+_FAILURES = TypeAdapter(tuple[Failure, ...])
 
 
 class Run:
@@ -59,7 +73,7 @@ class Run:
         content = read_json(folder / "suite.json")
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ArtifactError(f"{folder}/suite.json is not of format {FORMAT}; run it again.")
-        return cls(folder, content)
+        return cls(folder, _unsealed(content, f"{folder}/suite.json"))
 
     @classmethod
     def begin(cls, folder: str | Path, suite: Suite, cells: Mapping[str, Cell]) -> Run:
@@ -79,7 +93,7 @@ class Run:
                     "or another version of qnad-art): give another --output, or remove it."
                 )
         _refuse_foreign(folder)
-        write_json(folder / "suite.json", content)
+        write_json(folder / "suite.json", _sealed(content))
         return cls(folder, content)
 
     @cached_property
@@ -111,18 +125,19 @@ class Run:
         found: dict[str, Result] = {}
         for number, line in enumerate(self._lines(), 1):
             try:
-                result = Result.model_validate_json(line)
+                content = parse_json(line, where := f"{self._results}, line {number}")
+                result = Result.model_validate(_unsealed(content, where))
             except ValidationError as error:
-                raise ArtifactError(
-                    f"{self._results}, line {number} is no result: {error.errors()[0]['msg']}."
-                ) from None
+                fault = error.errors()[0]["msg"]
+                raise ArtifactError(f"{where} is no result: {fault}.") from None
             found.setdefault(result.key, result)
         order = {key: place for place, key in enumerate(self.cells)}
         return sorted(found.values(), key=lambda result: order.get(result.key, len(order)))
 
     def append(self, result: Result) -> None:
         """Add a result, safely on disk when this returns; for one process at a time."""
-        line = result.model_dump_json().encode() + b"\n"
+        content = json.loads(result.model_dump_json())
+        line = json.dumps(_sealed(content), ensure_ascii=False).encode() + b"\n"
         handle = os.open(self._results, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             written = os.write(handle, line)
@@ -152,10 +167,13 @@ class Run:
             os.fsync(file.fileno())
 
     def failures(self) -> tuple[Failure, ...]:
-        """Cells that failed the last time."""
+        """Cells that failed the last time; raises ArtifactError where their list is damaged."""
         path = self.folder / "failures.json"
         entries = read_json(path) if path.exists() else []
-        return tuple(Failure.model_validate(entry) for entry in entries)
+        try:
+            return _FAILURES.validate_python(entries)
+        except ValidationError as error:
+            raise ArtifactError(f"{path} lists no failures: {error}; remove it.") from None
 
     def set_failures(self, failures: Sequence[Failure]) -> None:
         """Replace the list of failed cells."""
@@ -220,6 +238,20 @@ def _refuse_foreign(folder: Path) -> None:
             raise InvalidInputError(f"{folder} is no run folder and not empty: give another.")
 
 
+def _sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {**content, _CHECKSUM: checksum(content)}
+
+
+def _unsealed(content: Any, where: str) -> Any:
+    """Content without its checksum, once that fits; what the first versions wrote has none."""
+    if not isinstance(content, dict) or _CHECKSUM not in content:
+        return content
+    rest = {name: value for name, value in content.items() if name != _CHECKSUM}
+    if checksum(rest) != content[_CHECKSUM]:
+        raise ArtifactError(f"{where} fails its checksum: damaged or edited.")
+    return rest
+
+
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     """Replace ``path`` by arrays, in one step."""
     buffer = io.BytesIO()
@@ -232,7 +264,11 @@ def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
     if not path.is_file():
         return None
     try:
+        with ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > LARGEST_ARRAYS:
+            raise ValueError(f"arrays of {size:,} bytes")
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
+    except _DAMAGED as error:
         raise ArtifactError(f"{path} is damaged ({error}): remove it and run again.") from error

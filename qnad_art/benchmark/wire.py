@@ -44,7 +44,7 @@ class Wire:
         try:
             line = self._stream.readline(self._longest)
             message = json.loads(line) if line.endswith(b"\n") else None
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         return message if isinstance(message, dict) else None
 

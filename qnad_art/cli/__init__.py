@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from qnad_art import __version__
 from qnad_art.cli import (
@@ -26,6 +25,7 @@ from qnad_art.cli import (
     tune,
     verify,
 )
+from qnad_art.cli.screen import Console
 from qnad_art.errors import QnadError
 from qnad_art.plugins import without_plugins
 
@@ -73,12 +73,16 @@ def _options(
 
 def main() -> None:
     """Entry point: errors of the package are printed as one line, without a traceback."""
+    # As Ctrl-C: whoever ends a command finds kept what it has done.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
-    except QnadError as error:
-        Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True)
-        sys.exit(1)
     except BrokenPipeError:
         # Python flushes stdout at exit; give it somewhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except (QnadError, OSError) as error:  # a full disk, or a folder that may not be written to
+        console = Console(stderr=True)
+        console.print("Error:", style="bold red", end=" ")
+        console.print(str(error), soft_wrap=True)
+        sys.exit(1)

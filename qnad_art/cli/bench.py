@@ -11,8 +11,7 @@ import typer
 from qnad_art.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from qnad_art.cli.screen import Console
     from qnad_art.performance.measurements import Settings
     from qnad_art.performance.results import Recorded, Result
 
@@ -49,8 +48,7 @@ def bench(
     recorded: Annotated[Path, typer.Option(help="What --check compares with.")] = RECORDED,
 ) -> None:
     """Measure speed and memory as ratios, side by side, in interleaved rounds."""
-    from rich.console import Console
-
+    from qnad_art.cli.screen import Console
     from qnad_art.performance.measurements import PRECISIONS, Settings
 
     settings = Settings(
@@ -66,7 +64,7 @@ def bench(
     if table is not None and output is None:
         raise InvalidInputError("--table shows what --output keeps: give both.")
     before = _read(recorded) if check else {}
-    console = Console()
+    console = Console(highlight=True)
     results = _measure(console, measurements, settings, output)
     if table is not None and output is not None:
         from qnad_art.performance.tables import write_tables

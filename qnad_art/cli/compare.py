@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from qnad_art.cli.screen import Console
 from qnad_art.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -49,20 +49,19 @@ def compare(
     if as_json:
         typer.echo(_json(found, names))
         return
-    console = Console(highlight=False)
+    console = Console()
     console.print(_table(found, names))
     _print_unmatched(console, found)
 
 
 def _table(found: Comparison, names: tuple[str, str]) -> Table:
-    from rich.markup import escape
     from rich.table import Table
 
     from qnad_art.benchmark.report.chart import percent, points
 
     of_one_run = {pair.a.cell.defence for pair in found.pairs} == {names[0]}
     table = Table(
-        title=f"A: {escape(names[0])}\nB: {escape(names[1])}",
+        title=f"A: {names[0]}\nB: {names[1]}",
         title_justify="left",
         caption=(
             "Accuracy in % with 95 % intervals; B - A in percentage points, paired by image. Of 20 "
@@ -78,11 +77,11 @@ def _table(found: Comparison, names: tuple[str, str]) -> Table:
         cell = pair.a.cell.model_copy(update={"defence": ""}) if of_one_run else pair.a.cell
         remarks = [pair.verdict, *(f"unreliable, {name}" for name in pair.unreliable)]
         table.add_row(
-            escape(str(cell)),
-            escape(percent(pair.a.accuracy)),
-            escape(percent(pair.b.accuracy)),
-            escape(points(pair.difference)),
-            escape("\n".join(remarks)),
+            str(cell),
+            percent(pair.a.accuracy),
+            percent(pair.b.accuracy),
+            points(pair.difference),
+            "\n".join(remarks),
         )
     return table
 
@@ -91,7 +90,7 @@ def _print_unmatched(console: Console, found: Comparison) -> None:
     if found.unmatched:
         console.print(f"\nNot compared ({len(found.unmatched)}):")
     for entry in found.unmatched:
-        console.print(f"  {entry.side}: {entry.cell}: {entry.reason}", markup=False, soft_wrap=True)
+        console.print(f"  {entry.side}: {entry.cell}: {entry.reason}", soft_wrap=True)
 
 
 def _json(found: Comparison, names: tuple[str, str]) -> str:

@@ -16,15 +16,14 @@ def describe(
     ] = None,
 ) -> None:
     """Print the crosstalk of a plan by layer: pairs, gates, circuit time and time steps."""
-    from rich.console import Console
-
+    from qnad_art.cli.screen import Console
     from qnad_art.crosstalk.plan import CrosstalkPlan
     from qnad_art.crosstalk.report import plan_report
     from qnad_art.device import load_device
     from qnad_art.estimator import QuantumExecutedClassifier
     from qnad_art.placement import Placement
 
-    console = Console(highlight=False)
+    console = Console()
     if path.is_dir():
         classifier = QuantumExecutedClassifier.load(path)
         module = classifier.module

@@ -22,17 +22,17 @@ def list_devices() -> None:
 @app.command()
 def show(device: Annotated[str, typer.Argument(help="Device name or JSON file.")]) -> None:
     """Qubits, gates and ZZ rates of a device."""
-    from rich.console import Console
     from rich.table import Table
 
+    from qnad_art.cli.screen import Console
     from qnad_art.device import load_device
     from qnad_art.placement import device_placement
 
     profile = load_device(device)
     compute = set(device_placement(profile).compute)
-    console = Console()
+    console = Console(highlight=True)
     console.print(
-        f"[bold]{profile.name}[/]  {len(profile.qubits)} qubits, native gate "
+        f"{profile.name}  {len(profile.qubits)} qubits, native gate "
         f"{profile.two_qubit_gate}, calibrated {profile.calibrated or 'never'}, "
         f"ZZ rates from: {profile.zz_source}, hash {profile.hash[:12]}"
     )

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from qnad_art.cli import inputs
 from qnad_art.cli.inputs import duration
+from qnad_art.cli.screen import Console, printable
 from qnad_art.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def evaluate(
 
     Exit status 1 if cells failed, 130 if it was stopped.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(soft_wrap=True)
     if schema:
         from qnad_art.benchmark.schema import suite_schema
 
@@ -71,8 +70,7 @@ def evaluate(
     check_sinks(sink or [])
     place = {"engine": engine, "workers": workers, "address": address}
     options = {**place, "sinks": sink or []}
-    with _terminable():
-        _conclude(console, _run(console, suite, output, data_dir=images, only=only, **options))
+    _conclude(console, _run(console, suite, output, data_dir=images, only=only, **options))
 
 
 def _run(console: Console, path: Path, output: Path | None, **options: Any) -> Run:
@@ -94,7 +92,7 @@ def _conclude(console: Console, run: Run) -> None:
     measured = f"{len(run.results()):,} of {len(run.cells):,} cells are measured"
     console.print(f"{measured}. Results: {run.folder}")
     for failure in failures:
-        console.print(f"FAILED {failure.cell}: {failure.reason}", markup=False)
+        console.print(f"FAILED {failure.cell}: {failure.reason}")
     if failures:
         console.print(
             f"{len(failures):,} cells failed; {run.folder / 'log.txt'} says more, and the same "
@@ -119,9 +117,9 @@ def _list(
     expected = estimate(workload)
     units = (*preparations, *chosen)
     for unit in units:
-        console.print(f"{duration(expected.seconds[unit.key])}  {unit}", markup=False)
+        console.print(f"{duration(expected.seconds[unit.key])}  {unit}")
     for reason, count in workload.left_out.items():
-        console.print(f"Left out: {count:,} cells, {reason}.", markup=False)
+        console.print(f"Left out: {count:,} cells, {reason}.")
     workers = workers or cpu_count()
     total = duration(sum(expected.seconds[unit.key] for unit in units) / workers)
     console.print(
@@ -136,7 +134,7 @@ def _screen(console: Console) -> Iterator[Report]:
     if not console.is_terminal:
 
         def tell(line: str, now: Progress | None) -> None:
-            console.print(line if now is None else f"[{now}] {line}", markup=False)
+            console.print(line if now is None else f"[{now}] {line}")
 
         yield tell
         return
@@ -149,24 +147,13 @@ def _screen(console: Console) -> Iterator[Report]:
 
         def show(line: str, now: Progress | None) -> None:
             if now is None:
-                bars.console.print(line, markup=False)
+                bars.console.print(line)
                 bars.update(bar, description="starting workers")
                 return
             if line.startswith(("FAILED", "A worker", "The engine")):
-                bars.console.print(line, markup=False)
+                bars.console.print(line)
             left = f"about {duration(now.seconds_left)} left"
-            bars.update(
-                bar, total=now.of, completed=now.jobs, description=f"{left}  {escape(line)}"
-            )
+            shown = escape(printable(line))
+            bars.update(bar, total=now.of, completed=now.jobs, description=f"{left}  {shown}")
 
         yield show
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends the command as Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from qnad_art.budget import parse_budget
 from qnad_art.cli import inputs
 from qnad_art.cli.inputs import given
+from qnad_art.cli.screen import Console
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -66,7 +66,7 @@ def harden(
     from qnad_art.device import load_device
     from qnad_art.storage import check_directory
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(soft_wrap=True)
     output = output or Path(f"{weights.stem}-hardened")
     check_directory(output)  # found now rather than after hours of tuning
     settings = given(

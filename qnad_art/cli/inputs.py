@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
+from rich.markup import escape
 
+from qnad_art.cli.screen import Console
 from qnad_art.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -94,14 +95,15 @@ def load_split(
     """One split of a data set; prints its size and provenance."""
     from qnad_art.datasets import load_dataset
 
-    with console.status(f"Loading {name}") as status:
+    shown = escape(name)
+    with console.status(f"Loading {shown}") as status:
 
         def progress(done: int, total: int) -> None:
-            status.update(f"Decoding {name}: {done:,} of {total:,} images")
+            status.update(f"Decoding {shown}: {done:,} of {total:,} images")
 
         data = load_dataset(name, split, data_dir=data_dir, download=download, progress=progress)
     role = "Training" if split == "train" else "Test"
-    console.print(f"{role}: {len(data):,} images. {data.provenance}", markup=False)
+    console.print(f"{role}: {len(data):,} images. {data.provenance}")
     return data
 
 

@@ -10,8 +10,7 @@ import typer
 from qnad_art.errors import QnadError, UnknownNameError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from qnad_art.cli.screen import Console
     from qnad_art.plugins import Plugin
 
 app = typer.Typer(help="List, show and check plugins.", no_args_is_help=True)
@@ -46,7 +45,7 @@ def list_plugins(
         for plugin in found:
             status = plugin.fault or ("built-in" if plugin.built_in else "installed")
             table.add_row(each, plugin.name, plugin.distribution, plugin.version, status)
-    _console().print(table, markup=False)
+    _console().print(table)
 
 
 @app.command()
@@ -89,9 +88,9 @@ def doctor(
 
 
 def _console() -> Console:
-    from rich.console import Console
+    from qnad_art.cli.screen import Console
 
-    return Console(highlight=False, markup=False, soft_wrap=True)
+    return Console(soft_wrap=True)
 
 
 def _show(console: Console, plugin: Plugin) -> bool:

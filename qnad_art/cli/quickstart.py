@@ -26,7 +26,6 @@ def quickstart(
     seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
 ) -> None:
     """Train LeNet-5, run it as noisy circuits, tune crosstalk, attack, and report."""
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -36,6 +35,7 @@ def quickstart(
         TimeRemainingColumn,
     )
 
+    from qnad_art.cli.screen import Console
     from qnad_art.quickstart import (
         QuickstartSettings,
         cells_to_measure,
@@ -45,10 +45,9 @@ def quickstart(
 
     make = QuickstartSettings.fast if fast else QuickstartSettings
     settings = make(device=device, shots=shots, seed=seed)
-    console = Console()
+    console = Console(highlight=True)
     console.print(
-        "[bold]QNAD quickstart[/]: LeNet-5 on 5,000 MNIST images, its products run as circuits "
-        f"of {device}."
+        f"QNAD quickstart: LeNet-5 on 5,000 MNIST images, its products run as circuits of {device}."
     )
     with Progress(
         TextColumn("{task.description}"),
@@ -65,19 +64,27 @@ def quickstart(
         def report_tuning(epoch: TuningEpoch) -> None:
             figures = f"clean {epoch.clean:.0%}, robust {epoch.robust:.0%}"
             progress.start_task(tuning)
-            progress.update(tuning, advance=1, description=f"tuning ({figures} in validation)")
+            progress.update(
+                tuning, completed=epoch.epoch, description=f"tuning ({figures} in validation)"
+            )
 
         def report_cell(cell: Accuracy) -> None:
             what = f"{cell.attack} {cell.rung} ε={cell.epsilon:g}" if cell.attack else "clean"
             progress.start_task(attacking)
             progress.update(attacking, advance=1, description=f"{cell.network}: {what}")
 
-        result = run_quickstart(
-            settings,
-            on_epoch=lambda epoch: progress.advance(training),
-            on_tuning=report_tuning,
-            on_cell=report_cell,
-        )
+        try:
+            result = run_quickstart(
+                settings,
+                folder=output,
+                on_epoch=lambda epoch: progress.update(training, completed=epoch.epoch),
+                on_tuning=report_tuning,
+                on_cell=report_cell,
+            )
+        except KeyboardInterrupt:
+            progress.stop()
+            console.print(f"Stopped. What is done is kept in {output}: the same command goes on.")
+            raise typer.Exit(130) from None
         progress.update(attacking, description="attacking")
     console.print(_table(result))
     for line in _conclusions(result):

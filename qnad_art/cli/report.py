@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
-from rich.console import Console
 
+from qnad_art.cli.screen import Console
 from qnad_art.errors import UnknownNameError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def report(
     from qnad_art.benchmark.store import Run
     from qnad_art.plugins import find_plugins
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(soft_wrap=True)
     shown: tuple[Format, ...] = get_args(Format)
     asked = dict.fromkeys(name.strip() for name in formats.split(","))
     valid = (*shown, *(plugin.name for plugin in find_plugins("sink")))
@@ -52,9 +52,9 @@ def report(
     if asked.keys() & {"png", "svg"}:
         written.append(str(folder / "figures"))
     for place in written:
-        console.print(f"Written: {place}", markup=False)
+        console.print(f"Written: {place}")
     for failure in failures:
-        console.print(f"FAILED {failure}", markup=False)
+        console.print(f"FAILED {failure}")
     raise typer.Exit(1 if failures else 0)
 
 

@@ -49,8 +49,7 @@ def resources(
     """Print what the inference of one image would cost on hardware, by layer."""
     from json import dumps
 
-    from rich.console import Console
-
+    from qnad_art.cli.screen import Console
     from qnad_art.errors import InvalidInputError
     from qnad_art.resources import inference_resources, random_plan
     from qnad_art.response import READOUTS
@@ -77,7 +76,7 @@ def resources(
     if json:
         typer.echo(dumps(found.content(), indent=1))
     else:
-        Console(highlight=False).print(found)
+        Console().print(found)
 
 
 def _network(name: str, model: str | None) -> tuple[nn.Module, tuple[int, ...]]:

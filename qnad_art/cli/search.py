@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
 
 from qnad_art.cli import inputs
+from qnad_art.cli.screen import Console
 from qnad_art.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from qnad_art.datasets import Dataset
     from qnad_art.pareto import SearchResult, Trial
     from qnad_art.search import SearchSettings
 
@@ -43,14 +44,15 @@ def run_search(
 ) -> None:
     """Search, and write ``search.json`` and ``pareto.png`` to the folder ``output``.
 
+    Ctrl-C ends with status 130; what was found until then is written, or stays in the storage.
+
     Args:
         source: of the network and the images.
         epsilon: budget to judge at; must be given.
         held: searched settings that stay at one value.
         **settings: others of :class:`~qnad_art.search.SearchSettings`.
     """
-    from qnad_art.files import write_bytes, write_json
-    from qnad_art.pareto import pareto_figure
+    from qnad_art.pareto import SearchResult
     from qnad_art.search import SearchSettings
 
     if epsilon is None:
@@ -60,41 +62,60 @@ def run_search(
     settings |= {name: (value, value) for name, value in held.items()}
     wanted = SearchSettings(epsilon, seed=source.seed, **settings)
     plain, training = source.load(console)
-    result = _search(console, plain, training, wanted)
-    commands = {trial.number: _command(source, trial, wanted) for trial in result.front}
+    trials: list[Trial] = []
+    try:
+        result = _search(console, plain, training, wanted, trials)
+    except KeyboardInterrupt:
+        console.print(f"Stopped. {_advice(wanted, trials)}")
+        if trials and wanted.storage is None:
+            _write(console, source, SearchResult(wanted, tuple(trials)), training, output)
+        raise typer.Exit(130) from None
+    _write(console, source, result, training, output)
+
+
+def _advice(settings: SearchSettings, trials: Sequence[Trial]) -> str:
+    if settings.storage is not None:
+        return f"Finished trials are in {settings.storage}; repeat the command to go on."
+    kept = f"{len(trials)} trials were finished." if trials else "Nothing was kept."
+    return f"{kept} Give --storage FILE.db to be able to go on."
+
+
+def _write(
+    console: Console, source: inputs.Source, result: SearchResult, training: Dataset, output: Path
+) -> None:
+    """Print and write what was found."""
+    from qnad_art.files import write_bytes, write_json
+    from qnad_art.pareto import pareto_figure
+
+    commands = {trial.number: _command(source, trial, result.settings) for trial in result.front}
     console.print(_table(result))
     console.print("To harden with the settings of a trial:")
     for number, line in commands.items():
-        console.print(f"{number}: {line}", markup=False)
+        console.print(f"{number}: {line}")
     json_path, png_path = output / "search.json", output / "pareto.png"
     write_json(json_path, _record(result, training.provenance, commands))
     write_bytes(png_path, pareto_figure(result))
     console.print(f"Figure: {png_path}\nAll trials: {json_path}")
 
 
-def _search(console: Console, plain: Any, training: Any, settings: SearchSettings) -> SearchResult:
+def _search(
+    console: Console, plain: Any, training: Dataset, settings: SearchSettings, trials: list[Trial]
+) -> SearchResult:
+    """The search; ``trials`` takes those that it finishes, one by one."""
     from qnad_art.search import search
 
-    seconds: list[float] = []
     with console.status("First trial") as status:
 
         def on_trial(trial: Trial) -> None:
+            trials.append(trial)
             console.print(_line(trial, settings.trials))
-            seconds.append(trial.seconds)
-            left = (settings.trials - trial.number) * sum(seconds) / len(seconds)
+            mean = sum(trial.seconds for trial in trials) / len(trials)
+            left = (settings.trials - trial.number) * mean
             status.update(
                 f"Trial {trial.number + 1} of {settings.trials}, about {inputs.duration(left)} left"
             )
 
-        try:
-            return search(plain, training.x, training.y, settings, on_trial=on_trial)
-        except KeyboardInterrupt:
-            if settings.storage is None:
-                advice = "Nothing was kept; give --storage FILE.db to be able to go on."
-            else:
-                advice = f"Finished trials are in {settings.storage}; repeat the command to go on."
-            console.print(f"Stopped. {advice}")
-            raise typer.Exit(130) from None
+        return search(plain, training.x, training.y, settings, on_trial=on_trial)
 
 
 def _line(trial: Trial, trials: int) -> str:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from qnad_art.cli import inputs
 from qnad_art.cli.inputs import checkpointed, duration, given, load_split
+from qnad_art.cli.screen import Console
 from qnad_art.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def train(
     )
     settings = TrainSettings.for_model(model, device=device, seed=seed, **changes)
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(soft_wrap=True)
     training, test = _load(console, data, data_dir, download)
     training = inputs.leave_out(console, training, without_test_of, data_dir)
     if limit is not None:

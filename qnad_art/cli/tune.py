@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from qnad_art.budget import parse_budget
 from qnad_art.cli import inputs
 from qnad_art.cli.inputs import given
+from qnad_art.cli.screen import Console
 from qnad_art.errors import InvalidInputError
 
 
@@ -68,7 +68,7 @@ def tune(
     """
     from qnad_art.device import load_device
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(soft_wrap=True)
     budget = None if epsilon is None else parse_budget(epsilon)
     fixed = given(
         attack_steps=attack_steps,

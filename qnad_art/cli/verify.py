@@ -18,9 +18,10 @@ def verify(
     seed: Annotated[int, typer.Option(help="Of the draw and of the engine.")] = 0,
 ) -> None:
     """Compare random compiled products with an engine's circuits; exit status 1 if they differ."""
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
+    from qnad_art.cli.screen import Console
     from qnad_art.device import load_device
     from qnad_art.errors import InvalidInputError
     from qnad_art.response import READOUTS
@@ -31,7 +32,7 @@ def verify(
         raise InvalidInputError(f"readout {readout!r} is not one of twirled, raw, both.")
     if shots < 0:
         raise InvalidInputError(f"shots is {shots}; give 0 (no counts) or more.")
-    console = Console()
+    console = Console(highlight=True)
     profile = load_device(device)
     table = Table(title=f"Compiled products against {engine} on {profile.name}")
     for heading in ("readout", "products", "largest |difference|", "largest |z|", "p (χ²)", ""):
@@ -56,7 +57,7 @@ def verify(
             "–" if result.largest_difference is None else f"{result.largest_difference:.2e}",
             "–" if result.largest_z is None else f"{result.largest_z:.2f}",
             "–" if result.chi2_p_value is None else f"{result.chi2_p_value:.3f}",
-            "[green]pass[/]" if result.passed else "[bold red]FAIL[/]",
+            Text("pass", "green") if result.passed else Text("FAIL", "bold red"),
         )
     console.print(table)
     exact = "not compared" if result.largest_difference is None else f"within {tolerance:g}"

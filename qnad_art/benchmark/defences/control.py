@@ -72,7 +72,8 @@ class GaussianControl(Defence):
     def apply(self, classifier: PyTorchClassifier, work: Work, folder: Path) -> PyTorchClassifier:
         """The classifier with the noise in its module."""
         path = folder / _NOISE
-        stds = read_json(path).get("std")
+        content = read_json(path)
+        stds = content.get("std") if isinstance(content, dict) else None
         if not isinstance(stds, list) or not all(isinstance(std, float) for std in stds):
             raise ArtifactError(f"{path} does not hold the standard deviation of every layer.")
         noisy = with_noisy_outputs(copy_of(classifier).model, stds, work.seed)
