@@ -18,6 +18,7 @@ from qnad_art.cli import (
     devices,
     evaluate,
     harden,
+    paper,
     plugins,
     quickstart,
     report,
@@ -45,6 +46,8 @@ app.command()(verify.verify)
 app.command()(evaluate.evaluate)
 app.command()(report.report)
 app.command()(compare.compare)
+app.command()(paper.paper)
+app.command()(paper.results)
 app.add_typer(devices.app, name="devices")
 app.add_typer(bench.app, name="bench")
 app.add_typer(plugins.app, name="plugins")
