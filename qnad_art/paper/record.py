@@ -53,7 +53,7 @@ class Header(Record):
     machine: str
     recorded: str
     cells: int
-    failures: dict[str, str] = {}
+    failures: dict[str, str]
 
     @property
     def place(self) -> Path:
