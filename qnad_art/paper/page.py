@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from qnad_art.benchmark.audit import audit_results
@@ -17,6 +17,7 @@ from qnad_art.paper.claims import JUDGED, Claim, claims
 from qnad_art.paper.evidence import Evidence, networks, trained_again
 from qnad_art.paper.figures import charts
 from qnad_art.paper.record import Recorded, read_records
+from qnad_art.paper.rules import Finding
 from qnad_art.paper.table import PUBLISHED, Row, table_rows
 from qnad_art.paper.training import training_pairs
 
@@ -328,18 +329,17 @@ def _all(records: Sequence[Recorded]) -> str:
             ]
             if failed:
                 tables += ["Unreliable, gates of the audit that failed:", "\n".join(failed)]
-        failures = [f"- {cell}: {reason}" for cell, reason in header.failures.items()]
+        failures = [f"- {cell}: {reason}" for cell, reason in header.failures]
         if failures:
             tables += ["Cells that could not be measured:", "\n".join(failures)]
         parts.append(_folded(f"{header.place}", "\n\n".join(tables)))
     return "\n\n".join(parts)
 
 
-def _finding(finding: object) -> str:
-    holds = getattr(finding, "holds", None)
-    if holds is None:
+def _finding(finding: Finding | None) -> str:
+    if finding is None:
         return "not measured"
-    return f"{'holds' if holds else 'does not hold'}: {getattr(finding, 'figures', '')}"
+    return f"{'holds' if finding.holds else 'does not hold'}: {finding.figures}"
 
 
 def _ratio(ratio: RelativeImprovement) -> str:
@@ -359,7 +359,9 @@ def _folded(title: str, text: str) -> str:
 
 
 def _markdown(columns: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
-    escape: Callable[[str], str] = lambda text: text.replace("|", "\\|")  # noqa: E731
     lines = [list(columns)]
-    lines += [["---"] * len(lines[0]), *([*map(escape, row)] for row in rows)]
+    lines += [
+        ["---"] * len(lines[0]),
+        *([text.replace("|", "\\|") for text in row] for row in rows),
+    ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -38,7 +38,7 @@ class Header(Record):
         machine: processor, cores and system.
         recorded: date, UTC.
         cells: how many the suite asks for.
-        failures: cells that could not be measured, and why.
+        failures: cells that could not be measured, each with the reason.
     """
 
     format: Literal[1] = 1
@@ -53,7 +53,7 @@ class Header(Record):
     machine: str
     recorded: str
     cells: int
-    failures: dict[str, str]
+    failures: tuple[tuple[str, str], ...] = ()
 
     @property
     def place(self) -> Path:
@@ -104,7 +104,7 @@ def record_run(run: Run, suite: SuiteFile, command: str, provenance: str) -> Rec
         machine=f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
         recorded=datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         cells=len(cells),
-        failures={str(failure.cell): failure.reason for failure in run.failures()},
+        failures=tuple((str(failure.cell), failure.reason) for failure in run.failures()),
     )
     return Recorded(header, tuple(_slim(result) for result in results))
 

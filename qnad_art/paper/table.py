@@ -8,8 +8,8 @@ from typing import Literal
 
 from qnad_art.benchmark.records import Interval
 from qnad_art.benchmark.statistics import RelativeImprovement, relative_improvement
-from qnad_art.paper.claims import difference
 from qnad_art.paper.evidence import Evidence
+from qnad_art.paper.rules import difference
 
 Family = Literal["FGSM", "PGD"]
 
