@@ -210,9 +210,8 @@ def _claims(made: Sequence[Claim]) -> str:
             "; ".join(f"{j.network} {j.attack}: {j.word}" for j in claim.judgements),
         )
         for claim in made
-        if claim.judgements
     ]
-    if not rows:
+    if not any(claim.judgements for claim in made):
         return ""
     details = [
         (

@@ -16,7 +16,7 @@ from qnad_art.benchmark.statistics import combined_difference
 from qnad_art.paper.evidence import Evidence, Fractions, stacked
 
 RISK = 0.05
-RESAMPLES = 10_000
+RESAMPLES = 5_000
 
 
 @dataclass(frozen=True)
