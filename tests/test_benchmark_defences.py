@@ -381,7 +381,8 @@ def test_a_plan_carries_over_to_other_weights_with_scales_of_their_own(folder, t
     saved = QuantumExecutedClassifier.load(folder)
     for name, layer in saved.module.layers.items():
         assert torch.equal(found.plan.layers[name].pairs, saved.plan.layers[name].pairs)
-        assert found.module.layers[name].input_scale != layer.input_scale
+        first = layer.input_scale == 1.0  # of the image, whatever the weights
+        assert (found.module.layers[name].input_scale == layer.input_scale) == first
     assert found.module.execution.headroom == 1.2
     assert np.mean(found.predict(images().x).argmax(1) == images().y) > 0.8
 
