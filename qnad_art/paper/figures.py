@@ -51,8 +51,8 @@ def _against_budget(evidence: Evidence) -> tuple[Panel, ...]:
         "noise + tuned crosstalk": evidence.tuned,
     }
     panels = []
-    for attack in evidence.attacks:
-        for rung in JUDGED:
+    for rung in JUDGED:
+        for attack in evidence.attacks:
             curves = []
             for look, (name, label) in enumerate(names.items()):
                 points = _points(evidence, label, attack, rung)
@@ -76,8 +76,8 @@ def _against_fraction(evidence: Evidence) -> tuple[Panel, ...]:
     panels = []
     for name, strategy in (("uniform", "qnad-uniform"), ("tuned", "qnad-tuned")):
         members = evidence.fractions(strategy)
-        for attack in evidence.attacks if len(members) > 2 else ():
-            for rung in JUDGED:
+        for rung in JUDGED if len(members) > 2 else ():
+            for attack in evidence.attacks:
                 panel = _sweep(evidence, members, attack, rung)
                 if panel:
                     panels.append(Panel(f"{name} · {attack} · {rung}", panel))

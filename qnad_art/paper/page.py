@@ -304,7 +304,11 @@ def _figures(found: Sequence[Evidence]) -> str:
         for evidence in found
         for chart in charts(evidence)
     ]
-    return "\n\n".join(["## Figures", *images]) if images else ""
+    intro = (
+        "Against ε: the paper's figures 3, 5, 7, 9, 11 and 13; against the fraction: 4, 6, 8, 10, "
+        "12 and 14. The upper rows are its setting, transfer."
+    )
+    return "\n\n".join(["## Figures", intro, *images]) if images else ""
 
 
 def _all(records: Sequence[Recorded]) -> str:
