@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import warnings
 from collections.abc import Mapping
@@ -138,6 +139,45 @@ class DeviceProfile(BaseModel):
                 return pair
         raise DeviceError(f"{self.name}: no two-qubit gate joins qubits {first} and {second}.")
 
+    def scaled(self, factor: float) -> DeviceProfile:
+        """The same device with ``factor`` times the noise; its gates, times and ZZ rates stay.
+
+        Error probabilities of gates and of readout are multiplied, and so are the relaxation rates
+        1/T1 and 1/T2. A gate's error stays at most 1; readout's at most 1/2, where it says nothing
+        about the qubit any more (beyond, it would say the opposite). The ZZ coupling is coherent:
+        it is the crosstalk that the defence uses, and no noise.
+
+        Raises:
+            DeviceError: a factor that is negative or not finite.
+        """
+        if not 0 <= factor < math.inf:
+            raise DeviceError(f"The noise of {self.name} cannot be {factor} times as large.")
+
+        def longer(time: float | None) -> float | None:
+            return None if time is None or factor == 0 else time / factor
+
+        def likelier(probability: float, most: float) -> float:
+            return min(factor * probability, max(probability, most))
+
+        qubits = [
+            qubit.model_copy(
+                update={
+                    "t1": longer(qubit.t1),
+                    "t2": longer(qubit.t2),
+                    "sx_error": likelier(qubit.sx_error, 1.0),
+                    "x_error": likelier(qubit.x_error, 1.0),
+                    "p1_given_0": likelier(qubit.p1_given_0, 0.5),
+                    "p0_given_1": likelier(qubit.p0_given_1, 0.5),
+                }
+            )
+            for qubit in self.qubits
+        ]
+        edges = [
+            edge.model_copy(update={"error": likelier(edge.error, 1.0)}) for edge in self.edges
+        ]
+        changes = {"name": f"{self.name}*{factor:g}", "qubits": qubits, "edges": edges}
+        return self.model_copy(update=changes)
+
     def save(self, path: str | Path) -> None:
         """Write the profile as JSON, atomically."""
         write_json(Path(path), self.model_dump(mode="json"))
@@ -196,15 +236,20 @@ def device_names() -> list[str]:
 def load_device(device: str | Path | DeviceProfile | BackendV2) -> DeviceProfile:
     """Profile from a name (``ibm_nairobi``), a JSON file, a Qiskit backend, or a profile itself.
 
+    A name or file may end in a factor, ``ibm_nairobi*0.1``: :meth:`DeviceProfile.scaled`.
+
     Raises:
         UnknownNameError: no such name; the message lists the valid ones.
         PluginError: the plugin that has the name is broken.
-        DeviceError: the file or backend does not describe a usable device.
+        DeviceError: the file or backend does not describe a usable device, or the factor is none.
     """
     if isinstance(device, DeviceProfile):
         return device
     if not isinstance(device, (str, Path)):
         return DeviceProfile.from_backend(device)
+    base, times, factor = str(device).rpartition("*")
+    if times:
+        return load_device(base).scaled(_factor(factor))
     if str(device).endswith(".json"):
         return DeviceProfile.load(device)
     name = str(device).replace("fake_", "ibm_", 1)
@@ -213,6 +258,15 @@ def load_device(device: str | Path | DeviceProfile | BackendV2) -> DeviceProfile
         fault = f"it gave a {type(profile).__name__}, not a DeviceProfile"
         raise PluginError(find_plugin("device", name), fault)
     return profile
+
+
+def _factor(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise DeviceError(
+            f"{text!r} is no factor of a device's noise: write it as in ibm_nairobi*0.1."
+        ) from None
 
 
 def ideal(name: str = "ideal") -> DeviceProfile:

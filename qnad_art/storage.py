@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from qnad_art.crosstalk.plan import CrosstalkPlan
 from qnad_art.device import DeviceProfile
 from qnad_art.errors import ArtifactError, InvalidInputError, QnadError
 from qnad_art.files import checksum, read_json, write_json
-from qnad_art.module import AveragedDraws
+from qnad_art.module import AveragedDraws, QuantumExecutedModule
 
 if TYPE_CHECKING:
     from qnad_art.estimator import QuantumExecutedClassifier
@@ -69,30 +69,75 @@ def check_directory(directory: Path) -> None:
         raise InvalidInputError(f"{directory} exists and is no saved classifier; choose another.")
 
 
+@dataclass(frozen=True)
+class Saved:
+    """A save whose files are as they were written; they are read when they are asked for."""
+
+    directory: Path
+    manifest: dict[str, Any]
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of all its content."""
+        return checksum(self.manifest)
+
+    @property
+    def execution(self) -> dict[str, Any]:
+        """Readout, shots, gain, … as arguments of :func:`qnad_art.convert`."""
+        return dict(self.manifest["execution"])
+
+    @property
+    def shots(self) -> int | None:
+        """A product; ``None`` for the exact expectation."""
+        shots: int | None = self.manifest["execution"]["shots"]
+        return shots
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the quantum-executed layers."""
+        return tuple(self.manifest["layers"])
+
+    def plan(self) -> CrosstalkPlan:
+        """The crosstalk plan."""
+        return CrosstalkPlan.load(self.directory / PLAN)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """State of the network."""
+        return load_tensors(self.directory / WEIGHTS, kind="weights")[0]
+
+    def calibrate(self, module: QuantumExecutedModule) -> None:
+        """Give the layers of ``module`` the scales that were saved."""
+        for name, layer in module.layers.items():
+            for key in CALIBRATION:
+                there = self.manifest["layers"][name]
+                value = there.get(key) if key in _LATER else there[key]
+                setattr(layer, key, tuple(value) if isinstance(value, list) else value)
+
+
+def read_saved(directory: Path) -> Saved:
+    """What :func:`save_classifier` wrote; raises :class:`~qnad_art.errors.ArtifactError`."""
+    directory = _whole(directory)
+    return Saved(directory, _read_manifest(directory))
+
+
 def load_classifier(
     directory: Path, *, model: nn.Module | None, **settings: Any
 ) -> QuantumExecutedClassifier:
     """See :meth:`qnad_art.estimator.QuantumExecutedClassifier.load`."""
     from qnad_art.estimator import QuantumExecutedClassifier
 
-    directory = _whole(directory)
-    manifest = _read_manifest(directory)
-    weights, _ = load_tensors(directory / WEIGHTS, kind="weights")
-    plan = CrosstalkPlan.load(directory / PLAN)
+    saved = read_saved(directory)
+    manifest, weights, plan = saved.manifest, saved.weights(), saved.plan()
     try:
         network = copy.deepcopy(model) if model is not None else _build(manifest, weights)
         _load_weights(network, weights)
         module = convert(
             network,
             device=DeviceProfile.from_dict(manifest["device"]),
-            include=list(manifest["layers"]),
-            **manifest["execution"],
+            include=list(saved.layers),
+            **saved.execution,
         )
-        for name, layer in module.layers.items():
-            for key in CALIBRATION:
-                there = manifest["layers"][name]
-                value = there.get(key) if key in _LATER else there[key]
-                setattr(layer, key, tuple(value) if isinstance(value, list) else value)
+        saved.calibrate(module)
         module.plan = plan
         averaged = manifest["averaged"]
         mean, deviation = manifest["preprocessing"] or (0.0, 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,12 @@ from art_fixtures import images, plain
 from torch import nn
 
 from qnad_art.benchmark.defence import Defence, Work
-from qnad_art.benchmark.defences import build_steps, defence_names, steps_content
+from qnad_art.benchmark.defences import (
+    build_steps,
+    defence_names,
+    steps_content,
+    steps_identity,
+)
 from qnad_art.benchmark.victim import (
     averaged,
     frozen,
@@ -27,6 +33,7 @@ from qnad_art.benchmark.victim import (
     surrogate,
     with_module,
 )
+from qnad_art.defence import QNAD
 from qnad_art.device import load_device
 from qnad_art.errors import ArtifactError, InvalidInputError, UnknownNameError
 from qnad_art.estimator import QuantumExecutedClassifier
@@ -48,6 +55,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "pni": {**SOON, "attack_steps": 1},
     "gaussian-control": {"of": {"name": "qnad-uniform", "shots": 4096}, "images": 64},
 }
+BY_NAME = [name for name in defence_names() if name not in ("none", "hardened")]
 STOCHASTIC = ("inherent", "randomized-smoothing", "rse", "pni", "gaussian-control")
 
 
@@ -88,7 +96,7 @@ def state(classifier: PyTorchClassifier) -> dict[str, torch.Tensor]:
     return {name: t.clone() for name, t in classifier.model.state_dict().items()}
 
 
-@pytest.mark.parametrize("name", [n for n in defence_names() if n != "none"])
+@pytest.mark.parametrize("name", BY_NAME)
 def test_defence_is_fitted_and_applied_the_same_at_every_call(name, tmp_path):
     classifier, using = plain(), work()
     before, expected = state(classifier), logits(classifier)
@@ -188,7 +196,7 @@ def test_names_mappings_lists_and_steps_are_defences():
     assert not step.quantum
 
 
-@pytest.mark.parametrize("name", [*defence_names(), "art.defences.preprocessor.TotalVarMin"])
+@pytest.mark.parametrize("name", ["none", *BY_NAME, "art.defences.preprocessor.TotalVarMin"])
 def test_content_is_json_that_builds_the_same_steps(name):
     steps = build_steps(spec(name))
     content = json.loads(json.dumps(steps_content(steps), allow_nan=False))
@@ -332,6 +340,75 @@ def test_self_ensemble_has_noise_before_convolutions_only(tmp_path):
     # The same network without noise in the second place only.
     spread = deviations[1].std(0).mean()
     assert float(spread) > 0.1
+
+
+# A plan from a folder.
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A network hardened on other images than the tests use, so that its scales are its own."""
+    where = tmp_path_factory.mktemp("hardened")
+    data = images("digits", "train")
+    qnad = QNAD(plain(), fraction=0.2, seed=0, headroom=1.2)
+    qnad.fit(data.x[500:600], data.y[500:600])
+    qnad(data.x[500:600], plain()).save("lenet5", str(where))
+    return where / "lenet5"
+
+
+def hardened_by(folder: Path, **settings: Any) -> dict[str, Any]:
+    return {"name": "hardened", "folder": str(folder), **settings}
+
+
+def test_a_hardened_folder_is_the_classifier_that_was_saved(folder, tmp_path):
+    saved = QuantumExecutedClassifier.load(folder)
+    found = defended(hardened_by(folder), tmp_path)
+    assert np.array_equal(logits(found), logits(saved))
+    assert found.plan.injected == saved.plan.injected > 0
+    (step,) = build_steps(hardened_by(folder))
+    assert step.quantum
+    assert not step.noisy
+    assert build_steps(hardened_by(folder, shots=64))[0].noisy
+    assert defended(hardened_by(folder, shots=64), tmp_path / "noisy").shots == 64
+
+
+def test_a_plan_carries_over_to_other_weights_with_scales_of_their_own(folder, tmp_path):
+    other = plain()
+    with torch.no_grad():
+        for parameter in other.model.parameters():
+            parameter.mul_(1.5)
+    found = defended(hardened_by(folder), tmp_path, base=other)
+    saved = QuantumExecutedClassifier.load(folder)
+    for name, layer in saved.module.layers.items():
+        assert torch.equal(found.plan.layers[name].pairs, saved.plan.layers[name].pairs)
+        first = layer.input_scale == 1.0  # of the image, whatever the weights
+        assert (found.module.layers[name].input_scale == layer.input_scale) == first
+    assert found.module.execution.headroom == 1.2
+    assert np.mean(found.predict(images().x).argmax(1) == images().y) > 0.8
+
+
+def test_a_folder_is_named_by_its_content(folder, tmp_path):
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(folder, moved)
+    here, there = (steps_identity(build_steps(hardened_by(f))) for f in (folder, moved))
+    assert here == there
+    control = [{"name": "gaussian-control", "of": hardened_by(f)} for f in (folder, moved)]
+    assert steps_identity(build_steps(control[0])) == steps_identity(build_steps(control[1]))
+    QuantumExecutedClassifier.load(moved).save("other", str(tmp_path))
+    changed = QuantumExecutedClassifier.load(moved)
+    changed.module.remove_crosstalk()
+    changed.save("other", str(tmp_path))
+    assert steps_identity(build_steps(hardened_by(tmp_path / "other"))) != here
+
+
+def test_folders_that_cannot_be_used_say_why(folder, tmp_path):
+    with pytest.raises(ArtifactError, match="does not exist"):
+        steps_identity(build_steps(hardened_by(tmp_path / "nothing")))
+    other = Work(images("digits", "train").subset(range(64)), load_device("ibm_lagos"), 0)
+    with pytest.raises(InvalidInputError, match="Make a plan for that device"):
+        defended(hardened_by(folder), tmp_path / "device", using=other)
+    with pytest.raises(InvalidInputError, match="as circuits"):
+        build_steps(["inherent", hardened_by(folder)])
 
 
 # The matched Gaussian control.

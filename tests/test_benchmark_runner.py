@@ -249,6 +249,19 @@ class TestRunFolder:
         with pytest.raises(InvalidInputError, match="other cells"):
             Run.begin(run.folder, NoSuite(), {"k0": a_cell()})
 
+    def test_a_revised_run_keeps_what_fits(self, run):
+        results = [a_result(key, cell) for key, cell in run.cells.items()]
+        for result in results:
+            run.append(result)
+        failure = Failure(key="k2", cell=run.cells["k2"], reason="planted")
+        run.set_failures([failure])
+        # One cell as it was, one under another label, one new.
+        cells = {"k0": run.cells["k0"], "k1": a_cell(seed=7), "k3": a_cell(seed=3)}
+        revised = Run.begin(run.folder, NoSuite(), cells, revise=True)
+        assert revised.cells == Run.open(run.folder).cells == cells
+        assert revised.results() == results[:1]
+        assert revised.failures() == ()
+
     def test_a_folder_with_something_else_is_not_touched(self, tmp_path):
         (tmp_path / "thesis.txt").write_text("mine")
         with pytest.raises(InvalidInputError, match="not empty"):

@@ -31,7 +31,7 @@ from qnad_art.benchmark.measure import measure
 from qnad_art.benchmark.records import Cell
 from qnad_art.benchmark.scoring import score
 from qnad_art.benchmark.threats import Examples, adversarial_examples, rungs_of
-from qnad_art.benchmark.victim import derived, frozen, reseed
+from qnad_art.benchmark.victim import derived, frozen, reseed, with_module
 from qnad_art.errors import InvalidInputError, QnadError
 from qnad_art.module import SHOTS_PERCENTILE
 from qnad_art.sampling import NoiseSource
@@ -50,6 +50,29 @@ def cell(rung=None, *, attack="pgd", eps=EPS, kind="attack"):
     where = {"model": "net", "data": "digits", "device": "none", "defence": "noise", "seed": 0}
     attacked = {"attack": attack, "eps": eps, "rung": rung} if kind == "attack" else {}
     return Cell(kind=kind, **where, **attacked)
+
+
+class Shelf(dict):
+    """An example store in memory."""
+
+    load = dict.get
+    save = dict.__setitem__
+
+
+@pytest.mark.parametrize("rung", ["white-box", "adaptive", "persistent"])
+def test_without_a_defence_no_attack_is_made_twice(rung):
+    plain, shelf = classifier(), Shelf()
+    found = examples(plain, PGD, rung, plain=plain, store=shelf)
+    assert "white-box" not in shelf
+    transfer = examples(plain, PGD, "transfer", plain=plain)
+    assert np.array_equal(shelf["transfer"].x, transfer.x)
+    # A victim that is equal to the network but not the same object is attacked by itself.
+    expected = examples(replaced_module(plain), PGD, rung, plain=plain)
+    assert np.array_equal(found.x, expected.x)
+
+
+def replaced_module(of):
+    return with_module(of, of.model)
 
 
 def measured(victim, attack, rung, *, seed=0, reuse=None, eps=EPS, protocol=QUICK):

@@ -14,8 +14,10 @@ from torch import nn
 from qnad_art.benchmark.defence import Defence
 from qnad_art.benchmark.defences.common import copy_of
 from qnad_art.benchmark.victim import with_module
+from qnad_art.estimator import QuantumExecutedClassifier
 from qnad_art.plugins import plugin_names
 from qnad_art.testing import check_defence, checks_for
+from qnad_art.testing.specimens import digits, digits_classifier, install_random_crosstalk
 
 SOON = {"epochs": 1, "batch_size": 64}
 QUICK = {
@@ -35,9 +37,16 @@ QUICK = {
 }
 
 
-@pytest.mark.parametrize("defence", plugin_names("defence"))
+@pytest.mark.parametrize("defence", [n for n in plugin_names("defence") if n != "hardened"])
 def test_built_in_conforms(defence):
     check_defence(defence, **QUICK.get(defence, {}))
+
+
+def test_a_hardened_folder_conforms(tmp_path):
+    saved = QuantumExecutedClassifier.from_art(digits_classifier(), digits("train").x, shots=4096)
+    install_random_crosstalk(saved.module, most=2)
+    saved.save("hardened", str(tmp_path))
+    check_defence("hardened", folder=str(tmp_path / "hardened"))
 
 
 @pytest.mark.parametrize(("name", "check"), checks_for("defence"))

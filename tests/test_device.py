@@ -16,6 +16,14 @@ from qnad_art.circuits import Site
 from qnad_art.device import DeviceProfile, Edge, Qubit, device_names, load_device
 from qnad_art.errors import ArtifactError, CacheWarning, DeviceError, UnknownNameError
 from qnad_art.noise import site_noise_model
+from qnad_art.response import response_table
+
+
+def lost(device):
+    """Part of sin(π/2)·sin(π/2) = 1 that the noise of qubit 0 takes."""
+    table = response_table(device, [Site(0)], max_pairs=0, cache=False)
+    angle, first = np.array([math.pi / 2]), np.array([0])
+    return 1 - float(table.expectation(angle, angle, first, first)[0])
 
 
 def duffing_zz_hz(omega, alpha, coupling, levels=5):
@@ -220,6 +228,46 @@ class TestJson:
     def test_unknown_name_lists_the_valid_ones_and_the_nearest(self):
         with pytest.raises(UnknownNameError, match=r"Did you mean 'ibm_nairobi'\?.*ideal"):
             load_device("ibm_nairobbi")
+
+
+class TestScaledNoise:
+    def test_probabilities_and_rates_are_multiplied_and_nothing_else(self, nairobi):
+        scaled = load_device("ibm_nairobi*0.1")
+        assert scaled.name == "ibm_nairobi*0.1"
+        for before, after in zip(nairobi.qubits, scaled.qubits, strict=True):
+            for name in ("sx_error", "x_error", "p1_given_0", "p0_given_1"):
+                assert getattr(after, name) == pytest.approx(0.1 * getattr(before, name))
+            for name in ("t1", "t2"):
+                assert getattr(after, name) == pytest.approx(10 * getattr(before, name))
+            assert (after.sx_duration, after.frequency) == (before.sx_duration, before.frequency)
+        for before, after in zip(nairobi.edges, scaled.edges, strict=True):
+            assert after.error == pytest.approx(0.1 * before.error)
+            assert (after.zz_hz, after.duration) == (before.zz_hz, before.duration)
+
+    def test_no_noise_is_the_ideal_product_and_once_the_noise_is_the_device(self, nairobi):
+        assert lost(nairobi.scaled(0)) == pytest.approx(0, abs=1e-12)
+        assert nairobi.scaled(1).hash == nairobi.hash
+        assert nairobi.scaled(2).hash != nairobi.hash
+
+    def test_small_noise_takes_in_proportion_and_large_noise_more(self, nairobi):
+        little, once, much = (lost(nairobi.scaled(factor)) for factor in (0.01, 1, 10))
+        assert lost(nairobi.scaled(0.1)) == pytest.approx(10 * little, rel=0.02)
+        assert 90 * little < once < 100 * little  # it saturates
+        assert once < much <= 1
+
+    def test_readout_never_says_the_opposite(self, nairobi):
+        loud = nairobi.scaled(100)
+        assert all(0 < q.p1_given_0 <= 0.5 and q.p0_given_1 <= 0.5 for q in loud.qubits)
+        assert all(edge.error <= 1 for edge in loud.edges)
+
+    @pytest.mark.parametrize("device", ["ibm_nairobi*x", "ibm_nairobi*-1", "ibm_nairobi*inf"])
+    def test_factors_that_make_no_sense(self, device):
+        with pytest.raises(DeviceError):
+            load_device(device)
+
+    def test_of_a_file(self, nairobi, tmp_path):
+        nairobi.save(tmp_path / "mine.json")
+        assert load_device(f"{tmp_path / 'mine.json'}*3").hash == nairobi.scaled(3).hash
 
 
 class TestHash:

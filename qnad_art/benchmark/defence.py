@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -46,6 +46,15 @@ class Defence(BaseModel, ABC):
     name: ClassVar[str]
     quantum: ClassVar[bool] = False
     """Whether the step uses ``work.device``; a defence without one is measured on one device."""
+
+    @property
+    def noisy(self) -> bool:
+        """Whether predictions vary from draw to draw; only the estimate of time asks."""
+        return False
+
+    def identity(self) -> dict[str, Any]:
+        """All that the step's outcome depends on, as JSON: its settings, files by content."""
+        return self.model_dump(mode="json")
 
     def fit(self, classifier: PyTorchClassifier, work: Work, folder: Path) -> None:
         """Train, tune or rank, and write what :meth:`apply` needs into the empty ``folder``."""

@@ -1,7 +1,7 @@
 """How long work will take: counts of passes through the network, times a measured pass.
 
-A guess for the progress bar and a first idea. It knows nothing of early stops, and takes a quantum
-layer as so many times slower than a plain one.
+A guess for the progress bar and a first idea. It knows nothing of early stops nor of saturated
+activations, and takes a quantum layer as so many times slower than a plain one.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from qnad_art.benchmark.tasks import AnyUnit, Fit, Network, Task, Transfer, Vict
 from qnad_art.benchmark.workload import Workload
 from qnad_art.datasets import Dataset
 
-QUANTUM_FACTOR = 2.5
+NOISY_FACTOR = 2.5
 """Time of a pass through quantum layers over one through plain ones, with shot noise."""
+EXACT_FACTOR = 1.2
+"""The same for the exact expectation."""
 _CELL_SECONDS = 0.5
 _TIMED_IMAGES = 64
 _EOT_STAGES = 3
@@ -98,15 +100,15 @@ class _Estimator:
         return epochs * self.training * self.one.gradient * (attack_steps + 1)
 
     def _cell(self, task: Task) -> float:
-        protocol = task.protocol
+        protocol, noisy = task.protocol, _noisy(task.victim)
         scored = protocol.persistent_draws if task.cell.rung == "persistent" else protocol.draws
-        score = scored * self.test * self.one.forward
+        score = (scored if noisy else 1) * self.test * self.one.forward
         if task.cell.kind == "audit":
             steps = 10 * protocol.audit_steps
             return score + steps * min(self.test, protocol.audit_images) * self.one.gradient
-        if task.attack is None or task.cell.rung is None:
+        if task.attack is None or task.cell.rung is None or task.starts_from_transfer:
             return score
-        repeats = _repeats(task.cell.rung, task.attack.spec, protocol)
+        repeats = _repeats(task.cell.rung, protocol) if noisy else task.cell.rung != "persistent"
         return score + repeats * self._attack(task.attack.spec, task.attack.eps)
 
     def _attack(self, spec: AttackSpec, eps: float | None) -> float:
@@ -117,14 +119,18 @@ class _Estimator:
 
 def _slowness(victim: Victim) -> float:
     """How many times slower than the plain network a defended one is."""
-    quantum = any(build_steps(step.content)[0].quantum for step in victim.steps)
-    return QUANTUM_FACTOR if quantum else 1.0
+    if not any(build_steps(step.content)[0].quantum for step in victim.steps):
+        return 1.0
+    return NOISY_FACTOR if _noisy(victim) else EXACT_FACTOR
 
 
-def _repeats(rung: Rung, spec: AttackSpec, protocol: Protocol) -> float:
-    """How many times an attack runs on a rung."""
+def _noisy(victim: Victim) -> bool:
+    return any(build_steps(step.content)[0].noisy for step in victim.steps)
+
+
+def _repeats(rung: Rung, protocol: Protocol) -> float:
+    """How many times an attack runs on a rung of a noisy defence."""
     by_rung: dict[Rung, float] = {
-        "transfer": 0,
         "adaptive": sum(protocol.eot_samples[:_EOT_STAGES]),
         "seed-known": protocol.seed_known_draws,
         "black-box": sum(protocol.query_averages),

@@ -58,6 +58,7 @@ def run_suite(
     workers: int | None = None,
     address: str | None = None,
     sinks: Sequence[str] = (),
+    revise: bool = False,
     report: Report = lambda line, now: None,
 ) -> Run:
     """Measure all cells of a suite that are not measured yet.
@@ -70,6 +71,7 @@ def run_suite(
         engine, workers, address: as :func:`~qnad_art.benchmark.engines.start_engine`.
         sinks: names of :mod:`qnad_art.benchmark.sinks` that get the results too. One that fails is
             told of in ``report`` and disturbs nothing.
+        revise: whether the folder may hold a run of other cells, see :meth:`Run.begin`.
         report: called for everything that happens; the log gets it too.
 
     Returns:
@@ -82,7 +84,8 @@ def run_suite(
     workload = workload_of(suite, data_dir=data_dir)
     chosen = workload.matching(only)
     with locked(folder):
-        run = Run.begin(folder, suite, {task.key: task.cell for task in workload.tasks})
+        cells = {task.key: task.cell for task in workload.tasks}
+        run = Run.begin(folder, suite, cells, revise=revise)
         run.repair()
         results = run.results()
         measured = {result.key for result in results}

@@ -59,6 +59,11 @@ def is_path(text: str) -> bool:
     return "/" in text or Path(text).is_absolute() or bool(Path(text).suffix)
 
 
+def _device_beside(text: str, info: ValidationInfo) -> str:
+    """A device's file as seen from the suite's folder; in names a point begins no suffix."""
+    return _beside(text, info) if text.partition("*")[0].endswith(".json") else text
+
+
 def _beside(text: str, info: ValidationInfo) -> str:
     """A path as seen from the suite's folder; a name stays as it is."""
     folder: Path | None = (info.context or {}).get("folder")
@@ -73,6 +78,7 @@ def _budgets(value: Any) -> Any:
 
 Label = Annotated[str, StringConstraints(pattern=r"^\S(.{0,58}\S)?$")]
 Located = Annotated[str, AfterValidator(_beside)]
+LocatedDevice = Annotated[str, AfterValidator(_device_beside)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
 Distinct = AfterValidator(_distinct)

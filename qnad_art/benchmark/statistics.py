@@ -4,10 +4,12 @@ The two-level bootstrap resamples images, each with all its draws, which carries
 between images and that of independent draws; what all images of a draw have in common (noise on
 weights, say) is resampled on top, draw by draw. Its share is shrunk by what independent draws
 alone would show (Davison & Hinkley 1997, section 3.8), else independent noise would count twice.
-Intervals are BCa (Efron 1987), 95 %.
+Intervals are BCa (Efron 1987), 95 % unless said otherwise.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,19 +19,20 @@ from qnad_art.errors import InvalidInputError
 
 Floats = npt.NDArray[np.float64]
 
+LEVEL = 0.95
 RESAMPLES = 2000
 PERMUTATIONS = 99_999
 NEAR_ZERO = 0.05
 """Below this plain accuracy a relative improvement means nothing."""
 
 
-def wilson(correct: int, images: int) -> Interval:
+def wilson(correct: int, images: int, *, level: float = LEVEL) -> Interval:
     """Wilson's interval of a proportion (Wilson 1927)."""
     from scipy.stats import binomtest
 
     if not 0 <= correct <= images or images < 1:
         raise InvalidInputError(f"{correct} of {images} is no proportion.")
-    found = binomtest(correct, images).proportion_ci(method="wilson")
+    found = binomtest(correct, images).proportion_ci(level, method="wilson")
     return Interval(value=correct / images, low=float(found.low), high=float(found.high))
 
 
@@ -53,24 +56,53 @@ def accuracy_interval(correct: Bools, *, seed: int = 0, resamples: int = RESAMPL
 
 
 def paired_difference(
-    first: Bools, second: Bools, *, seed: int = 0, resamples: int = RESAMPLES
+    first: Bools,
+    second: Bools,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
 ) -> Interval:
     """Mean accuracy of ``first`` less that of ``second`` on the same images.
 
     Args:
         first, second: (draws, images), each with draws of its own.
         seed, resamples: of the paired bootstrap over images, draws within.
+        level: of the interval.
     """
-    first, second = _checked(first), _checked(second)
-    differences = _per_image(first, second)
-    if differences.min() == differences.max():
+    return combined_difference(
+        [(1.0, first), (-1.0, second)], seed=seed, resamples=resamples, level=level
+    )
+
+
+def combined_difference(
+    parts: Sequence[tuple[float, Bools]],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> Interval:
+    """A weighted sum of mean accuracies on the same images, such as a difference of gains.
+
+    Args:
+        parts: weight and outcomes (draws, images) of each, draws of its own.
+        seed, resamples, level: as for :func:`paired_difference`, of which it is the general case.
+    """
+    checked = [(weight, _checked(outcomes)) for weight, outcomes in parts]
+    for _, outcomes in checked[1:]:
+        _check_pair(checked[0][1], outcomes)
+    values = np.asarray(sum(weight * outcomes.mean(0) for weight, outcomes in checked))
+    least, most = (sum(sign(w, 0.0) for w, _ in checked) for sign in (min, max))
+    if values.min() == values.max():
         # No image differs from the others: as far as Wilson goes with none that does.
-        margin, value = wilson(0, differences.size).high, float(differences[0])
-        return Interval(value=value, low=max(value - margin, -1), high=min(value + margin, 1))
+        margin = (most - least) / 2 * wilson(0, values.size, level=level).high
+        value = float(values[0])
+        return Interval(value=value, low=max(value - margin, least), high=min(value + margin, most))
     rng = np.random.default_rng(seed)
-    means = _resampled(differences, rng, resamples)
-    means += _common(first, rng, resamples) - _common(second, rng, resamples)
-    return _bca(differences, means, bounds=(-1.0, 1.0))
+    means = _resampled(values, rng, resamples)
+    for weight, outcomes in checked:
+        means += weight * _common(outcomes, rng, resamples)
+    return _bca(values, means, bounds=(least, most), level=level)
 
 
 def higher_by_chance(first: Bools, second: Bools, *, seed: int = 0) -> float:
@@ -132,11 +164,15 @@ def _checked(correct: Bools) -> Bools:
 
 
 def _per_image(first: Bools, second: Bools) -> Floats:
+    _check_pair(first, second)
+    return np.asarray(first.mean(0) - second.mean(0))
+
+
+def _check_pair(first: Bools, second: Bools) -> None:
     if first.shape[1] != second.shape[1]:
         raise InvalidInputError(
             f"{first.shape[1]} images against {second.shape[1]}: pairs need the same images."
         )
-    return np.asarray(first.mean(0) - second.mean(0))
 
 
 def _resampled(values: Floats, rng: np.random.Generator, resamples: int) -> Floats:
@@ -164,7 +200,9 @@ def _common(correct: Bools, rng: np.random.Generator, resamples: int) -> Floats:
     return np.asarray(effects[rng.integers(draws, size=(resamples, draws))].mean(1))
 
 
-def _bca(values: Floats, means: Floats, bounds: tuple[float, float]) -> Interval:
+def _bca(
+    values: Floats, means: Floats, bounds: tuple[float, float], level: float = LEVEL
+) -> Interval:
     """Bias-corrected and accelerated interval of the mean of ``values`` from resampled means."""
     from scipy.special import ndtr, ndtri
 
@@ -173,6 +211,6 @@ def _bca(values: Floats, means: Floats, bounds: tuple[float, float]) -> Interval
     bias = ndtri(np.clip(below, 0.001, 0.999))
     deviations = values - value
     skew = float((deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5))
-    tails = bias + ndtri([0.025, 0.975])
+    tails = bias + ndtri([(1 - level) / 2, (1 + level) / 2])
     low, high = np.quantile(means, ndtr(bias + tails / (1 - skew * tails)))
     return Interval(value=value, low=max(float(low), bounds[0]), high=min(float(high), bounds[1]))

@@ -76,8 +76,16 @@ class Run:
         return cls(folder, _unsealed(content, f"{folder}/suite.json"))
 
     @classmethod
-    def begin(cls, folder: str | Path, suite: Suite, cells: Mapping[str, Cell]) -> Run:
+    def begin(
+        cls, folder: str | Path, suite: Suite, cells: Mapping[str, Cell], *, revise: bool = False
+    ) -> Run:
         """The run of ``suite`` in ``folder``, new or continued.
+
+        Args:
+            folder, suite: of the run.
+            cells: all that the suite asks for, by key.
+            revise: whether the folder may hold a run of other cells. What was measured of those
+                that are still asked for is kept, the rest is dropped.
 
         Raises:
             InvalidInputError: the folder holds something else, or the run of other cells.
@@ -87,10 +95,13 @@ class Run:
         content = {"format": FORMAT, "suite": suite.model_dump(mode="json"), "cells": listed}
         if (folder / "suite.json").is_file():
             run = cls.open(folder)
-            if run.cells != dict(cells):
+            if run.cells != dict(cells) and revise:
+                run._keep(cells)
+            elif run.cells != dict(cells):
                 raise InvalidInputError(
                     f"{folder} holds a run of other cells (another suite, other data or weights, "
-                    "or another version of qnad-art): give another --output, or remove it."
+                    "or another version of qnad-art): give another --output, or --revise to keep "
+                    "what fits and drop the rest."
                 )
         _refuse_foreign(folder)
         write_json(folder / "suite.json", _sealed(content))
@@ -198,6 +209,13 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "log.txt").open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+
+    def _keep(self, cells: Mapping[str, Cell]) -> None:
+        """Drop the results of all other cells."""
+        self.repair()
+        kept = [r for r in self.results() if cells.get(r.key) == r.cell]
+        write_bytes(self._results, b"".join(r.model_dump_json().encode() + b"\n" for r in kept))
+        self.set_failures([f for f in self.failures() if cells.get(f.key) == f.cell])
 
     @property
     def _results(self) -> Path:

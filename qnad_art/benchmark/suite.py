@@ -26,7 +26,7 @@ from pydantic import (
 
 from qnad_art.benchmark.attacks import AttackSpec
 from qnad_art.benchmark.defence import Defence
-from qnad_art.benchmark.defences import build_steps, steps_content
+from qnad_art.benchmark.defences import steps_content, steps_in
 from qnad_art.benchmark.documents import Document, Place, read_document
 from qnad_art.benchmark.protocol import Protocol
 from qnad_art.benchmark.records import Record, Rung
@@ -37,6 +37,7 @@ from qnad_art.benchmark.shorthand import (
     Label,
     Labelled,
     Located,
+    LocatedDevice,
     Seed,
     is_path,
     label_of,
@@ -50,7 +51,7 @@ from qnad_art.training import TrainSettings
 
 Steps = Annotated[
     tuple[Defence, ...],
-    PlainValidator(build_steps),
+    PlainValidator(steps_in),
     PlainSerializer(steps_content),
     WithJsonSchema({}),
 ]
@@ -184,7 +185,8 @@ class Suite(Record):
         name: of the suite, and of its run folder.
         data: the images; one set a suite.
         models: plain networks by label.
-        devices: quantum devices by label: names or JSON files beside the suite.
+        devices: quantum devices by label: names or JSON files beside the suite, ``*0.1`` behind
+            them for a tenth of the noise.
         defences: by label: a name, a mapping with settings, or a list of those, applied in order.
         attacks: by label: a name, or a mapping with settings.
         eps: budgets in units of the input, decimals or fractions.
@@ -203,7 +205,7 @@ class Suite(Record):
         Field(min_length=1),
     ]
     devices: Annotated[
-        dict[Label, Located],
+        dict[Label, LocatedDevice],
         Labelled,
         Field(min_length=1, default_factory=lambda: {DEFAULT_DEVICE: DEFAULT_DEVICE}),
     ]

@@ -147,6 +147,18 @@ class Task(Unit):
     def __str__(self) -> str:
         return str(self.cell)
 
+    @property
+    def starts_from_transfer(self) -> bool:
+        """Whether its examples are those made on the plain network.
+
+        Without a defence, what attacks the victim attacks the plain network.
+        """
+        own = self.attack is not None and self.attack.spec.kind == "gradient"
+        undefended = not self.victim.steps and own
+        return self.cell.rung == "transfer" or (
+            undefended and self.cell.rung in ("white-box", "adaptive", "persistent")
+        )
+
     def examples_key(self, origin: Origin) -> str:
         """Names the examples that the cell starts from."""
         assert self.attack is not None

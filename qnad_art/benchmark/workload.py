@@ -10,7 +10,7 @@ from typing import Any
 
 from qnad_art.benchmark.attacks import AttackSpec
 from qnad_art.benchmark.defence import Defence
-from qnad_art.benchmark.defences import steps_content
+from qnad_art.benchmark.defences import steps_content, steps_identity
 from qnad_art.benchmark.records import Cell, Rung
 from qnad_art.benchmark.sources import data_hash, load_images, load_network, weights_hash
 from qnad_art.benchmark.suite import ModelSpec, Suite
@@ -164,11 +164,12 @@ class _Planner:
     ) -> Victim:
         """The network under the defence; adds the preparations of its steps."""
         victim = Victim(network=network, steps=(), seed=seed)
-        for step, content in zip(steps, steps_content(steps), strict=True):
+        settings = zip(steps, steps_content(steps), steps_identity(steps), strict=True)
+        for step, content, identity in settings:
             key = address(
                 "step",
                 base=victim.key,
-                step=content,
+                step=identity,
                 by=provider("defence", step.name),
                 seed=seed,
                 training=self.source.training,
@@ -209,7 +210,7 @@ class _Planner:
                     yield rung, label, eps
 
     def _task(self, cell: Cell, victim: Victim, spec: AttackSpec | None = None) -> Task:
-        protocol, needs, attack = self.suite.protocol, victim.needs, None
+        protocol, attack = self.suite.protocol, None
         if spec is not None:
             attack = Attacked(
                 spec=spec,
@@ -219,8 +220,6 @@ class _Planner:
                 seed=cell.seed,
                 images=self.source.test,
             )
-        if attack is not None and cell.rung == "transfer":
-            needs = (*needs, self._transfer(cell, victim.network, attack))
         key = address(
             f"cell, {cell.kind}",
             victim=victim.key,
@@ -231,9 +230,9 @@ class _Planner:
             protocol=protocol.model_dump(mode="json"),
             seed=cell.seed,
         )
-        return Task(
+        task = Task(
             key=key,
-            needs=needs,
+            needs=victim.needs,
             cell=cell,
             victim=victim,
             protocol=protocol,
@@ -241,6 +240,10 @@ class _Planner:
             shared=self._shared() if attack else (),
             keep_examples=self.suite.keep_examples,
         )
+        if attack is None or not task.starts_from_transfer:
+            return task
+        transfer = self._transfer(cell, victim.network, attack)
+        return task.model_copy(update={"needs": (*task.needs, transfer)})
 
     def _transfer(self, cell: Cell, network: str, attack: Attacked) -> str:
         key = attack.key("transfer", network)

@@ -17,6 +17,7 @@ from qnad_art.cli import (
     devices,
     evaluate,
     harden,
+    paper,
     plugins,
     quickstart,
     report,
@@ -46,8 +47,9 @@ app.command()(evaluate.evaluate)
 app.command()(report.report)
 app.command()(compare.compare)
 app.command()(bench.bench)
+app.command()(paper.paper)
+app.command()(paper.results)
 app.add_typer(devices.app, name="devices")
-
 app.add_typer(plugins.app, name="plugins")
 
 

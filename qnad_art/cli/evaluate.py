@@ -20,6 +20,7 @@ from qnad_art.errors import InvalidInputError
 if TYPE_CHECKING:
     from qnad_art.benchmark.runner import Progress, Report
     from qnad_art.benchmark.store import Run
+    from qnad_art.benchmark.suite import Suite
 
 
 def evaluate(
@@ -41,6 +42,12 @@ def evaluate(
     sink: Annotated[
         list[str] | None, typer.Option(help="Send results there too (csv, …); repeatable.")
     ] = None,
+    revise: Annotated[
+        bool,
+        typer.Option(
+            "--revise", help="The suite was changed: keep the results that fit, drop the others."
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the cells and estimate the time.")
     ] = False,
@@ -69,17 +76,22 @@ def evaluate(
         return
     check_sinks(sink or [])
     place = {"engine": engine, "workers": workers, "address": address}
-    options = {**place, "sinks": sink or []}
+    options = {**place, "sinks": sink or [], "revise": revise}
     _conclude(console, _run(console, suite, output, data_dir=images, only=only, **options))
 
 
 def _run(console: Console, path: Path, output: Path | None, **options: Any) -> Run:
-    from qnad_art.benchmark.runner import run_suite
     from qnad_art.benchmark.suite import load_suite
 
+    suite = load_suite(path)
+    return measure(console, suite, output or Path("runs") / suite.name, **options)
+
+
+def measure(console: Console, suite: Suite, folder: Path, **options: Any) -> Run:
+    """Run a suite with progress on the console; Ctrl-C ends the command with status 130."""
+    from qnad_art.benchmark.runner import run_suite
+
     try:
-        suite = load_suite(path)
-        folder = output or Path("runs") / suite.name
         with _screen(console) as report:
             return run_suite(suite, folder, report=report, **options)
     except KeyboardInterrupt:

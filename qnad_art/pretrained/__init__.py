@@ -32,6 +32,11 @@ class Pretrained:
     card: dict[str, Any]
 
 
+def pretrained_folder(name: str) -> Path:
+    """Where one of :data:`PRETRAINED` is."""
+    return Path(__file__).parent / name
+
+
 def load_pretrained(name: str = "lenet5-mnist") -> Pretrained:
     """One of :data:`PRETRAINED`; raises :class:`~qnad_art.errors.UnknownNameError` for others."""
     from art.estimators.classification import PyTorchClassifier
@@ -42,7 +47,7 @@ def load_pretrained(name: str = "lenet5-mnist") -> Pretrained:
 
     if name not in PRETRAINED:
         raise UnknownNameError("pretrained network", name, PRETRAINED)
-    directory = Path(__file__).parent / name
+    directory = pretrained_folder(name)
     hardened = QuantumExecutedClassifier.load(directory)
     network = build_model(name.partition("-")[0]).eval()
     network.load_state_dict(hardened.module.network.state_dict())

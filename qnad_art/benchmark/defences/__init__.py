@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ValidationError, ValidationInfo
 
 from qnad_art.benchmark.defence import Defence
 from qnad_art.errors import InvalidInputError, QnadError, UnknownNameError
@@ -13,7 +14,7 @@ from qnad_art.plugins import find_plugins, load_plugin, plugin_names
 
 NONE = "none"
 
-_EXECUTIONS = {"inherent", "qnad-uniform", "qnad-random", "qnad-tuned"}
+_EXECUTIONS = {"inherent", "qnad-uniform", "qnad-random", "qnad-tuned", "hardened"}
 
 
 def defence_names() -> list[str]:
@@ -21,36 +22,45 @@ def defence_names() -> list[str]:
     return sorted([NONE, *plugin_names("defence")])
 
 
-def build_steps(spec: Any) -> tuple[Defence, ...]:
+def build_steps(spec: Any, folder: Path | None = None) -> tuple[Defence, ...]:
     """The steps of a defence.
 
     Args:
         spec: a name; a mapping ``{"name": …}`` with settings beside it; a list of those, applied in
             order; or steps. ``"none"`` is the empty composition. A name that begins with
             ``art.defences.`` is a preprocessor or trainer of ART.
+        folder: that paths in settings start from; ``None`` for the working directory.
 
     Raises:
         UnknownNameError: no such defence, or it has no such setting.
         InvalidInputError: a value that cannot be used, or steps that do not go together.
     """
     parts = spec if isinstance(spec, Sequence) and not isinstance(spec, str) else [spec]
-    steps = tuple(step for part in parts for step in _step(part))
+    steps = tuple(step for part in parts for step in _step(part, folder))
     _check_order(steps)
     return steps
 
 
 def steps_content(steps: Sequence[Defence]) -> list[dict[str, Any]]:
     """Name and all settings of every step as JSON, which :func:`build_steps` takes again."""
-    found = []
-    for step in steps:
-        content = step.model_dump(mode="json")
-        if _is_class(step.name):
-            content = content["settings"]
-        found.append({**content, "name": step.name})
-    return found
+    return [_named(step, step.model_dump(mode="json")) for step in steps]
 
 
-def _step(part: Any) -> tuple[Defence, ...]:
+def steps_identity(steps: Sequence[Defence]) -> list[dict[str, Any]]:
+    """As :func:`steps_content`, but files are named by their content and not by their place."""
+    return [_named(step, step.identity()) for step in steps]
+
+
+def steps_in(value: Any, info: ValidationInfo) -> tuple[Defence, ...]:
+    """:func:`build_steps` as a validator: paths start from the ``folder`` of the context."""
+    return build_steps(value, (info.context or {}).get("folder"))
+
+
+def _named(step: Defence, settings: dict[str, Any]) -> dict[str, Any]:
+    return {**(settings["settings"] if _is_class(step.name) else settings), "name": step.name}
+
+
+def _step(part: Any, folder: Path | None) -> tuple[Defence, ...]:
     if isinstance(part, Defence):
         return (part,)
     if isinstance(part, str):
@@ -74,7 +84,7 @@ def _step(part: Any) -> tuple[Defence, ...]:
     for setting in settings:
         if setting not in defence.model_fields:
             raise UnknownNameError(f"setting of defence {name!r}:", setting, defence.model_fields)
-    return (_checked(name, lambda: defence(**settings)),)
+    return (_checked(name, lambda: defence.model_validate(settings, context={"folder": folder})),)
 
 
 def _is_class(name: str) -> bool:

@@ -14,7 +14,7 @@ from pydantic import PlainSerializer, PlainValidator
 from torch import Tensor, nn
 
 from qnad_art.benchmark.defence import Defence, Work
-from qnad_art.benchmark.defences import build_steps, steps_content
+from qnad_art.benchmark.defences import steps_content, steps_identity, steps_in
 from qnad_art.benchmark.defences.common import Count, copy_of, shuffled
 from qnad_art.benchmark.defences.noise_modules import layers_with_weights, with_noisy_outputs
 from qnad_art.benchmark.victim import reseed, with_module
@@ -43,13 +43,22 @@ class GaussianControl(Defence):
 
     name = "gaussian-control"
 
-    of: Annotated[tuple[Defence, ...], PlainValidator(build_steps), PlainSerializer(steps_content)]
+    of: Annotated[tuple[Defence, ...], PlainValidator(steps_in), PlainSerializer(steps_content)]
     images: Count = 512
 
     @property
     def quantum(self) -> bool:  # type: ignore[override]
         """As the defence that it is the control of."""
         return any(step.quantum for step in self.of)
+
+    @property
+    def noisy(self) -> bool:
+        """Always."""
+        return True
+
+    def identity(self) -> dict[str, Any]:
+        """Files of the defence by their content."""
+        return {**super().identity(), "of": steps_identity(self.of)}
 
     def fit(self, classifier: PyTorchClassifier, work: Work, folder: Path) -> None:
         """Measure the defence, and write the standard deviation of each layer's noise."""

@@ -47,6 +47,11 @@ class RandomizedSmoothing(Defence):
     sigma: Positive = 0.25
     samples: Count = 10
 
+    @property
+    def noisy(self) -> bool:
+        """Always."""
+        return True
+
     def apply(self, classifier: PyTorchClassifier, work: Work, folder: Path) -> PyTorchClassifier:
         """The classifier with the noise in its module."""
         smoothed = with_noisy_input(copy_of(classifier).model, self.sigma, work.seed)
@@ -73,6 +78,11 @@ class Rse(Training):
     sigma_first: NotNegative = 0.2
     sigma_inner: NotNegative = 0.1
     samples: Count = 10
+
+    @property
+    def noisy(self) -> bool:
+        """Always."""
+        return True
 
     def apply(self, classifier: PyTorchClassifier, work: Work, folder: Path) -> PyTorchClassifier:
         """The ensemble of the network with noise."""
@@ -111,6 +121,11 @@ class Pni(AdversarialTraining):
 
     epsilon: Epsilon = 0.3
     alpha: NotNegative = 0.25
+
+    @property
+    def noisy(self) -> bool:
+        """Always."""
+        return True
 
     def prepared(self, student: PyTorchClassifier, work: Work) -> PyTorchClassifier:
         """The student with noise on its weights."""

@@ -62,6 +62,11 @@ class Inherent(Defence):
     compute: tuple[int, ...] | None = None
     max_pairs: Count = MAX_PAIRS
 
+    @property
+    def noisy(self) -> bool:
+        """With shots only: the expectation is exact."""
+        return self.shots is not None
+
     def apply(
         self, classifier: PyTorchClassifier, work: Work, folder: Path
     ) -> QuantumExecutedClassifier:

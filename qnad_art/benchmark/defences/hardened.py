@@ -1,0 +1,97 @@
+"""Crosstalk that was tuned before: the plan of a folder that ``qnad harden`` wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from art.estimators.classification import PyTorchClassifier
+
+from qnad_art.benchmark.defence import Defence, Work
+from qnad_art.benchmark.defences.common import Count, Positive, shuffled
+from qnad_art.benchmark.shorthand import Located
+from qnad_art.estimator import QuantumExecutedClassifier
+from qnad_art.pretrained import PRETRAINED, pretrained_folder
+
+if TYPE_CHECKING:
+    from qnad_art.storage import Saved
+
+
+class Hardened(Defence):
+    """The network as circuits under the crosstalk plan of a hardened classifier.
+
+    Hours of tuning are done once, by ``qnad harden``, and measured in any suite. The plan is the
+    folder's, and so are readout, gain, headroom and placement. Activation scales are the folder's
+    too if the network is the one that was hardened; another network of the same architecture (does
+    a plan carry over?) gets its own, from training images.
+
+    Args:
+        folder: written by ``qnad harden`` or ``QuantumExecutedClassifier.save``, from the suite's
+            folder; or one of :data:`qnad_art.pretrained.PRETRAINED`.
+        shots: a product; ``None`` for the exact expectation, ``"saved"`` as in the folder.
+        allocation: of the shots, see :class:`~qnad_art.defence.QNAD`.
+        percentile: of the activations, taken as their scale, on training images; ``None`` for the
+            folder's scales, and for another network what suits the shots.
+        calibration_images: that set the activation scales.
+    """
+
+    name: ClassVar[str] = "hardened"
+    quantum: ClassVar[bool] = True
+
+    folder: Located
+    shots: Count | Literal["saved"] | None = "saved"
+    allocation: Literal["margin", "equal"] = "margin"
+    percentile: Positive | None = None
+    calibration_images: Count = 512
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return pretrained_folder(self.folder) if self.folder in PRETRAINED else Path(self.folder)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether there is shot noise; a folder that is not there yet has none."""
+        if self.shots != "saved":
+            return self.shots is not None
+        return (self.path / "manifest.json").exists() and self._saved().shots is not None
+
+    def identity(self) -> dict[str, Any]:
+        """The content of the folder instead of its place."""
+        return {**self.model_dump(mode="json"), "folder": self._saved().checksum}
+
+    def apply(
+        self, classifier: PyTorchClassifier, work: Work, folder: Path
+    ) -> QuantumExecutedClassifier:
+        """The classifier as circuits under the folder's plan."""
+        saved = self._saved()
+        shots = saved.shots if self.shots == "saved" else self.shots
+        images = shuffled(work).x[: self.calibration_images]
+        hardened = QuantumExecutedClassifier.from_art(
+            classifier,
+            images,
+            device=work.device,
+            seed=work.seed,
+            percentile=self.percentile,
+            include=list(saved.layers),
+            **{**saved.execution, "shots": shots},
+        )
+        hardened.plan = saved.plan()
+        if self.percentile is None and _same(hardened.module.network, saved.weights()):
+            saved.calibrate(hardened.module)
+        if shots is not None and self.allocation == "margin":
+            hardened.allocate_shots(images)
+        return hardened
+
+    def _saved(self) -> Saved:
+        from qnad_art.storage import read_saved
+
+        return read_saved(self.path)
+
+
+def _same(network: torch.nn.Module, weights: dict[str, torch.Tensor]) -> bool:
+    own = network.state_dict()
+    return own.keys() == weights.keys() and all(
+        torch.equal(own[name].cpu(), tensor) for name, tensor in weights.items()
+    )

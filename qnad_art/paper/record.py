@@ -1,0 +1,144 @@
+"""Records: a run's results in one small JSON-lines file that belongs into the repository.
+
+The first line says what was run, every other is a :class:`~qnad_art.benchmark.records.Result`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import ValidationError
+
+from qnad_art.benchmark.records import Record, Result
+from qnad_art.errors import ArtifactError
+from qnad_art.files import write_bytes
+from qnad_art.paper.suites import Collection, Size
+
+if TYPE_CHECKING:
+    from qnad_art.benchmark.store import Run
+    from qnad_art.paper.suites import SuiteFile
+
+
+class Header(Record):
+    """What was run.
+
+    Args:
+        collection, size, name: of the suite.
+        command: that makes the results.
+        data: name and provenance of the test images.
+        models, defences: by label, as the suite gives them; files by their names only.
+        versions: of the packages.
+        machine: processor, cores and system.
+        recorded: date, UTC.
+        cells: how many the suite asks for.
+        failures: cells that could not be measured, each with the reason.
+    """
+
+    format: Literal[1] = 1
+    collection: Collection
+    size: Size
+    name: str
+    command: str
+    data: dict[str, str]
+    models: dict[str, dict[str, Any]]
+    defences: dict[str, list[dict[str, Any]]]
+    versions: dict[str, str]
+    machine: str
+    recorded: str
+    cells: int
+    failures: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def place(self) -> Path:
+        """As that of the suite."""
+        return Path(self.collection, self.size, self.name)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A record."""
+
+    header: Header
+    results: tuple[Result, ...]
+
+    @cached_property
+    def seconds(self) -> float:
+        """Time of all cells, on one core each."""
+        return sum(result.seconds for result in self.results)
+
+    def write(self, folder: Path) -> Path:
+        """Write the record below ``folder``."""
+        lines = [self.header.model_dump_json(), *(r.model_dump_json() for r in self.results)]
+        path = folder / self.header.place.with_suffix(".jsonl")
+        write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
+        return path
+
+
+def record_run(run: Run, suite: SuiteFile, command: str, provenance: str) -> Recorded:
+    """The record of a run, complete or not; raises ArtifactError if it has no results yet."""
+    from qnad_art.benchmark.defences import steps_content
+    from qnad_art.benchmark.report.source import results_of
+    from qnad_art.measure import package_versions
+
+    cells = run.cells
+    results = [result for result in results_of(run) if result.key in cells]
+    header = Header(
+        collection=suite.collection,
+        size=suite.size,
+        name=suite.path.stem,
+        command=command,
+        data={"name": run.suite.data.name, "provenance": provenance},
+        models={label: _named(m.model_dump(mode="json")) for label, m in run.suite.models.items()},
+        defences={
+            label: [_named(step) for step in steps_content(steps)]
+            for label, steps in run.suite.defences.items()
+        },
+        versions=package_versions(),
+        machine=f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        recorded=datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+        cells=len(cells),
+        failures=tuple((str(failure.cell), failure.reason) for failure in run.failures()),
+    )
+    return Recorded(header, tuple(_slim(result) for result in results))
+
+
+def read_records(folder: Path) -> list[Recorded]:
+    """All records below ``folder``, by their places.
+
+    Raises:
+        ArtifactError: a file that is no record.
+    """
+    return [_read(path) for path in sorted(folder.glob("*/*/*.jsonl"))]
+
+
+def _read(path: Path) -> Recorded:
+    try:
+        first, *rest = path.read_bytes().splitlines()
+        results = tuple(Result.model_validate_json(line) for line in rest)
+        return Recorded(Header.model_validate_json(first), results)
+    except (ValueError, ValidationError) as error:
+        raise ArtifactError(f"{path} is no record of `qnad paper`: {error}") from None
+
+
+def _slim(result: Result) -> Result:
+    """Without the versions, which the header has."""
+    provenance = result.provenance.model_copy(update={"versions": {}})
+    return result.model_copy(update={"provenance": provenance})
+
+
+def _named(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without ``None``, and with the names of files instead of their places."""
+    kept = {name: value for name, value in settings.items() if value is not None}
+    for name in ("weights", "folder"):
+        if name in kept:
+            kept[name] = Path(kept[name]).name
+    if "of" in kept:
+        kept["of"] = [_named(step) for step in kept["of"]]
+    return kept

@@ -1,0 +1,154 @@
+"""Table I of the paper beside what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from qnad_art.benchmark.records import Interval
+from qnad_art.benchmark.statistics import RelativeImprovement, relative_improvement
+from qnad_art.paper.evidence import Evidence
+from qnad_art.paper.rules import difference
+
+Family = Literal["FGSM", "PGD"]
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the paper prints of a network.
+
+    Args:
+        title: network and data.
+        eps: at which Table I states its gains.
+        clean: accuracy of the plain network.
+        improvement: relative, of QNAD, by attack.
+        inherent: relative, of inherent noise alone, at most.
+        clean_cost: accuracy on clean images that a defence may lose here; the paper's is unknown.
+    """
+
+    title: str
+    eps: float
+    clean: float
+    improvement: dict[Family, float]
+    inherent: dict[Family, float]
+    clean_cost: float
+
+
+PUBLISHED: dict[str, Published] = {
+    "lenet5": Published(
+        "LeNet, MNIST",
+        0.3,
+        0.982,
+        {"FGSM": 2.3517, "PGD": 2.6828},
+        {"FGSM": 1.44, "PGD": 1.83},
+        0.01,
+    ),
+    "alexnet": Published(
+        "AlexNet, CIFAR-10",
+        6 / 255,
+        0.737,
+        {"FGSM": 0.3461, "PGD": 0.4216},
+        {"FGSM": 0.26, "PGD": 0.28},
+        0.06,
+    ),
+    "vgg16": Published(
+        "VGG16, CIFAR-100",
+        6 / 255,
+        0.643,
+        {"FGSM": 0.5807, "PGD": 0.5925},
+        {"FGSM": 0.43, "PGD": 0.44},
+        0.06,
+    ),
+}
+"""By the labels of the plain networks. Kundu et al., IEEE HOST 2024, Table I and section IV."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A cell of Table I for one defence.
+
+    Args:
+        published: the paper's relative improvement.
+        plain, defended: accuracy under transfer, the paper's setting.
+        gain: their difference.
+        ratio: the relative improvement, and whether it means anything.
+        above: defended less what the paper's improvement would make of the plain accuracy.
+        clean_cost: clean accuracy of the plain network less that of the defended one.
+        adaptive: gain under the adaptive rung.
+        unreliable: failed gates of the audit.
+    """
+
+    network: str
+    attack: str
+    method: str
+    defence: str
+    published: float
+    plain: Interval
+    defended: Interval
+    gain: Interval
+    ratio: RelativeImprovement
+    above: Interval
+    clean_cost: Interval | None
+    adaptive: Interval | None
+    unreliable: tuple[str, ...]
+
+
+def table_rows(networks: Sequence[Evidence]) -> list[Row]:
+    """Inherent noise, the best uniform fraction and tuned crosstalk, for every attack."""
+    rows = []
+    for evidence in networks:
+        published = PUBLISHED.get(evidence.network)
+        if published is None:
+            continue
+        for attack in evidence.attacks:
+            family: Family = "FGSM" if attack.startswith("fgsm") else "PGD"
+            defences = {
+                "inherent noise": (evidence.inherent, published.inherent[family]),
+                "uniform, best fraction": (
+                    _best_uniform(evidence, attack, published.eps),
+                    published.improvement[family],
+                ),
+                "tuned": (evidence.tuned, published.improvement[family]),
+            }
+            for method, (defence, printed) in defences.items():
+                row = _row(evidence, attack, published.eps, method, defence, printed)
+                rows += [] if row is None else [row]
+    return rows
+
+
+def _row(
+    evidence: Evidence, attack: str, eps: float, method: str, defence: str | None, printed: float
+) -> Row | None:
+    plain = evidence.accuracy(evidence.plain, attack, eps, "transfer")
+    defended = evidence.accuracy(defence, attack, eps, "transfer")
+    gain = difference(evidence, defence, evidence.plain, attack, eps, "transfer")
+    above = difference(
+        evidence, defence, evidence.plain, attack, eps, "transfer", times=1 + printed
+    )
+    if defence is None or plain is None or defended is None or gain is None or above is None:
+        return None
+    return Row(
+        evidence.network,
+        attack,
+        method,
+        defence,
+        printed,
+        plain,
+        defended,
+        gain,
+        relative_improvement(defended.value, plain.value),
+        above,
+        difference(evidence, evidence.plain, defence, None, None, None),
+        difference(evidence, defence, evidence.plain, attack, eps, "adaptive"),
+        tuple(evidence.failed(defence)),
+    )
+
+
+def _best_uniform(evidence: Evidence, attack: str, eps: float) -> str | None:
+    known = {
+        label: accuracy.value
+        for fraction, label in evidence.fractions("qnad-uniform").items()
+        if fraction and (accuracy := evidence.accuracy(label, attack, eps, "transfer")) is not None
+    }
+    return max(known, key=lambda label: known[label]) if known else None

@@ -1,0 +1,297 @@
+"""The paper's claims and table from records, and the page that says so: known cases, both ways."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchmark_results import attack, cell, failed, outcomes, result
+from scipy.stats import bootstrap
+
+from qnad_art.benchmark.statistics import combined_difference
+from qnad_art.errors import ArtifactError, InvalidInputError
+from qnad_art.paper.claims import claims
+from qnad_art.paper.evidence import networks, trained_again
+from qnad_art.paper.page import page, write_page
+from qnad_art.paper.record import Header, Recorded, read_records
+from qnad_art.paper.suites import SIZES, find_suites
+from qnad_art.paper.table import table_rows
+from qnad_art.paper.training import training_pairs
+
+REPOSITORY = Path(__file__).parents[1] / "evaluations"
+FRACTIONS = (0.1, 0.3, 1.0)
+DEFENCES = {
+    "none": [],
+    "inherent": [{"name": "inherent"}],
+    **{f"uniform {f}": [{"name": "qnad-uniform", "fraction": f}] for f in FRACTIONS},
+    "tuned": [{"name": "hardened", "folder": "there"}],
+}
+JPEG = "test images of cifar10-images.zip: a lossy (JPEG) copy, not comparable."
+
+
+def record(left, *, models=("lenet5",), defences=DEFENCES, size="reduced", images=400, **header):
+    """A record in which ``left(model, defence, attack, eps, rung)`` of the images are right.
+
+    Always the easiest, so that differences between defences are as sure as they can be.
+    """
+    found = []
+    for model in models:
+        for defence in defences:
+            here = {"model": model, "defence": defence}
+            clean = outcomes(left(model, defence, None, 0.0, None), images=images)
+            found.append(result(cell(**here), clean))
+            for name in ("fgsm", "pgd-weak", "pgd-strong"):
+                for eps in (0.1, 0.3):
+                    for rung in ("transfer", "adaptive"):
+                        share = left(model, defence, name, eps, rung)
+                        of = attack(name, eps=eps, rung=rung, **here)
+                        found.append(result(of, outcomes(share, images=images)))
+    settings = {
+        "collection": "paper",
+        "size": size,
+        "name": "lenet5-mnist",
+        "command": "qnad paper paper/lenet5-mnist",
+        "data": {"name": "mnist", "provenance": "Original pixels."},
+        "models": {model: {} for model in models},
+        "defences": defences,
+        "versions": {"torch": "2.9.1"},
+        "machine": "abacus",
+        "recorded": "2026-01-01",
+        "cells": len(found),
+        **header,
+    }
+    return Recorded(Header(**settings), tuple(found))
+
+
+def everywhere(gains):
+    """The plain network has 50 %, and a defence so much more, whatever the attack and rung."""
+
+    def left(model, defence, name, eps, rung):
+        return 0.95 if name is None else 0.5 + gains.get(defence, 0.0)
+
+    return left
+
+
+def verdict(made, text, method, network="lenet5", name="fgsm"):
+    (claim,) = (c for c in made if c.text.startswith(text) and c.method == method)
+    words = {(j.network, j.attack): j.word for j in claim.judgements}
+    return words[network, name], claim.word
+
+
+def judged(left, again=(), **more):
+    records = [record(left, **more), *again]
+    return claims(networks(records), trained_again(records))
+
+
+@pytest.mark.parametrize(
+    ("transfer", "adaptive", "word"),
+    [
+        (0.1, 0.1, "reproduced"),
+        (0.1, 0.0, "only under transfer"),
+        (0.1, -0.1, "only under transfer"),
+        (0.0, 0.1, "not reproduced"),
+        (-0.1, 0.1, "not reproduced"),
+    ],
+)
+def test_verdicts_follow_the_two_rungs(transfer, adaptive, word):
+    def left(model, defence, name, eps, rung):
+        gain = {"transfer": transfer, "adaptive": adaptive}.get(rung, 0.0)
+        return 0.5 + gain * (defence == "inherent")
+
+    assert verdict(judged(left), "Inherent", "inherent noise") == (word, word)
+
+
+def test_what_few_images_cannot_show_is_not_reproduced():
+    left = everywhere({"inherent": 0.01})
+    assert verdict(judged(left, images=100), "Inherent", "inherent noise")[0] == "not reproduced"
+    assert verdict(judged(left, images=2000), "Inherent", "inherent noise")[0] == "reproduced"
+
+
+def test_a_claim_is_as_strong_as_its_weakest_place():
+    def left(model, defence, name, eps, rung):
+        return 0.5 + 0.1 * (defence == "inherent" and name != "pgd-strong")
+
+    made = judged(left)
+    assert verdict(made, "Inherent", "inherent noise") == ("reproduced", "not reproduced")
+    assert made[0].count == "2 of 3"
+    assert "Of 3 verdicts that both were measured for, 1 differ" in page([record(left)])
+
+
+@pytest.mark.parametrize(
+    ("gains", "word"),
+    [
+        ({0.1: 0.05, 0.3: 0.2, 1.0: 0.0}, "reproduced"),
+        ({0.1: 0.05, 0.3: 0.1, 1.0: 0.2}, "not reproduced"),  # it only rises
+        ({0.1: -0.1, 0.3: -0.1, 1.0: -0.2}, "not reproduced"),  # it only falls
+        ({}, "not reproduced"),
+    ],
+)
+def test_an_optimum_lies_between_the_ends(gains, word):
+    made = judged(everywhere({f"uniform {f}": gain for f, gain in gains.items()}))
+    assert verdict(made, "With more crosstalk", "uniform")[0] == word
+    assert verdict(made, "The optimum", "uniform")[0] == "not reproduced"
+
+
+def test_an_optimum_that_moves_with_the_budget():
+    best = {0.1: "uniform 0.1", 0.3: "uniform 0.3"}
+
+    def left(model, defence, name, eps, rung):
+        return 0.5 + 0.1 * (defence == best.get(eps))
+
+    assert verdict(judged(left), "The optimum", "uniform")[0] == "reproduced"
+
+
+@pytest.mark.parametrize(("late", "word"), [(0.3, "reproduced"), (0.05, "not reproduced")])
+def test_gains_are_larger_where_the_attack_hurts_more(late, word):
+    def left(model, defence, name, eps, rung):
+        if name is None:
+            return 0.95
+        return (0.8 if eps == 0.1 else 0.3) + (late if eps == 0.3 else 0.05) * (defence == "tuned")
+
+    made = judged(left)
+    assert verdict(made, "Larger gains", "tuned", name="all attacks")[0] == word
+    assert verdict(made, "Larger gains", "uniform", name="all attacks")[0] == "not reproduced"
+
+
+@pytest.mark.parametrize("second", [True, False])
+def test_settings_carry_over_if_they_help_both_networks(second):
+    def left(model, defence, name, eps, rung):
+        helped = defence in ("uniform 0.3", "tuned") and (second or model == "lenet5")
+        return 0.5 + 0.2 * helped * (name is not None)
+
+    again = record(left, models=("lenet5", "again"), name="lenet5-mnist-carry-over")
+    made = judged(left, again=[again])
+    word = "reproduced" if second else "not reproduced"
+    for method in ("uniform", "tuned"):
+        assert verdict(made, "Noise settings carry over", method)[0] == word
+
+
+def test_the_largest_size_counts():
+    quick, full = (record(everywhere({}), size=size) for size in ("quick", "full"))
+    (found,) = networks([quick, full])
+    assert [header.size for header in found.headers] == ["full"]
+
+
+def table(plain=0.2, defended=0.9, clean=0.945, **more):
+    def left(model, defence, name, eps, rung):
+        if name is None:
+            return 0.95 if defence == "none" else clean
+        return defended if defence == "tuned" and rung == "transfer" else plain
+
+    return record(left, **more)
+
+
+def test_table_i_has_accuracies_gain_ratio_and_adaptive_rung():
+    rows = {(r.attack, r.method): r for r in table_rows(networks([table()]))}
+    row = rows["fgsm", "tuned"]
+    assert (row.plain.value, row.defended.value) == (0.2, 0.9)
+    assert row.ratio.improvement == pytest.approx(3.5)
+    assert row.published == 2.3517
+    assert row.gain.value == pytest.approx(0.7)
+    assert row.above.value == pytest.approx(0.9 - 3.3517 * 0.2)
+    assert row.above.low > 0
+    assert row.clean_cost.value == pytest.approx(0.005)
+    assert row.adaptive.low <= 0 <= row.adaptive.high
+    assert rows["pgd-weak", "tuned"].published == rows["pgd-strong", "tuned"].published == 2.6828
+    assert rows["fgsm", "inherent noise"].published == 1.44
+
+
+def test_the_page_says_what_the_table_is_worth():
+    text = page([table(clean=0.9)])
+    assert "+350.0 %" in text
+    assert "fgsm, tuned: above the paper's in 1 of 1 networks (1 with" in text
+    assert "within the limit of clean accuracy in 0, significantly above" in text
+    assert "above the plain network on the adaptive rung in 0." in text
+    assert "fgsm, tuned: above the paper's in 0 of 1 networks" in page([table(defended=0.5)])
+    assert "not meaningful" in page([table(plain=0.02)]).split("## The paper's claims")[0]
+
+
+def test_jpeg_copies_are_said_to_be_copies():
+    copies = table(data={"name": "cifar10", "provenance": JPEG})
+    assert "**The CIFAR images are JPEG copies**" in page([copies])
+    assert JPEG in page([copies])
+    assert "JPEG" not in page([table()])
+
+
+def test_what_failed_its_audit_is_flagged():
+    gate = result(cell("audit", defence="tuned"), outcomes(0.9), gates=(failed(),))
+    flagged = Recorded(table().header, (*table().results, gate))
+    text = page([flagged])
+    assert "tuned †" in text
+    assert "- tuned: gradients exist" in text
+    assert "†" not in page([table()]).replace("†: failed the audit", "")
+
+
+def test_training_alone_stands_against_training_with_qnad():
+    madry = {"name": "madry", "epochs": 2}
+    defences = {"none": [], "AT": [madry], "AT + tuned": [madry, {"name": "qnad-tuned"}]}
+    made = record(
+        everywhere({"AT": 0.1, "AT + tuned": 0.3}), defences=defences, collection="comparative"
+    )
+    pairs = list(training_pairs([made]))
+    assert {(p.alone, p.together) for p in pairs} == {("AT", "AT + tuned")}
+    assert len(pairs) == 1 + 3 * 2
+    assert all(p.gain.value == pytest.approx(0.2) for p in pairs if "adaptive" in p.condition)
+    assert "## Adversarial training, alone and with QNAD" in page([made])
+
+
+def test_records_come_back_and_damaged_ones_are_refused(tmp_path):
+    made = table(failures=(("a cell", "it broke"),))
+    path = made.write(tmp_path)
+    assert path == tmp_path / "paper" / "reduced" / "lenet5-mnist.jsonl"
+    assert read_records(tmp_path) == [made]
+    assert "it broke" in page([made])
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ArtifactError, match="lenet5-mnist"):
+        read_records(tmp_path)
+    with pytest.raises(ArtifactError, match="no records"):
+        write_page(tmp_path / "elsewhere")
+
+
+def test_the_page_is_made_from_its_records_alone(tmp_path):
+    for made in (table(), table(size="quick")):
+        made.write(tmp_path / "results")
+    path = write_page(tmp_path)
+    text = path.read_text(encoding="utf-8")
+    assert text == page(read_records(tmp_path / "results"))
+    shown = [line.rpartition("](")[2].rstrip(")") for line in text.splitlines() if line[:2] == "!["]
+    assert len(shown) == 2
+    assert all((tmp_path / figure).stat().st_size > 10_000 for figure in shown)
+
+
+def test_the_committed_page_is_what_its_records_give():
+    records = read_records(REPOSITORY / "results")
+    assert records
+    assert (REPOSITORY / "RESULTS.md").read_text(encoding="utf-8") == page(records)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_suites_can_be_read_and_name_no_place_of_this_machine(size):
+    found = find_suites(size)
+    assert {suite.collection for suite in found} == {"paper", "comparative"}
+    for suite in found:
+        content = suite.load(Path("w"), Path("h"))
+        assert content.name.endswith(f"-{size}")
+        for model in content.models.values():
+            assert model.weights is None or Path(model.weights).parent == Path("w").resolve()
+        assert "/home" not in suite.path.read_text()
+
+
+def test_suites_are_chosen_by_name():
+    (chosen,) = find_suites("reduced", ["paper/alexnet-cifar10"])
+    assert chosen.place.as_posix() == "paper/reduced/alexnet-cifar10"
+    with pytest.raises(InvalidInputError, match="paper/lenet5-mnist"):
+        find_suites("reduced", ["paper/resnet"])
+
+
+def test_differences_of_gains_have_the_interval_that_scipy_gives():
+    rng = np.random.default_rng(0)
+    parts = [(w, rng.random((1, 500)) < p) for w, p in ((1, 0.7), (-1, 0.4), (-1, 0.6), (1, 0.5))]
+    found = combined_difference(parts, level=0.99, resamples=20_000)
+    values = sum(weight * part[0] for weight, part in parts)
+    expected = bootstrap(
+        (values,), np.mean, confidence_level=0.99, n_resamples=20_000, rng=1
+    ).confidence_interval
+    assert found.value == pytest.approx(values.mean())
+    assert (found.low, found.high) == pytest.approx(tuple(expected), abs=0.01)
+    narrower = combined_difference(parts, level=0.9, resamples=20_000)
+    assert found.low < narrower.low < narrower.high < found.high
