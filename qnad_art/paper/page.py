@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from qnad_art.benchmark.audit import audit_results
-from qnad_art.benchmark.records import Interval
-from qnad_art.benchmark.report.chart import MINUS, percent, points
+from qnad_art.benchmark.report.chart import percent, points
 from qnad_art.benchmark.report.tables import accuracies, duration
 from qnad_art.benchmark.report.view import View, place
-from qnad_art.benchmark.statistics import NEAR_ZERO, RelativeImprovement
+from qnad_art.benchmark.statistics import NEAR_ZERO
 from qnad_art.errors import ArtifactError
 from qnad_art.files import write_bytes
-from qnad_art.paper.claims import JUDGED, Claim, claims
+from qnad_art.paper.claims import claims
+from qnad_art.paper.claims_text import attack_choice_section, claims_section
 from qnad_art.paper.evidence import Evidence, networks, trained_again
 from qnad_art.paper.figures import charts
+from qnad_art.paper.markdown import folded, markdown, ratio_text, sign
 from qnad_art.paper.record import Recorded, read_records
-from qnad_art.paper.rules import Finding
 from qnad_art.paper.table import PUBLISHED, Row, table_rows
 from qnad_art.paper.training import training_pairs
 
@@ -51,8 +51,8 @@ def page(records: Sequence[Recorded]) -> str:
         _head(records),
         _baselines(found),
         _table(table_rows(found)),
-        _claims(made),
-        _attack_choice(made),
+        claims_section(made),
+        attack_choice_section(made),
         _training(records),
         _figures(found),
         _all(records),
@@ -98,7 +98,7 @@ def _head(records: Sequence[Recorded]) -> str:
             "against Aer), on the exact expectation unless shots are given.",
             "## What was run",
             "*quick* and *reduced* suites take fewer test images than there are, *full* ones all.",
-            _markdown(columns, rows),
+            markdown(columns, rows),
             "Data: " + " ".join(provenance),
             *(
                 [
@@ -126,7 +126,7 @@ def _baselines(found: Sequence[Evidence]) -> str:
             )
         )
     columns = ("network", "images", "plain network", "the paper's")
-    return "## Baselines\n\nClean accuracy in %.\n\n" + _markdown(columns, rows) if rows else ""
+    return "## Baselines\n\nClean accuracy in %.\n\n" + markdown(columns, rows) if rows else ""
 
 
 def _table(rows: Sequence[Row]) -> str:
@@ -145,12 +145,12 @@ def _table(rows: Sequence[Row]) -> str:
                 percent(row.plain),
                 percent(row.defended),
                 points(row.gain),
-                _ratio(row.ratio),
-                _sign(row.above),
+                ratio_text(row.ratio),
+                sign(row.above),
                 points(cost),
                 "" if cost is None else ("yes" if cost.value <= limit + 1e-9 else "**no**"),
                 points(row.adaptive),
-                _sign(row.adaptive),
+                sign(row.adaptive),
             )
         )
     columns = (
@@ -172,7 +172,7 @@ def _table(rows: Sequence[Row]) -> str:
             "*adaptive*: gradients through the defence, the honest figure. "
             "*uniform, best fraction*: chosen on these images, so optimistic. yes or no: the "
             "interval leaves out zero; else unclear. †: failed the audit, unreliable.",
-            _markdown(columns, shown),
+            markdown(columns, shown),
             _cells(rows),
         ]
     )
@@ -200,78 +200,6 @@ def _cells(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _claims(made: Sequence[Claim]) -> str:
-    rows = [
-        (
-            claim.text,
-            claim.method,
-            f"**{claim.word}**",
-            claim.count,
-            "; ".join(f"{j.network} {j.attack}: {j.word}" for j in claim.judgements),
-        )
-        for claim in made
-    ]
-    if not any(claim.judgements for claim in made):
-        return ""
-    details = [
-        (
-            claim.text,
-            claim.method,
-            judgement.network,
-            judgement.attack,
-            *(_finding(judgement.findings.get(rung)) for rung in JUDGED),
-        )
-        for claim in made
-        for judgement in claim.judgements
-    ]
-    rules = dict.fromkeys((claim.text, claim.rule) for claim in made)
-    return "\n\n".join(
-        [
-            "## The paper's claims",
-            "*reproduced*: holds on the rungs transfer and adaptive; *only under transfer*: on "
-            "transfer, the paper's setting, but not against an attacker who knows the defence; "
-            "*not reproduced*: not even there. The verdict is the weakest over all networks and "
-            "attacks; the count says in how many the claim is reproduced. A claim holds where the "
-            "intervals of the differences that it speaks of leave out zero, all of a network, "
-            "attack and rung together at 95 % (Bonferroni):",
-            "\n".join(f"- {text}: {rule}." for text, rule in rules),
-            _markdown(("claim", "method", "verdict", "reproduced", "by network and attack"), rows),
-            _folded(
-                "The figures behind every verdict",
-                _markdown(
-                    ("claim", "method", "network", "attack", "transfer", "adaptive"), details
-                ),
-            ),
-        ]
-    )
-
-
-def _attack_choice(made: Sequence[Claim]) -> str:
-    """Verdicts that hang on how strong PGD is."""
-    rows = []
-    for claim in made:
-        by_place = {(j.network, j.attack): j.word for j in claim.judgements}
-        for network in dict.fromkeys(j.network for j in claim.judgements):
-            weak, strong = (by_place.get((network, f"pgd-{kind}")) for kind in ("weak", "strong"))
-            if weak is not None and strong is not None and "not measured" not in (weak, strong):
-                rows.append((claim.text, claim.method, network, weak, strong))
-    if not rows:
-        return ""
-    differ = [row for row in rows if row[3] != row[4]]
-    return "\n\n".join(
-        [
-            "## What hangs on the settings of PGD",
-            "The paper prints none. *weak*: 5 steps, no restart; *strong*: 40 steps, 5 restarts. "
-            f"Of {len(rows)} verdicts that both were measured for, {len(differ)} differ.",
-            *(
-                [_markdown(("claim", "method", "network", "weak", "strong"), differ)]
-                if differ
-                else []
-            ),
-        ]
-    )
-
-
 def _training(records: Sequence[Recorded]) -> str:
     rows = [
         (
@@ -282,7 +210,7 @@ def _training(records: Sequence[Recorded]) -> str:
             percent(pair.first.accuracy),
             percent(pair.second.accuracy),
             points(pair.gain),
-            _sign(pair.gain),
+            sign(pair.gain),
         )
         for pair in training_pairs(records)
     ]
@@ -294,7 +222,7 @@ def _training(records: Sequence[Recorded]) -> str:
     )  # fmt: skip
     return (
         "## Adversarial training, alone and with QNAD\n\nThe same trained weights, clean and on "
-        "the rung adaptive; with QNAD less alone, paired by image.\n\n" + _markdown(columns, rows)
+        "the rung adaptive; with QNAD less alone, paired by image.\n\n" + markdown(columns, rows)
     )
 
 
@@ -326,7 +254,7 @@ def _all(records: Sequence[Recorded]) -> str:
             view = View(where, results, cells, gates, plain, classical)
             tables.append(f"**{view.title}**")
             for table in accuracies(view):
-                tables += [f"{table.caption}.", _markdown(table.columns, table.rows)]
+                tables += [f"{table.caption}.", markdown(table.columns, table.rows)]
             failed = [
                 f"- {d}: {', '.join(view.failed(d))}" for d in view.defences if view.failed(d)
             ]
@@ -335,36 +263,5 @@ def _all(records: Sequence[Recorded]) -> str:
         failures = [f"- {cell}: {reason}" for cell, reason in header.failures]
         if failures:
             tables += ["Cells that could not be measured:", "\n".join(failures)]
-        parts.append(_folded(f"{header.place}", "\n\n".join(tables)))
+        parts.append(folded(f"{header.place}", "\n\n".join(tables)))
     return "\n\n".join(parts)
-
-
-def _finding(finding: Finding | None) -> str:
-    if finding is None:
-        return "not measured"
-    return f"{'holds' if finding.holds else 'does not hold'}: {finding.figures}"
-
-
-def _ratio(ratio: RelativeImprovement) -> str:
-    if ratio.improvement is None or not ratio.meaningful:
-        return "not meaningful"
-    return f"{100 * ratio.improvement:+.1f} %".replace("-", MINUS)
-
-
-def _sign(gain: Interval | None) -> str:
-    if gain is None:
-        return ""
-    return "yes" if gain.low > 0 else "**no**" if gain.high < 0 else "unclear"
-
-
-def _folded(title: str, text: str) -> str:
-    return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"
-
-
-def _markdown(columns: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [list(columns)]
-    lines += [
-        ["---"] * len(lines[0]),
-        *([text.replace("|", "\\|") for text in row] for row in rows),
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
