@@ -261,7 +261,7 @@ class AdversarialLoop:
         self.generator.set_state(tensors["generator"])
         if isinstance(self.network, QuantumExecutedModule) and parts.get("noise"):
             noise = self.network.noise
-            noise.__setstate__({"seed": noise.seed, "states": parts["noise"]})
+            noise.__setstate__({**noise.__getstate__(), "states": parts["noise"]})
         self.history = _HISTORY.validate_python(history)
 
     def _noise_states(self) -> dict[str, Tensor]:

@@ -335,7 +335,7 @@ class QuantumLayer(nn.Module):
             bias is not None and bias.requires_grad and torch.is_grad_enabled()
         )
         kernel = kernels[name]
-        if tracked:
+        if tracked or is_tracing():
             return self._positions(kernel, bias, x)
         key = (name, x.shape[-2:])
         kept = self._constants.get(key)

@@ -310,8 +310,8 @@ def test_data_parallel_around_a_noisy_network_is_that_network(shots):
         parallel, nn.CrossEntropyLoss(), (2, 4, 4), 3, device_type="cpu"
     )
     assert classifier.shots == shots
-    with classifier.frozen_draw():
-        assert np.array_equal(classifier.predict(x.numpy()), module(x).detach().numpy())
+    with classifier.frozen_draw(), torch.no_grad():
+        assert np.array_equal(classifier.predict(x.numpy()), module(x).numpy())
 
 
 @pytest.mark.slow
