@@ -71,6 +71,7 @@ def check(folder):
     assert len(set(read_json(folder / "numbers.json"))) == 1
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(tmp_path, two, ideal):
     rng = random.Random(0)
     for _ in range(3):

@@ -143,6 +143,7 @@ def test_the_watch_sees_what_goes_out(watched):
     assert "192.0.2.1" in seen
 
 
+@pytest.mark.slow
 def test_nothing_reaches_the_network(watched, tmp_path):
     """Devices, data, training, circuits, crosstalk, attacks, saving and the shipped network."""
     code = (
@@ -173,6 +174,7 @@ def test_no_module_reads_pickles():
         assert not [name for name in readers if name in text], path
 
 
+@pytest.mark.slow
 def test_tokens_are_in_nothing_that_is_written(tmp_path):
     """A token in the environment is in no output, log, checkpoint or result of a command."""
     token = "tok-5f0c1e7a9d3b"
