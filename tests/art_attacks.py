@@ -273,7 +273,7 @@ ATTACKS: dict[str, Attack] = {
     "GeoDA": Attack("GeoDA", {"max_iter": 500, "sub_dim": 3}, count=1),
     "SignOPT": Attack(
         "SignOPTAttack",
-        {"targeted": False, "max_iter": 1, "query_limit": 50, "num_trial": 3, "k": 3},
+        {"targeted": False, "max_iter": 1, "query_limit": 200, "num_trial": 20, "k": 3},
         count=1,
     ),
     "ZOO": Attack(

@@ -631,7 +631,7 @@ def pgd_accuracy(classifier: PyTorchClassifier) -> float:
         ("trades", {"epsilon": EPSILON, "epochs": 6}),
         ("awp", {"epsilon": EPSILON, "epochs": 6}),
         ("fast-adversarial-training", {"epsilon": EPSILON}),
-        ("pni", {"epsilon": EPSILON, "epochs": 6}),
+        ("pni", {"epsilon": EPSILON, "epochs": 12}),
         ("finetune", {"epsilon": EPSILON, "epochs": 20}),
         ("rse", {"sigma_first": 0.3, "sigma_inner": 0.2}),
     ],

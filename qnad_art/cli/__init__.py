@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -29,6 +30,8 @@ from qnad_art.cli import (
 from qnad_art.cli.screen import Console
 from qnad_art.errors import QnadError
 from qnad_art.plugins import without_plugins
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="qnad",
@@ -73,12 +76,24 @@ def _options(
         context.with_resource(without_plugins())
 
 
+def _leave_at_once(code: int) -> None:
+    """Exit without taking apart what torch and Qiskit have loaded, which takes a second."""
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
+
+
 def main() -> None:
     """Entry point: errors of the package are printed as one line, without a traceback."""
     # As Ctrl-C: whoever ends a command finds kept what it has done.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            _leave_at_once(INTERRUPTED)
+        raise
     except BrokenPipeError:
         # Python flushes stdout at exit; give it somewhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
