@@ -1,7 +1,6 @@
 """Ctrl-C and SIGTERM: every long command ends within two seconds, and what was done is kept."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
