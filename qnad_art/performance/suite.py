@@ -33,7 +33,7 @@ def measure(settings: Settings) -> Iterator[Result]:
     suite = Suite.model_validate(SUITE)
     places = [place for place in PLACES if place[0] == "local" or find_spec("distributed")]
     series: dict[str, list[float]] = {_name(*place): [] for place in places}
-    for _ in range(1 if settings.quick else 2):
+    for _ in range(2):
         for engine, workers in places[:2] if settings.quick else places:
             with tempfile.TemporaryDirectory() as folder:
 
