@@ -6,6 +6,7 @@ their gradient is the identity (BPDA, Athalye et al. 2018) in every attack alike
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -96,9 +97,9 @@ class _StraightThrough(torch.autograd.Function):
 class Preprocessing(Defence):
     """A preprocessor of ART before the network."""
 
+    @abstractmethod
     def preprocessor(self, classifier: PyTorchClassifier) -> Preprocessor:
         """ART's object."""
-        raise NotImplementedError
 
     def apply(self, classifier: PyTorchClassifier, work: Work, folder: Path) -> PyTorchClassifier:
         """The classifier with the preprocessor in its module."""

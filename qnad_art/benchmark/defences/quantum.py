@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -122,8 +123,8 @@ class _Qnad(Inherent):
     def _plan(self, folder: Path) -> CrosstalkPlan | None:
         return CrosstalkPlan.load(folder / _PLAN)
 
-    def _strategy(self, classifier: PyTorchClassifier, work: Work) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def _strategy(self, classifier: PyTorchClassifier, work: Work) -> Any: ...
 
     def _attack(self) -> Any:
         return None
