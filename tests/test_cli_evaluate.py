@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -260,8 +261,9 @@ def test_killed_at_four_random_moments(run, suite, tmp_path, undisturbed):
     chance = random.Random(run)
     for _ in range(4):
         process = started(suite, folder)
-        # Anything from reading the suite to the last cell.
-        time.sleep(chance.uniform(0.5, 12))
+        with suppress(subprocess.TimeoutExpired):
+            # Anything from reading the suite to the last cell.
+            process.wait(chance.uniform(0.5, 12))
         process.kill()
         process.communicate()
     done = evaluate(suite, folder)

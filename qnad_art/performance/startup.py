@@ -24,6 +24,7 @@ COMMANDS = {
     "torch and ART imported": ("import torch\nimport art.estimators.classification", None),
 }
 """Program and target in seconds."""
+QUICK = tuple(name for name, (_, target) in COMMANDS.items() if target is not None)
 
 
 def measure(settings: Settings) -> Iterator[Result]:
@@ -33,7 +34,8 @@ def measure(settings: Settings) -> Iterator[Result]:
         command = [sys.executable, "-c", program]
         return lambda: subprocess.run(command, check=True, capture_output=True)
 
-    runs = {name: run(program) for name, (program, _) in COMMANDS.items()}
+    names = QUICK if settings.quick else COMMANDS
+    runs = {name: run(COMMANDS[name][0]) for name in names}
     for name, values in interleaved(runs, settings.rounds, budget=2 * settings.budget).items():
         targets = {} if COMMANDS[name][1] is None else {name: COMMANDS[name][1]}
         yield from compared("startup", {}, {name: values}, targets=targets)  # type: ignore[arg-type]

@@ -30,7 +30,8 @@ SUITE = {
 
 def measure(settings: Settings) -> Iterator[Result]:
     """The ratio is of the whole run's time, workers' start included, to that on one worker."""
-    suite = Suite.model_validate(SUITE)
+    suite = Suite.model_validate(SUITE | ({"eps": [0.1]} if settings.quick else {}))
+    case = {"budgets": len(suite.eps)}
     places = [place for place in PLACES if place[0] == "local" or find_spec("distributed")]
     series: dict[str, list[float]] = {_name(*place): [] for place in places}
     for _ in range(2):
@@ -41,7 +42,7 @@ def measure(settings: Settings) -> Iterator[Result]:
                     run_suite(suite, Path(folder) / "run", engine=engine, workers=workers)
 
                 series[_name(engine, workers)].append(seconds_of(run))
-    yield from compared("suite", {}, {name: s for name, s in series.items() if s})
+    yield from compared("suite", case, {name: s for name, s in series.items() if s})
 
 
 def _name(engine: str, workers: int) -> str:
