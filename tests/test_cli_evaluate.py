@@ -12,6 +12,7 @@ from contextlib import suppress
 
 import psutil
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from qnad_art.benchmark.store import Run, locked
@@ -305,11 +306,18 @@ def test_a_running_dask_cluster_and_the_death_of_its_worker(suite, tmp_path, und
         (["--engine", "dusk"], "Did you mean 'dask'"),
         (["--address", "tcp://nowhere:1"], "add --engine dask or ray"),
         (["--workers", "0"], "at least 1"),
+        (["--gpu", "--engine", "ray"], "engine local or dask"),
     ],
 )
 def test_wrong_engines_are_refused(options, message, suite, tmp_path):
     refused = evaluate(suite, tmp_path / "run", *options)
     assert message in str(refused.exception)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(suite, tmp_path):
+    refused = evaluate(suite, tmp_path / "run", "--gpu")
+    assert "has no GPU that torch can use; leave out --gpu" in str(refused.exception)
 
 
 def test_the_schema_is_json():

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -49,11 +49,14 @@ class Engine:
         workers: how many.
         host: this machine's address as the workers see it.
         settings: of :func:`joblib.parallel_config`.
+        gpu: whether workers use the GPU that they find; figures are the same everywhere only
+            without.
     """
 
     workers: int
     host: str
     settings: dict[str, Any]
+    gpu: bool = False
 
     def run(self, port: int, secret: str) -> None:
         """Keep all workers alive until the run at ``port`` is over; blocks.
@@ -63,7 +66,8 @@ class Engine:
         """
         from joblib import Parallel, delayed, parallel_config
 
-        lanes = [delayed(lane)(self.host, port, secret, os.environ.get(VARIABLE))] * self.workers
+        allowed = os.environ.get(VARIABLE)
+        lanes = [delayed(lane)(self.host, port, secret, allowed, self.gpu)] * self.workers
         # Ray's backend runs a single job in this process.
         jobs = max(2, self.workers)
         with parallel_config(**self.settings):
@@ -74,7 +78,11 @@ class Engine:
 
 @contextmanager
 def start_engine(
-    name: str = "local", *, workers: int | None = None, address: str | None = None
+    name: str = "local",
+    *,
+    workers: int | None = None,
+    address: str | None = None,
+    gpu: bool = False,
 ) -> Iterator[Engine]:
     """Context with an engine.
 
@@ -83,18 +91,21 @@ def start_engine(
         workers: processes at a time; ``None`` for one a core of this machine or of the cluster.
         address: of a running cluster (``tcp://scheduler:8786`` for Dask, ``host:6379`` or ``auto``
             for Ray); ``None`` for one of its own on this machine.
+        gpu: as :class:`Engine`; not with Ray, which would hide the GPU from the workers.
 
     Raises:
         UnknownNameError: another name.
         DependencyError: the library is not installed.
-        InvalidInputError: no such cluster, or an address for the local engine.
+        InvalidInputError: no such cluster, an address for the local engine, a GPU with Ray.
     """
     if name not in ENGINES:
         raise UnknownNameError("engine", name, ENGINES)
     if workers is not None and workers < 1:
         raise InvalidInputError(f"{workers} workers can do nothing; give at least 1.")
+    if gpu and name == "ray":
+        raise InvalidInputError("Ray's workers get no GPU here; use the engine local or dask.")
     with {"local": _local, "dask": _dask, "ray": _ray}[name](workers, address) as engine:
-        yield engine
+        yield replace(engine, gpu=gpu)
 
 
 def _library(module: str, engine: EngineName) -> Any:
@@ -178,17 +189,20 @@ def _own_address(host: str) -> str:
     return address
 
 
-def lane(host: str, port: int, secret: str, plugins: str | None) -> str:
+def lane(host: str, port: int, secret: str, plugins: str | None, gpu: bool = False) -> str:
     """Keep one worker process alive until the run at ``host:port`` is over.
 
     Args:
         host, port, secret: of the run.
         plugins: its allow-list (:data:`~qnad_art.plugins.VARIABLE`), for clusters too.
+        gpu: as :class:`Engine`.
 
     Returns:
         Why no worker can start here, empty if all went well. (It is not raised: joblib's Dask
         backend waits for ever for what raises.)
     """
+    if gpu and not _gpu_is_there():
+        return f"A worker on {socket.gethostname()} has no GPU that torch can use; leave out --gpu"
     before = ""
     while True:
         with tempfile.TemporaryFile() as errors:
@@ -197,7 +211,7 @@ def lane(host: str, port: int, secret: str, plugins: str | None) -> str:
                 input=f"{secret}\n".encode(),
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
-                env=_environment(plugins),
+                env=_environment(plugins, gpu),
                 # Python looks there first: never for modules of the folder that it was called in.
                 cwd=Path(__file__).parents[2],
                 check=False,
@@ -214,10 +228,16 @@ def lane(host: str, port: int, secret: str, plugins: str | None) -> str:
             return f"A worker on {socket.gethostname()} cannot start: {before}"
 
 
-def _environment(plugins: str | None) -> dict[str, str]:
+def _gpu_is_there() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _environment(plugins: str | None, gpu: bool) -> dict[str, str]:
     """As here, but for one thread and without a GPU, so that figures are the same everywhere."""
     paths = os.pathsep.join(path for path in sys.path if path)
-    alone = {**_ONE_THREAD, "CUDA_VISIBLE_DEVICES": ""}
+    alone = _ONE_THREAD if gpu else {**_ONE_THREAD, "CUDA_VISIBLE_DEVICES": ""}
     environment = {**os.environ, **alone, "PYTHONPATH": paths}
     environment.pop(VARIABLE, None)
     return environment if plugins is None else {**environment, VARIABLE: plugins}

@@ -100,6 +100,7 @@ def _row(result: Result) -> dict[str, Any]:
         "data_hash": provenance.data_hash,
         "weights_hash": provenance.weights_hash,
         "versions": json.dumps(provenance.versions, sort_keys=True),
+        "gpu": provenance.gpu,
     }
 
 

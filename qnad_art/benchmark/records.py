@@ -124,6 +124,7 @@ class Provenance(Record):
     weights_hash: str
     seed: int
     versions: dict[str, str]
+    gpu: str | None = None
 
 
 class Result(Record):

@@ -57,6 +57,7 @@ def run_suite(
     engine: str = "local",
     workers: int | None = None,
     address: str | None = None,
+    gpu: bool = False,
     sinks: Sequence[str] = (),
     revise: bool = False,
     report: Report = lambda line, now: None,
@@ -68,7 +69,7 @@ def run_suite(
         folder: of the run, new or of the same suite; all workers must see it under this path.
         data_dir: as :func:`qnad_art.datasets.load_dataset`.
         only: pattern of the cells to measure now, ``None`` for all; see :meth:`Workload.matching`.
-        engine, workers, address: as :func:`~qnad_art.benchmark.engines.start_engine`.
+        engine, workers, address, gpu: as :func:`~qnad_art.benchmark.engines.start_engine`.
         sinks: names of :mod:`qnad_art.benchmark.sinks` that get the results too. One that fails is
             told of in ``report`` and disturbs nothing.
         revise: whether the folder may hold a run of other cells, see :meth:`Run.begin`.
@@ -98,7 +99,8 @@ def run_suite(
             if tasks:
                 costs = estimate(workload).seconds
                 record = _Record(run, tasks, outlet)
-                with start_engine(engine, workers=workers, address=address) as place:
+                where = start_engine(engine, workers=workers, address=address, gpu=gpu)
+                with where as place:
                     _execute(run, _jobs(run, workload, tasks, costs), record, place, report)
     return run
 

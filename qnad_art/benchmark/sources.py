@@ -69,15 +69,15 @@ def _sizes(data: Dataset) -> dict[str, int]:
     return {"num_classes": len(data.classes), "in_channels": channels, "image_size": height}
 
 
-def classifier_of(network: nn.Module, data: Dataset) -> PyTorchClassifier:
-    """ART classifier of a network, on the CPU."""
+def classifier_of(network: nn.Module, data: Dataset, *, gpu: bool = False) -> PyTorchClassifier:
+    """ART classifier of a network, on the CPU or on the GPU that there is."""
     return PyTorchClassifier(
         network,
         nn.CrossEntropyLoss(),
         data.x.shape[1:],
         len(data.classes),
         clip_values=(0.0, 1.0),
-        device_type="cpu",
+        device_type="gpu" if gpu else "cpu",
     )
 
 

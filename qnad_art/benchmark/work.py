@@ -31,6 +31,9 @@ class Worker:
 
     def __init__(self) -> None:
         torch.set_num_threads(1)
+        # On a GPU: figures that repeat, and products in full precision.
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.allow_tf32 = False
         self._kept = Kept()
 
     def carry_out(self, message: Message, say: Say) -> Message | None:
@@ -164,6 +167,7 @@ def _provenance(
         weights_hash=weights_hash(plain.model),
         seed=task.cell.seed,
         versions=package_versions(),
+        gpu=torch.cuda.get_device_name() if victim.device.type == "cuda" else None,
     )
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from art.estimators.classification import PyTorchClassifier
 
 from qnad_art.benchmark.defence import Work
@@ -84,9 +85,9 @@ class Workbench:
         """The plain network of that key."""
 
         def make() -> PyTorchClassifier:
-            return classifier_of(
-                load_model(self.prepared(key) / "weights.safetensors"), self.training
-            )
+            network = load_model(self.prepared(key) / "weights.safetensors")
+            # A worker sees a GPU only where the run is to use it.
+            return classifier_of(network, self.training, gpu=torch.cuda.is_available())
 
         return self._classifier(key, make)
 

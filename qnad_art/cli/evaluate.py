@@ -36,6 +36,7 @@ def evaluate(
     workers: Annotated[
         int | None, typer.Option(help="Processes; default: one a core of machine or cluster.")
     ] = None,
+    gpu: inputs.Gpu = False,
     only: Annotated[
         str | None, typer.Option(help="Only cells that match, e.g. '*pgd*white-box*'.")
     ] = None,
@@ -75,7 +76,7 @@ def evaluate(
         _list(console, suite, images, only, workers)
         return
     check_sinks(sink or [])
-    place = {"engine": engine, "workers": workers, "address": address}
+    place = {"engine": engine, "workers": workers, "address": address, "gpu": gpu}
     options = {**place, "sinks": sink or [], "revise": revise}
     _conclude(console, _run(console, suite, output, data_dir=images, only=only, **options))
 

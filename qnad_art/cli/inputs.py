@@ -32,6 +32,9 @@ Data = Annotated[
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder with the data sets; else QNAD_DATA_DIR.")
 ]
+Gpu = Annotated[
+    bool, typer.Option("--gpu", help="Workers use a GPU; figures then depend on its kind.")
+]
 Model = Annotated[
     str | None, typer.Option(help="Network of weights that do not name it, e.g. lenet5.")
 ]

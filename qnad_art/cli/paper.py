@@ -43,6 +43,7 @@ def paper(
         typer.Option(help="Folder for results/ and RESULTS.md; default: that of the runs."),
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; default: one a core.")] = None,
+    gpu: inputs.Gpu = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the suites and estimate their time.")
     ] = False,
@@ -73,7 +74,8 @@ def paper(
         if dry_run:
             _estimate(console, suite, content, images, workers)
         else:
-            complete &= _run(console, suite, content, output, record, images, workers)
+            place = {"workers": workers, "gpu": gpu}
+            complete &= _run(console, suite, content, output, record, images, place)
     if not dry_run:
         results(record)
     raise typer.Exit(0 if complete else 1)
@@ -115,13 +117,13 @@ def _run(
     output: Path,
     record: Path,
     data_dir: str | None,
-    workers: int | None,
+    place: dict[str, Any],
 ) -> bool:
     """Run and record a suite; whether all its cells are measured."""
     from qnad_art.benchmark.sources import load_images
     from qnad_art.paper.record import record_run
 
-    options: dict[str, Any] = {"data_dir": data_dir, "workers": workers, "revise": True}
+    options: dict[str, Any] = {"data_dir": data_dir, **place, "revise": True}
     console.print(f"{suite.place}")
     run = evaluate.measure(console, content, output / suite.place, **options)
     _, test = load_images(content.data, data_dir)

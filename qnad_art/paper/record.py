@@ -35,7 +35,7 @@ class Header(Record):
         data: name and provenance of the test images.
         models, defences: by label, as the suite gives them; files by their names only.
         versions: of the packages.
-        machine: processor, cores and system.
+        machine: processor, cores, system and GPUs.
         recorded: date, UTC.
         cells: how many the suite asks for.
         failures: cells that could not be measured, each with the reason.
@@ -89,6 +89,7 @@ def record_run(run: Run, suite: SuiteFile, command: str, provenance: str) -> Rec
 
     cells = run.cells
     results = [result for result in results_of(run) if result.key in cells]
+    gpus = sorted({gpu for result in results if (gpu := result.provenance.gpu)})
     header = Header(
         collection=suite.collection,
         size=suite.size,
@@ -101,7 +102,9 @@ def record_run(run: Run, suite: SuiteFile, command: str, provenance: str) -> Rec
             for label, steps in run.suite.defences.items()
         },
         versions=package_versions(),
-        machine=f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        machine=", ".join(
+            [platform.machine(), f"{os.cpu_count()} cores", platform.system(), *gpus]
+        ),
         recorded=datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         cells=len(cells),
         failures=tuple((str(failure.cell), failure.reason) for failure in run.failures()),

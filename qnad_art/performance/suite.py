@@ -11,7 +11,7 @@ from qnad_art.benchmark.runner import run_suite
 from qnad_art.benchmark.suite import Suite
 from qnad_art.performance.measurements import Settings
 from qnad_art.performance.products import seconds_of
-from qnad_art.performance.results import Result, compared
+from qnad_art.performance.results import Case, Result, compared
 
 PLACES = (("local", 1), ("local", 2), ("local", 4), ("dask", 2))
 """Engines and workers."""
@@ -31,7 +31,7 @@ SUITE = {
 def measure(settings: Settings) -> Iterator[Result]:
     """The ratio is of the whole run's time, workers' start included, to that on one worker."""
     suite = Suite.model_validate(SUITE | ({"eps": [0.1]} if settings.quick else {}))
-    case = {"budgets": len(suite.eps)}
+    case: Case = {"budgets": len(suite.eps)}
     places = [place for place in PLACES if place[0] == "local" or find_spec("distributed")]
     series: dict[str, list[float]] = {_name(*place): [] for place in places}
     for _ in range(2):

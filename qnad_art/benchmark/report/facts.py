@@ -41,6 +41,7 @@ def hashes(source: Source) -> Facts:
         cell, provenance = result.cell, result.provenance
         for package, version in provenance.versions.items():
             found.setdefault(package, {})[version] = None
+        found.setdefault("processor", {})[provenance.gpu or "CPU"] = None
         found.setdefault(f"data {cell.data}", {})[provenance.data_hash] = None
         found.setdefault(f"weights {cell.model}", {})[provenance.weights_hash] = None
         if provenance.device_hash is not None:
