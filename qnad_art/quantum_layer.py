@@ -18,7 +18,7 @@ from qnad_art.gradients import clamp_straight_through, kernels_of_weight
 from qnad_art.kernels import Execution, Kernels, compile_in_blocks, compile_kernels, with_bias
 from qnad_art.sampling import NoiseSource
 from qnad_art.shot_noise import Variance
-from qnad_art.variance import Form, cheapest, drop_negligible, take
+from qnad_art.variance import Form, at_the_mean, cheapest, drop_negligible, take
 
 
 class QuantumLayer(nn.Module):
@@ -62,7 +62,6 @@ class QuantumLayer(nn.Module):
         self.register_buffer("pairs", torch.zeros(shape, dtype=torch.int8, device=device), False)
         self._cache: tuple[Any, Kernels, Any] | None = None
         self._tuned: Kernels | None = None
-        self._tuned_form: tuple[Execution, Any, Form] | None = None
         self._constants: dict[Any, tuple[Tensor, Tensor]] = {}
 
     def assign(self, site: Tensor, pairs: Tensor) -> None:
@@ -174,8 +173,7 @@ class QuantumLayer(nn.Module):
         scale = self._channels(kernels["noise"])
         values = self._polynomial("second", features, kernels)
         if "shared.out" not in kernels:
-            assert values is not None
-            return Variance(constant, values, None, scale)
+            return Variance(constant, scale.new_zeros(1) if values is None else values, None, scale)
         if "shared.x2" in kernels:
             shared = self._linear_map(features["x2"], kernels["shared.x2"])
         else:
@@ -228,15 +226,16 @@ class QuantumLayer(nn.Module):
         """
         self._tuned, self._constants = None, {}
         if wanted is not None:
-            kernels = compile_kernels(
-                self.weight, self.site, self.pairs, **self._settings(), wanted=wanted
-            )
-            # Weights under crosstalk move little, and every step would choose the form again.
-            known, scales = self._tuned_form, (self.input_scale, self.input_spread)
-            if known is None or known[0] is not self.execution or known[1] != scales:
-                known = self._tuned_form = (self.execution, scales, self._form(kernels))
-            form = known[2]
-            self._tuned = self._economise(kernels, form)
+            # The layer's own weights are no unknowns: they need no graph.
+            settings = self._settings()
+            bias = settings.pop("bias")
+            settings |= {"bias": None if bias is None else bias.detach(), "wanted": wanted}
+            kernels = compile_kernels(self.weight.detach(), self.site, self.pairs, **settings)
+            # Noise that is right on average will do here, and as a constant: both cost less.
+            if self.input_squares is not None and self._reducible(kernels):
+                kernels = drop_negligible(kernels, scale_x=self._scale())
+                kernels = at_the_mean(kernels, self.input_squares)
+            self._tuned = {n: k if n.startswith("mean") else k.detach() for n, k in kernels.items()}
 
     def invalidate(self) -> None:
         """Forget the compiled kernels."""
@@ -270,7 +269,6 @@ class QuantumLayer(nn.Module):
         forgotten: dict[str, Any] = {
             "_cache": None,
             "_tuned": None,
-            "_tuned_form": None,
             "_constants": {},
         }
         return {**self.__dict__, **forgotten}
@@ -281,10 +279,14 @@ class QuantumLayer(nn.Module):
 
     def _form(self, kernels: Kernels) -> Form:
         """In which form the calibration data allow the variance."""
-        spread = self.input_spread
-        if spread is None or getattr(self, "groups", 1) > 1 or "second.x2" not in kernels:
+        if self.input_spread is None or not self._reducible(kernels):
             return "full"
-        return "full" if "second.cos" in kernels else cheapest(kernels, spread=spread)
+        return cheapest(kernels, spread=self.input_spread)
+
+    def _reducible(self, kernels: Kernels) -> bool:
+        """Whether the variance has other forms than the full one."""
+        grouped = getattr(self, "groups", 1) > 1
+        return not grouped and "second.x2" in kernels and "second.cos" not in kernels
 
     def _economise(self, kernels: Kernels, form: Form) -> Kernels:
         """The variance in this form, without what cannot matter."""

@@ -43,7 +43,9 @@ class Variance:
 
     def disturb(self, mean: Tensor, shift: Tensor | None, source: NoiseSource) -> Tensor:
         """A draw around ``mean + shift``; ``mean`` is overwritten."""
-        others = (self.constant, self.scale, self.factors, shift)
+        if shift is not None and shift.requires_grad:  # as in tuning
+            mean, shift = mean.add_(shift), None
+        others = (self.constant, self.scale, self.factors)
         if mean.is_cuda or any(part is not None and part.requires_grad for part in others):
             deviation = self.full(mean.shape).clamp_min(_tiny(self.constant)).sqrt()
             noise = source.normal_like(deviation).mul(deviation).mul(self.scale)

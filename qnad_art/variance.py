@@ -71,6 +71,12 @@ def form_of(names: Iterable[str]) -> Form:
     return "shared" if "shared.x2" in found else "uniform"
 
 
+def at_the_mean(kernels: Kernels, squares: Squares) -> Kernels:
+    """``second.x2`` at the mean activations: no pass over them, and good enough to tune with."""
+    rest = {name: kernel for name, kernel in kernels.items() if name != "second.x2"}
+    return right_on_average(kernels, rest, squares)
+
+
 def right_on_average(kernels: Kernels, form: Kernels, squares: Squares | None) -> Kernels:
     """``form`` with a constant that makes up for what it leaves out at the mean activations."""
     if squares is None:
@@ -115,6 +121,8 @@ def error(kernels: Kernels, form: Kernels, *, spread: float) -> float:
 
 def _residual(terms: Tensor, form: Kernels) -> Tensor:
     """What ``form`` leaves out of the kernels ``terms``."""
+    if "shared.out" not in form:
+        return terms
     pattern = form.get("shared.x2", torch.ones_like(terms[:1]))
     factors = form["shared.out"].view(-1, *(1,) * (terms.dim() - 1))
     return torch.addcmul(terms, factors, pattern, value=-1)

@@ -282,7 +282,7 @@ def test_a_checkpoint_of_another_version_is_refused(version, tmp_path):
     tensors, header = load_tensors(path, kind="tuning-checkpoint")
     header = {**header, "version": version}
     save_tensors(path, tensors, kind="tuning-checkpoint", header=header)
-    with pytest.raises(ArtifactError, match=f"version {version}; .* from version 3"):
+    with pytest.raises(ArtifactError, match=f"version {version}; .* from version 4"):
         tuning(resume=True, **settings).run()
 
 

@@ -134,6 +134,28 @@ def test_the_predicted_error_is_that_of_independent_activations():
     assert off < 1e-3
 
 
+@pytest.mark.parametrize("plain", [nn.Conv2d(6, 4, 3), nn.Linear(54, 4)], ids=["conv", "linear"])
+def test_in_tuning_the_variance_is_a_constant_that_is_right_on_average(plain):
+    generator = torch.Generator().manual_seed(3)
+    nn.init.normal_(plain.weight, generator=generator)
+    x = torch.rand((200, 6, 3, 3), generator=generator)
+    x = x if isinstance(plain, nn.Conv2d) else x.flatten(1)
+    layer = convert(plain, x, shots=100, percentile=100).network
+    wanted = torch.zeros_like(plain.weight, requires_grad=True)
+    with torch.no_grad():
+        exact = layer.moments(x)[1]
+        layer.tune(wanted)
+        rough = layer.moments(x)[1]
+    assert (rough == rough[:1]).all()
+    assert exact.std(0).min() > 1e-3 * exact.mean()
+    torch.testing.assert_close(rough[0], exact.mean(0), rtol=1e-3, atol=0)
+    drawn = torch.stack([layer(x) for _ in range(50)])
+    assert drawn.requires_grad
+    noise = layer.kernels()["noise"].view(rough[0].shape)
+    ratio = (drawn.detach() - drawn.detach().mean(0)).square().mean((0, 1)) / (rough[0] * noise**2)
+    torch.testing.assert_close(ratio, torch.full_like(ratio, 49 / 50), rtol=0.06, atol=0)
+
+
 def test_channels_that_are_unlike_make_no_error_on_average():
     """Without the constant, outputs that look at the louder channels would be off throughout."""
     generator = torch.Generator().manual_seed(3)
