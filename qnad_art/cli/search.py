@@ -137,6 +137,8 @@ def _table(result: SearchResult) -> Table:
     settings, images = result.settings, result.trials[0].clean.images
     table = Table(
         box=SIMPLE_HEAD,
+        show_edge=False,
+        collapse_padding=True,
         title=f"Pareto front of {len(result.trials)} trials: accuracy in % on {images:,} images "
         f"kept from tuning, PGD-{settings.attack_steps} ε={settings.epsilon:.3g}",
         caption="± half the 95 % Wilson interval. These images chose the front, so its figures are "
@@ -152,7 +154,7 @@ def _table(result: SearchResult) -> Table:
             str(trial.number),
             str(trial.clean),
             str(trial.robust),
-            *(f"{trial.settings[name]:g}" for name in shown),
+            *(f"{trial.settings[name]:g}"[:5] for name in shown),
             f"{trial.achieved:.1%}",
         )
     return table
