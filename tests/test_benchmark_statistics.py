@@ -155,6 +155,17 @@ def test_width_is_that_of_an_analysis_of_variance(draws):
     assert both.value == pytest.approx(weighted.mean())
 
 
+def test_what_draws_share_is_told_from_images_that_differ():
+    """Images differ much more than draws do, and both count: to 2 % in the width."""
+    rng = np.random.default_rng(1)
+    rates = rng.beta(0.5, 0.5, 40)
+    shift = 0.12 * np.resize([-1, 1], 8)[:, None]
+    correct = rng.random((8, 40)) < np.clip(rates + shift, 0, 1)
+    found = accuracy_interval(correct, resamples=20_000)
+    expected = 2 * 1.96 * common_variance(correct) ** 0.5
+    assert found.high - found.low == pytest.approx(expected, rel=0.02)
+
+
 def test_level_seed_and_resamples_are_those_asked_for():
     rng = np.random.default_rng(3)
     first, second = (outcomes(rng, 90, 5, mean=m, correlation=0.3) for m in (0.9, 0.6))
@@ -187,6 +198,28 @@ def test_skewed_accuracies_against_scipys_bootstrap():
         (correct.mean(0),), np.mean, n_resamples=20_000, rng=np.random.default_rng(0)
     ).confidence_interval
     assert (found.low, found.high) == pytest.approx((known.low, known.high), abs=0.006)
+
+
+@pytest.mark.parametrize(("better", "worse", "images"), [(9, 2, 25), (6, 1, 12), (5, 0, 40)])
+def test_differences_of_single_draws_against_scipys_bootstrap(better, worse, images):
+    """Many resampled means are the mean itself: they count half as below it."""
+    first = np.arange(images)[None] < better
+    second = np.arange(images)[None] >= images - worse
+    found = paired_difference(first, second, resamples=20_000)
+    sample = first[0] - second[0].astype(float)
+    known = stats.bootstrap(
+        (sample,), np.mean, n_resamples=20_000, rng=np.random.default_rng(0)
+    ).confidence_interval
+    assert (found.low, found.high) == pytest.approx((known.low, known.high), abs=1e-9)
+
+
+@pytest.mark.parametrize("resamples", [1, 2, 3])
+def test_few_resamples_have_an_interval_too(resamples):
+    """All may lie on one side of the mean, infinitely biased but for a bound on that."""
+    correct = np.random.default_rng(0).random((3, 12)) < 0.7
+    for seed in range(8):
+        found = accuracy_interval(correct, seed=seed, resamples=resamples)
+        assert 0 <= found.low <= found.high <= 1
 
 
 def test_a_sum_of_accuracies_stays_within_what_it_can_be():

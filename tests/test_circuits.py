@@ -108,7 +108,6 @@ class TestGatesSurvive:
             assert ("spectator_idle" in names) is idle
             assert ("spectator_idle" in labels) is idle
 
-
     @pytest.mark.parametrize("pairs", [-2, 1])
     def test_only_the_product_qubit_s_waiting_costs_signal(self, pairs):
         """Gates are perfect and nothing but qubit 0 decays: by T2 in every spectator gate."""

@@ -126,7 +126,6 @@ class TestPlainOrder:
         # Direct neighbours are free here and come first.
         assert all(placement.sites[i].partner is None for i in placed.flatten().tolist())
 
-
     @pytest.mark.parametrize("compute", [(3, 0), (0, 3)])
     def test_qubits_with_fewest_choices_come_first(self, nairobi, compute):
         """3 can take 1 or 5, and 0 only 1."""
