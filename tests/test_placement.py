@@ -43,6 +43,9 @@ class TestComputeQubits:
         device = nairobi.model_copy(update={"qubits": (blind, *nairobi.qubits[1:])})
         assert 0 not in device_placement(device).compute
         assert device_placement(device, compute=(0, 4)).compute == (0, 4)
+        dim = blind.model_copy(update={"p1_given_0": 0.25, "p0_given_1": 0.25})  # just enough
+        least = nairobi.model_copy(update={"qubits": (dim, *nairobi.qubits[1:])})
+        assert 0 in device_placement(least).compute
         none = nairobi.model_copy(update={"qubits": (blind,) * 7})
         with pytest.raises(DeviceError, match="readout contrast"):
             device_placement(none)
