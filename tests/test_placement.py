@@ -50,6 +50,12 @@ class TestComputeQubits:
         with pytest.raises(DeviceError, match="readout contrast"):
             device_placement(none)
 
+    def test_of_a_star_are_its_rays(self):
+        """The centre would be independent too, alone."""
+        edges = tuple(Edge(control=0, target=ray) for ray in range(1, 5))
+        star = DeviceProfile(name="s", two_qubit_gate="cx", qubits=(Qubit(),) * 5, edges=edges)
+        assert device_placement(star).compute == (1, 2, 3, 4)
+
     def test_nairobi_s_are_the_five_of_the_design(self, nairobi):
         assert device_placement(nairobi).compute == (0, 2, 3, 4, 6)
 
