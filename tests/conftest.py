@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, Phase, settings
 from torch import nn
 
 from qnad_art.crosstalk.plan import LayerPlan
@@ -15,7 +15,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # with more, processes and threads fight for the cores
 
 settings.register_profile("qnad", derandomize=True, deadline=None, database=None)
-settings.load_profile("qnad")
+# mutmut runs the tests again and again in forks of one process, and asks only whether they fail.
+settings.register_profile(
+    "mutmut",
+    settings.get_profile("qnad"),
+    phases=(Phase.explicit, Phase.generate),
+    suppress_health_check=[HealthCheck.differing_executors],
+)
+settings.load_profile("mutmut" if "MUTANT_UNDER_TEST" in os.environ else "qnad")
 
 
 def pytest_addoption(parser):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +11,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from qnad_art.benchmark.statistics import (
+    PERMUTATIONS,
     accuracy_interval,
+    combined_difference,
     higher_by_chance,
     paired_difference,
     relative_improvement,
@@ -43,6 +47,17 @@ def test_wilson_against_newcombes_table(correct, images, low, high):
     found = wilson(correct, images)
     assert (found.low, found.high) == pytest.approx((low, high), abs=5e-5)
     assert found.value == correct / images
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize(("correct", "images"), [(0, 1), (1, 1), (3, 40), (38, 40)])
+def test_wilson_solves_its_equation(correct, images, level):
+    """The ends are the rates p at which (share - p)² = z² p (1 - p) / n, where in (0, 1)."""
+    found, z = wilson(correct, images, level=level), stats.norm.isf((1 - level) / 2)
+    for end in (found.low, found.high):
+        assert (found.value - end) ** 2 == pytest.approx(z**2 * end * (1 - end) / images)
+    assert found.low < found.high
+    assert wilson(correct, images, level=0.95) == wilson(correct, images)
 
 
 def test_one_draw_has_wilsons_interval():
@@ -108,6 +123,142 @@ def test_intervals_against_scipys_bootstrap():
         assert (found.low, found.high) == pytest.approx((known.low, known.high), abs=0.003)
 
 
+def common_variance(correct):
+    """Variance of a mean over draws that share something, by analysis of variance (two-way)."""
+    draws, images = correct.shape
+    by_image, by_draw, mean = correct.mean(0), correct.mean(1), correct.mean()
+    error = ((correct - by_image - by_draw[:, None] + mean) ** 2).sum()
+    error /= (draws - 1) * (images - 1)
+    between = images * ((by_draw - mean) ** 2).sum() / (draws - 1)
+    return by_image.var() / images + max(between - error, 0) / images / draws
+
+
+@pytest.mark.parametrize("draws", [2, 3, 20])
+def test_width_is_that_of_an_analysis_of_variance(draws):
+    """Of random images and, where draws share something, random draws."""
+    rng = np.random.default_rng(draws)
+    settings = {"mean": 0.6, "correlation": 0.3}
+    first = outcomes(rng, 400, draws, **settings, common=0.12)
+    second = outcomes(rng, 400, 7, **settings, common=0.05)
+    variances = [common_variance(part) for part in (first, second)]
+    assert variances[0] > 1.5 * first.mean(0).var() / 400  # draws matter
+    alone = accuracy_interval(first, resamples=20_000)
+    # Apart from the images', the variances of a difference add up.
+    shared = [v - p.mean(0).var() / 400 for v, p in zip(variances, (first, second), strict=True)]
+    weighted = 2 * first.mean(0) - 0.5 * second.mean(0)
+    both = combined_difference([(2, first), (-0.5, second)], resamples=20_000)
+    expected = 4 * shared[0] + 0.25 * shared[1] + weighted.var() / 400
+    # Two draws have two values, so quantiles of few draws are no normal ones.
+    tolerance = 0.03 if draws == 20 else 0.3
+    for found, variance in ((alone, variances[0]), (both, expected)):
+        assert found.high - found.low == pytest.approx(2 * 1.96 * variance**0.5, rel=tolerance)
+    assert both.value == pytest.approx(weighted.mean())
+
+
+def test_what_draws_share_is_told_from_images_that_differ():
+    """Images differ much more than draws do, and both count: to 2 % in the width."""
+    rng = np.random.default_rng(1)
+    rates = rng.beta(0.5, 0.5, 40)
+    shift = 0.12 * np.resize([-1, 1], 8)[:, None]
+    correct = rng.random((8, 40)) < np.clip(rates + shift, 0, 1)
+    found = accuracy_interval(correct, resamples=20_000)
+    expected = 2 * 1.96 * common_variance(correct) ** 0.5
+    assert found.high - found.low == pytest.approx(expected, rel=0.02)
+
+
+def test_level_seed_and_resamples_are_those_asked_for():
+    rng = np.random.default_rng(3)
+    first, second = (outcomes(rng, 90, 5, mean=m, correlation=0.3) for m in (0.9, 0.6))
+    sample = first.mean(0) - second.mean(0)
+    for level in (0.5, 0.9, 0.99):
+        found = paired_difference(first, second, resamples=20_000, level=level)
+        known = stats.bootstrap(
+            (sample,),
+            np.mean,
+            n_resamples=20_000,
+            confidence_level=level,
+            rng=np.random.default_rng(0),
+        ).confidence_interval
+        assert (found.low, found.high) == pytest.approx((known.low, known.high), abs=0.004)
+    parts = [(1.0, first), (-1.0, second)]
+    usual = combined_difference(parts, seed=0, resamples=2000, level=0.95)
+    assert combined_difference(parts) == paired_difference(first, second) == usual
+    assert combined_difference(parts, seed=1) == paired_difference(first, second, seed=1) != usual
+    assert accuracy_interval(first) == accuracy_interval(first, seed=0, resamples=2000)
+    assert accuracy_interval(first) != accuracy_interval(first, seed=1)
+
+
+def test_skewed_accuracies_against_scipys_bootstrap():
+    """One image in twelve is ever misjudged, where acceleration moves both ends."""
+    rng = np.random.default_rng(5)
+    rates = np.where(np.arange(36) % 12 == 0, 0.2, 1.0)
+    correct = rng.random((10, 36)) < rates
+    found = accuracy_interval(correct, resamples=20_000)
+    known = stats.bootstrap(
+        (correct.mean(0),), np.mean, n_resamples=20_000, rng=np.random.default_rng(0)
+    ).confidence_interval
+    assert (found.low, found.high) == pytest.approx((known.low, known.high), abs=0.006)
+
+
+@pytest.mark.parametrize(("better", "worse", "images"), [(9, 2, 25), (6, 1, 12), (5, 0, 40)])
+def test_differences_of_single_draws_against_scipys_bootstrap(better, worse, images):
+    """Many resampled means are the mean itself: they count half as below it."""
+    first = np.arange(images)[None] < better
+    second = np.arange(images)[None] >= images - worse
+    found = paired_difference(first, second, resamples=20_000)
+    sample = first[0] - second[0].astype(float)
+    known = stats.bootstrap(
+        (sample,), np.mean, n_resamples=20_000, rng=np.random.default_rng(0)
+    ).confidence_interval
+    assert (found.low, found.high) == pytest.approx((known.low, known.high), abs=1e-9)
+
+
+@pytest.mark.parametrize("resamples", [1, 2, 3])
+def test_few_resamples_have_an_interval_too(resamples):
+    """All may lie on one side of the mean, infinitely biased but for a bound on that."""
+    correct = np.random.default_rng(0).random((3, 12)) < 0.7
+    for seed in range(8):
+        found = accuracy_interval(correct, seed=seed, resamples=resamples)
+        assert 0 <= found.low <= found.high <= 1
+
+
+def test_a_sum_of_accuracies_stays_within_what_it_can_be():
+    """Three parts in [-0.5, 3]; all images alike, so the ends are Wilson's on that span."""
+    right = np.ones((2, 30), dtype=bool)
+    half = right.copy()
+    half[0] = False
+    parts = [(2, right), (1, ~right), (-0.5, half)]
+    found = combined_difference(parts, level=0.9)
+    margin = 3.5 / 2 * wilson(0, 30, level=0.9).high
+    assert found.value == 1.75
+    assert (found.low, found.high) == pytest.approx((1.75 - margin, 1.75 + margin))
+    assert combined_difference([(2, right), (-0.5, ~right)]).high == 2
+    assert combined_difference([(2, ~right), (-0.5, right)]).low == -0.5
+
+
+def test_the_difference_from_never_right_is_the_accuracy():
+    """Ends too, where one of three draws is far below the others and ends are unlike."""
+    rng = np.random.default_rng(0)
+    correct = rng.random((3, 200)) < np.array([0.8, 0.8, 0.5])[:, None]
+    alone = accuracy_interval(correct)
+    apart = paired_difference(correct, np.zeros((1, 200), dtype=bool))
+    assert (apart.low, apart.high) == pytest.approx((alone.low, alone.high))
+    below, above = alone.value - alone.low, alone.high - alone.value
+    assert abs(below - above) > 0.01
+
+
+def test_an_interval_ends_where_accuracies_do():
+    """Few images of which nearly all are always right, less their opposite: near 1 + 1."""
+    correct = np.ones((3, 9), dtype=bool)
+    correct[0, 0] = False
+    assert accuracy_interval(correct).high <= 1
+    assert accuracy_interval(~correct).low >= 0
+    found = combined_difference([(2.0, correct), (-1.0, ~correct)])
+    assert found.value < found.high <= 2
+    found = combined_difference([(-2.0, correct), (1.0, ~correct)])
+    assert -2 <= found.low < found.value
+
+
 def test_pairing_narrows_the_interval():
     rng = np.random.default_rng(0)
     rates = rng.random(200)
@@ -171,6 +322,29 @@ def test_permutation_test_against_scipys():
     assert higher_by_chance(first, second) == pytest.approx(known, abs=0.01)
 
 
+def test_permutation_test_counts_every_way_to_flip_signs():
+    """Ten images that differ by a, two by b: all 2¹² ways, without an approximation."""
+    first, second = np.zeros((4, 40), dtype=bool), np.zeros((4, 40), dtype=bool)
+    first[:1, :7] = True
+    second[:1, 7:10] = True
+    first[:, 10:12] = True
+    signs = np.array(list(itertools.product((-1, 1), repeat=12)))
+    sums = signs @ ([1] * 10 + [4] * 2)
+    known = (sums >= 7 - 3 + 8).mean()
+    assert higher_by_chance(first, second) == pytest.approx(known, abs=0.002)
+    assert higher_by_chance(first, second) == higher_by_chance(first, second, seed=0)
+    assert higher_by_chance(first, second) != higher_by_chance(first, second, seed=1)
+
+
+def test_a_p_value_is_never_zero():
+    always, never = np.ones((2, 60), dtype=bool), np.zeros((1, 60), dtype=bool)
+    assert higher_by_chance(always, never) == 1 / (PERMUTATIONS + 1) == 1e-5
+    assert higher_by_chance(always, always) == 1
+    half = np.arange(60)[None] < 30
+    assert higher_by_chance(half, ~half) == higher_by_chance(never, always) == 1
+    assert higher_by_chance(always[:, :1], never[:, :1]) == pytest.approx(0.5, abs=0.01)
+
+
 def test_false_alarms_of_the_permutation_test_are_as_rare_as_promised():
     rng, alarms = np.random.default_rng(0), 0
     for seed in range(100):
@@ -194,12 +368,31 @@ def test_relative_improvement_on_next_to_nothing_is_flagged():
     assert relative_improvement(0.5, 0.0).improvement is None
 
 
-def test_what_is_no_proportion_is_refused():
-    with pytest.raises(InvalidInputError, match="3 of 2"):
-        wilson(3, 2)
-    with pytest.raises(InvalidInputError, match="draws, images"):
-        accuracy_interval(np.ones(4, dtype=bool))
-    with pytest.raises(InvalidInputError, match="same images"):
-        paired_difference(np.ones((1, 4), dtype=bool), np.ones((1, 5), dtype=bool))
-    with pytest.raises(InvalidInputError, match="0 to 1"):
-        relative_improvement(1.2, 0.5)
+def test_relative_improvement_takes_every_accuracy():
+    found = relative_improvement(1, 1)
+    assert (found.defended, found.plain, found.difference, found.improvement) == (1, 1, 0, 0)
+    assert relative_improvement(0, 0.05).meaningful
+    assert relative_improvement(0, 0.05).improvement == -1
+
+
+@pytest.mark.parametrize(
+    ("refused", "says"),
+    [
+        (lambda: wilson(3, 2), "3 of 2 is no proportion"),
+        (lambda: wilson(-1, 2), "-1 of 2"),
+        (lambda: wilson(0, 0), "0 of 0"),
+        (lambda: accuracy_interval(np.ones(4, dtype=bool)), r"shape \(4,\); expected \(draws, im"),
+        (lambda: accuracy_interval(np.ones((0, 4), dtype=bool)), r"\(0, 4\).*at least one of each"),
+        (lambda: paired_difference(*unequal()), "4 images against 5: pairs need the same images"),
+        (lambda: higher_by_chance(*unequal()), "4 images against 5"),
+        (lambda: relative_improvement(1.2, 0.5), "1.2 is no accuracy; give a number from 0 to 1"),
+        (lambda: relative_improvement(0.5, -0.1), "-0.1 is no accuracy"),
+    ],
+)
+def test_what_is_no_proportion_is_refused(refused, says):
+    with pytest.raises(InvalidInputError, match=says):
+        refused()
+
+
+def unequal():
+    return np.ones((1, 4), dtype=bool), np.ones((1, 5), dtype=bool)

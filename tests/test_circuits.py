@@ -8,7 +8,14 @@ from qiskit import QuantumCircuit, transpile
 from qiskit.quantum_info import Operator, Statevector
 from qiskit_aer import AerSimulator
 
-from qnad_art.circuits import Site, product_circuit, zz_angle
+from qnad_art.circuits import (
+    IDLE,
+    PARASITIC,
+    Site,
+    prepare_neighbour,
+    product_circuit,
+    zz_angle,
+)
 from qnad_art.device import DeviceProfile, Edge, Qubit
 from qnad_art.engines.aer import AerEngine
 from qnad_art.errors import DeviceError, InvalidInputError
@@ -53,7 +60,7 @@ class TestProduct:
         assert circuit.count_ops()["measure"] == circuit.num_clbits == 1
 
     def test_site_without_neighbour_cannot_inject(self, nairobi):
-        with pytest.raises(InvalidInputError, match="no neighbour"):
+        with pytest.raises(InvalidInputError, match=r"Site\(qubit=0.*has no neighbour"):
             product_circuit(nairobi, Site(0), 1, theta=0.1, phi=0.1)
 
     def test_uncoupled_neighbour_is_refused(self, nairobi):
@@ -101,8 +108,35 @@ class TestGatesSurvive:
             assert ("spectator_idle" in names) is idle
             assert ("spectator_idle" in labels) is idle
 
+    @pytest.mark.parametrize("pairs", [-2, 1])
+    def test_only_the_product_qubit_s_waiting_costs_signal(self, pairs):
+        """Gates are perfect and nothing but qubit 0 decays: by T2 in every spectator gate."""
+        waiting = Qubit(t1=50e-6, t2=30e-6)
+        device = line("cx", duration=3e-7).model_copy(
+            update={"qubits": (waiting, Qubit(), Qubit())}
+        )
+        theta, phi, zero = np.array([0.7]), np.array([-0.4]), np.zeros(1, dtype=int)
+        measured = AerEngine(device).expectations(theta, phi, [SPECTATOR], zero, zero + pairs)
+        decay = np.exp(-2 * abs(pairs) * 3e-7 / 30e-6)
+        np.testing.assert_allclose(measured, np.sin(theta) * np.sin(phi) * decay, atol=1e-12)
+
+    def test_gates_that_take_no_time_are_not_waited_for(self):
+        circuit = product_circuit(line("cx", zz_hz=1e5), SPECTATOR, 3, theta=0.1, phi=0.1)
+        assert {IDLE, PARASITIC} & {i.label for i in circuit} == set()
+
+    def test_the_coupling_can_be_told_from_gates_by_its_label(self, nairobi):
+        """Hardware must not run it: it happens there anyway."""
+        circuit = product_circuit(nairobi, DIRECT, 2, theta=0.1, phi=0.1)
+        assert [i.label for i in circuit if i.name == "rzz"] == [PARASITIC] * 4
+
 
 class TestInjection:
+    @pytest.mark.parametrize(("pairs", "flips"), [(-1, 1), (0, 0), (1, 0)])
+    def test_only_negative_counts_flip_the_neighbour(self, pairs, flips):
+        circuit = QuantumCircuit(2)
+        prepare_neighbour(circuit, pairs)
+        assert [circuit.find_bit(i.qubits[0]).index for i in circuit] == [1] * flips
+
     @pytest.mark.parametrize("pairs", [-2, 1, 3])
     @pytest.mark.parametrize("site", [DIRECT, SPECTATOR])
     @pytest.mark.parametrize("direction", ["out", "in"])

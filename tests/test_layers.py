@@ -203,6 +203,28 @@ class TestExpectation:
         module.shots = same.shots = None
         torch.testing.assert_close(module(x), same(wide), rtol=0, atol=1e-12)
 
+    @pytest.mark.parametrize("name", CASES)
+    def test_windows_are_the_activations_that_meet_the_weights(self, name, case):
+        plain, module, x = case(name, crosstalk=False)
+        (layer,) = module.layers.values()
+        values, executed, shape = layer.windows(x)
+        assert executed.shape == (1, *values.shape[1:])
+        weight = plain.weight.reshape(values.shape[1], -1, values.shape[2])
+        sums = torch.einsum("ngjp,goj->ngop", values * executed, weight).reshape(shape)
+        if plain.bias is not None:
+            sums = sums + plain.bias.view(-1, *(1,) * (plain.weight.dim() - 2))
+        torch.testing.assert_close(sums, plain(x), rtol=0, atol=1e-12)
+
+    @pytest.mark.parametrize("name", CASES)
+    def test_products_of_an_image_are_counted_one_by_one(self, name, case):
+        """Zero padding costs nothing; a batch costs what an image does, each time."""
+        plain, module, x = case(name, crosstalk=False)
+        (layer,) = module.layers.values()
+        expected = 0
+        for _, values, executed in windows(plain, x.numpy()):
+            expected += values[0].size if executed is None else int(executed.sum())
+        assert layer.products(x) == layer.products(x[:1]) == layer.products(x[0]) == expected
+
     @pytest.mark.parametrize("name", ["linear", "conv1d", "conv1d circular", "conv2d all"])
     @pytest.mark.parametrize("shots", [None, 100])
     def test_unbatched_inputs(self, name, shots, case):

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from qnad_art.circuits import Site
 from qnad_art.device import DeviceProfile, Edge, Qubit, load_device
 from qnad_art.errors import DeviceError, InvalidInputError
-from qnad_art.placement import device_placement
+from qnad_art.placement import Placement, device_placement
 
 
 def random_mask(rows, fan_in, fraction, seed=0):
@@ -42,9 +43,18 @@ class TestComputeQubits:
         device = nairobi.model_copy(update={"qubits": (blind, *nairobi.qubits[1:])})
         assert 0 not in device_placement(device).compute
         assert device_placement(device, compute=(0, 4)).compute == (0, 4)
+        dim = blind.model_copy(update={"p1_given_0": 0.25, "p0_given_1": 0.25})  # just enough
+        least = nairobi.model_copy(update={"qubits": (dim, *nairobi.qubits[1:])})
+        assert 0 in device_placement(least).compute
         none = nairobi.model_copy(update={"qubits": (blind,) * 7})
         with pytest.raises(DeviceError, match="readout contrast"):
             device_placement(none)
+
+    def test_of_a_star_are_its_rays(self):
+        """The centre would be independent too, alone."""
+        edges = tuple(Edge(control=0, target=ray) for ray in range(1, 5))
+        star = DeviceProfile(name="s", two_qubit_gate="cx", qubits=(Qubit(),) * 5, edges=edges)
+        assert device_placement(star).compute == (1, 2, 3, 4)
 
     def test_nairobi_s_are_the_five_of_the_design(self, nairobi):
         assert device_placement(nairobi).compute == (0, 2, 3, 4, 6)
@@ -60,11 +70,11 @@ class TestComputeQubits:
     @pytest.mark.parametrize(
         ("settings", "says"),
         [
-            ({"compute": (0, 1)}, "coupled"),
-            ({"compute": (0, 0)}, "twice"),
-            ({"compute": (0, 7)}, "not one of 0 to 6"),
+            ({"compute": (0, 1)}, r"0 is given twice or coupled to \[1\]"),
+            ({"compute": (4, 0, 0)}, r"distinct and uncoupled; 0 is given twice or .* to \[\]"),
+            ({"compute": (0, 7)}, "compute qubit 7 is not one of 0 to 6"),
             ({"compute": (-1,)}, "not one of 0 to 6"),
-            ({"order": "clever"}, "stretched, aware, plain"),
+            ({"order": "clever"}, "'clever' is not one of stretched, aware, plain"),
         ],
     )
     def test_bad_settings_are_refused(self, nairobi, settings, says):
@@ -125,8 +135,67 @@ class TestPlainOrder:
         # Direct neighbours are free here and come first.
         assert all(placement.sites[i].partner is None for i in placed.flatten().tolist())
 
+    @pytest.mark.parametrize("compute", [(3, 0), (0, 3)])
+    def test_qubits_with_fewest_choices_come_first(self, nairobi, compute):
+        """3 can take 1 or 5, and 0 only 1."""
+        placement = device_placement(nairobi, compute=compute, order="plain")
+        placed = placement.place(torch.ones(2, 6, dtype=torch.bool))
+        assert injected(placement, placed).all()
+
+    @pytest.mark.parametrize("products", [1, 2, 3, 4])
+    def test_a_partner_must_be_idle_too(self, products):
+        """Spectator injection alone, from 2, which runs every other product itself."""
+        sites = (Site(0), Site(2), Site(0, 1, 2))
+        placement = Placement((0, 2), sites, order="plain")
+        placed = placement.place(torch.ones(3, products, dtype=torch.bool))
+        assert placed.tolist() == [[[2], [0, 1], [0, 1, 2], [0, 1, 0, 1]][products - 1]] * 3
+
+
+class TestStretchedOrder:
+    @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.6, 1.0])
+    @pytest.mark.parametrize("name", ["ibm_nairobi", "ibm_torino"])
+    def test_serves_exactly_the_critical_weights(self, name, fraction):
+        placement = device_placement(load_device(name))
+        wanted = random_mask(6, 70, fraction)
+        placed = placement.place(wanted.view(6, 7, 10))
+        assert placed.shape == (6, 7, 10)
+        assert placed.dtype == torch.int16
+        placed = placed.view(6, 70)
+        assert (injected(placement, placed) == wanted).all()
+        plain = placement.plain_sites((6, 70))
+        assert (placed[~wanted] == plain[~wanted]).all()
+
+    def test_two_weights_in_turn_share_an_edge_and_all_edges_share_the_work(self, nairobi):
+        placement = device_placement(nairobi)
+        wanted = random_mask(3, 1500, 0.5)
+        for row, mask in zip(placement.place(wanted), wanted, strict=True):
+            served = row[mask].tolist()
+            assert served[: len(served) // 2 * 2 : 2] == served[1::2]
+            edges, counts = np.unique(served, return_counts=True)
+            assert [placement.sites[i].qubits for i in edges] == [
+                (0, 1), (2, 1), (3, 1), (3, 5), (4, 5), (6, 5)
+            ]  # fmt: skip
+            assert counts.min() > len(served) / 20
+        again = placement.place(torch.cat([wanted, wanted]))
+        assert torch.equal(again[:3], again[3:])
+
 
 class TestAwareOrder:
+    def test_sums_without_critical_weights_stay_as_they_are(self, nairobi):
+        placement = device_placement(nairobi, order="aware")
+        wanted = random_mask(4, 33, 0.3)
+        wanted[[0, 2]] = False
+        placed = placement.place(wanted)
+        plain = placement.plain_sites((4, 33))
+        assert torch.equal(placed[[0, 2]], plain[[0, 2]])
+        assert injected(placement, placed)[[1, 3]].any(1).all()
+
+    def test_scores_of_weights_that_are_not_critical_do_not_count(self, nairobi):
+        placement = device_placement(nairobi, order="aware")
+        wanted = random_mask(4, 50, 0.3)
+        scores = torch.where(wanted, -1.0 - torch.rand(4, 50), 1.0)
+        assert (injected(placement, placement.place(wanted, scores)) == wanted).all()
+
     @pytest.mark.parametrize("fraction", [0.1, 0.3])
     def test_nairobi_serves_every_weight_up_to_thirty_percent(self, nairobi, fraction):
         placement = device_placement(nairobi, order="aware")

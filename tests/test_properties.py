@@ -22,8 +22,9 @@ from qnad_art.device import DeviceProfile, Edge, Qubit
 from qnad_art.noise import site_noise_model
 from qnad_art.response import response_table
 
-few = settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
-some = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+unchecked = [*settings().suppress_health_check, HealthCheck.function_scoped_fixture]
+few = settings(max_examples=12, suppress_health_check=unchecked)
+some = settings(max_examples=30, suppress_health_check=unchecked)
 
 error = st.floats(0, 0.2)
 angle = st.floats(-math.pi / 2, math.pi / 2)
@@ -199,7 +200,7 @@ class TestBatches:
         assert torch.equal(second, again[1])
         assert not torch.equal(first, second)
 
-    @settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=4, suppress_health_check=unchecked)
     @given(seed=st.integers(0, 1000))
     def test_the_expectation_is_the_mean_of_draws(self, seed):
         x = torch.from_numpy(images().x[:2])

@@ -10,6 +10,7 @@ import warnings
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from qnad_art.circuits import Site
 from qnad_art.device import DeviceProfile, load_device
@@ -136,10 +137,35 @@ class TestProperties:
         again = response_table(nairobi, sites[::-1], max_pairs=1)
         np.testing.assert_array_equal(table.values, again.values[::-1])
 
-    @pytest.mark.parametrize("settings", [{"readout": "x"}, {"max_pairs": -1}])
-    def test_bad_settings_are_refused(self, nairobi, settings):
-        with pytest.raises(InvalidInputError):
+    @pytest.mark.parametrize(
+        ("settings", "says"),
+        [
+            ({"readout": "x"}, "readout 'x' is not one of twirled, raw"),
+            ({"max_pairs": -1}, "max_pairs is -1; it must lie in 0 to 127"),
+            ({"max_pairs": 128}, "max_pairs is 128"),
+        ],
+    )
+    def test_bad_settings_are_refused(self, nairobi, settings, says):
+        with pytest.raises(InvalidInputError, match=says):
             response_table(nairobi, FEW, **settings)
+
+    @pytest.mark.parametrize("most", [0, 127])
+    def test_fewest_and_most_pairs_of_a_table(self, nairobi, most):
+        table = response_table(nairobi, [Site(0)], max_pairs=most)
+        assert table.values.shape == (1, 2 * most + 1, 3, 3)
+        assert table.max_pairs == most
+
+    def test_without_pairs_there_is_still_the_product(self, nairobi):
+        only, more = (response_table(nairobi, FEW, max_pairs=most) for most in (0, 1))
+        np.testing.assert_array_equal(only.values[:, 0], more.values[:, 1])
+
+    def test_a_table_says_what_it_is_of(self, nairobi):
+        table = response_table(nairobi, FEW)
+        assert (table.device, table.device_hash) == ("ibm_nairobi", nairobi.hash)
+        assert (table.readout, table.max_pairs) == ("twirled", 8)
+        raw = response_table(nairobi, FEW, readout="raw")
+        assert raw.readout == "raw"
+        assert (raw.values != table.values).any()
 
 
 def fill(directory, start, content):
@@ -189,6 +215,33 @@ class TestCache:
             response_table(device, sites, max_pairs=pairs)
         assert len(self.entries(cache)) == 5
 
+    def test_an_entry_is_of_its_kind_and_bears_no_name_of_a_device(self, nairobi, cache):
+        response_table(nairobi, FEW, max_pairs=1)
+        (path,) = self.entries(cache)
+        assert path.parent == cache / "response"
+        assert len(path.stem) == 64
+        assert path.suffix == ".safetensors"
+
+    def test_without_cache_nothing_is_read(self, nairobi, cache, no_aer):
+        response_table(nairobi, FEW, max_pairs=1)
+        no_aer()
+        with pytest.raises(AssertionError, match="Aer was run"):
+            response_table(nairobi, FEW, max_pairs=1, cache=False)
+
+    @pytest.mark.parametrize("fault", ["unsigned", "another table"])
+    def test_intact_files_that_are_not_the_entry_are_replaced(self, nairobi, cache, fault):
+        values = response_table(nairobi, FEW, max_pairs=1).values
+        (path,) = self.entries(cache)
+        if fault == "unsigned":
+            path.write_bytes(save({"values": np.stack([values, values])}))
+        else:
+            response_table(nairobi, FEW, max_pairs=2)
+            (other,) = set(self.entries(cache)) - {path}
+            path.write_bytes(other.read_bytes())
+        with pytest.warns(CacheWarning, match=rf"{path} fails its checksum; computing it anew"):
+            again = response_table(nairobi, FEW, max_pairs=1).values
+        np.testing.assert_array_equal(again, values)
+
     def test_without_cache_nothing_is_written(self, nairobi, cache):
         response_table(nairobi, FEW, max_pairs=1, cache=False)
         assert not cache.exists()
@@ -203,7 +256,7 @@ class TestCache:
         path.write_bytes({"empty": b"", "half": data[: len(data) // 2]}.get(damage, data))
         if damage == "foreign":
             path.write_bytes(b"something else\n" * 100)
-        with pytest.warns(CacheWarning, match="anew"):
+        with pytest.warns(CacheWarning, match=rf"{path} .*; computing it anew"):
             again = response_table(nairobi, FEW, max_pairs=1).values
         np.testing.assert_array_equal(again, values)
         with warnings.catch_warnings():
@@ -213,7 +266,7 @@ class TestCache:
     def test_unwritable_directory_warns_and_the_table_is_right(self, nairobi, cache):
         cache.parent.mkdir(exist_ok=True)
         cache.write_text("a file where the directory should be")
-        with pytest.warns(CacheWarning, match="Cannot write"):
+        with pytest.warns(CacheWarning, match=rf"Cannot write the cache entry {cache}/.*Not a dir"):
             table = response_table(nairobi, FEW, max_pairs=1)
         expected = response_table(nairobi, FEW, max_pairs=1, cache=False)
         np.testing.assert_array_equal(table.values, expected.values)

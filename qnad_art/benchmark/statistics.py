@@ -186,9 +186,12 @@ def _resampled(values: Floats, rng: np.random.Generator, resamples: int) -> Floa
 
 
 def _common(correct: Bools, rng: np.random.Generator, resamples: int) -> Floats:
-    """Resampled mean (resamples,) of what all images of a draw have in common; 0 without that."""
+    """Resampled mean (resamples,) of what all images of a draw have in common; 0 without that.
+
+    Of several images, since one alone leaves nothing to compare (and never comes here).
+    """
     draws, images = correct.shape
-    if draws == 1 or images == 1:
+    if draws == 1:
         return np.zeros(resamples)
     effects = correct.mean(1) - correct.mean()
     residuals = correct - correct.mean(0) - effects[:, None]
