@@ -58,6 +58,8 @@ def child(code, *arguments, **options):
     """A Python process that can import what tests can."""
     folders = [str(Path(__file__).parent), *sys.path]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
+    # Coverage would want to write as well: to the full disk, or when it is killed.
+    environment.pop("COVERAGE_PROCESS_CONFIG", None)
     command = [sys.executable, "-c", code, *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, env=environment, **pipes, **options)
