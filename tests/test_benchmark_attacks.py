@@ -112,7 +112,11 @@ def test_attack_runs_within_its_budget_and_range(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["fgsm", "pgd", "autopgd-ce", "deepfool", "cw-l2", "cw-linf", "jsma", "hopskipjump"]
+    "name",
+    [
+        *("fgsm", "pgd", "autopgd-ce", "deepfool", "jsma", "hopskipjump"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("cw-l2", "cw-linf")),
+    ],
 )
 def test_attack_with_its_defaults_breaks_an_undefended_network(name):
     classifier = plain()

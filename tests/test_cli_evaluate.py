@@ -172,6 +172,7 @@ def test_one_run_at_a_time(suite, tmp_path):
     assert "in use by another" in str(refused.exception)
 
 
+@pytest.mark.slow
 def test_stopped_and_killed_runs_go_on(suite, tmp_path, undisturbed):
     folder = tmp_path / "run"
     process = started(suite, folder)
