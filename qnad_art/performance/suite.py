@@ -26,11 +26,13 @@ SUITE = {
     "rungs": ["transfer", "white-box"],
     "protocol": {"draws": 3, "audit_images": 10, "audit_steps": 5, "resamples": 200},
 }
+QUICK = {"attacks": ["fgsm"], "eps": [0.1], "rungs": ["transfer"], "audit": False}
+"""What is less in a quick measurement."""
 
 
 def measure(settings: Settings) -> Iterator[Result]:
     """The ratio is of the whole run's time, workers' start included, to that on one worker."""
-    suite = Suite.model_validate(SUITE | ({"eps": [0.1]} if settings.quick else {}))
+    suite = Suite.model_validate(SUITE | (QUICK if settings.quick else {}))
     case: Case = {"budgets": len(suite.eps)}
     places = [place for place in PLACES if place[0] == "local" or find_spec("distributed")]
     series: dict[str, list[float]] = {_name(*place): [] for place in places}
