@@ -11,6 +11,8 @@ import typer
 from qnad_art.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from qnad_art.cli.screen import Console
     from qnad_art.performance.measurements import Settings
     from qnad_art.performance.results import Recorded, Result
@@ -105,29 +107,35 @@ def _measure(
 
 
 def _show(console: Console, title: str, results: Sequence[Result]) -> None:
-    from rich.table import Table
-
     from qnad_art.performance.tables import rows
 
     headings, cells = rows(results)
-    table = Table(title=title)
-    for heading in headings:
-        table.add_column(heading)
+    table = _table(title, headings)
     for row in cells:
         table.add_row(*(cell.replace("**", "") for cell in row))
     console.print(table)
 
 
+def _table(title: str, headings: Sequence[str]) -> Table:
+    """A table that breaks lines in a narrow terminal, and cuts nothing."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title=title, box=SIMPLE_HEAD, padding=0, show_edge=False)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
+
+
 def _check(console: Console, results: Sequence[Result], before: dict[str, Recorded]) -> None:
     """Print every comparison; leave with status 1 if one is slower."""
-    from rich.table import Table
+    from rich.text import Text
 
     from qnad_art.performance.check import compare
 
     comparisons = compare(results, before)
-    table = Table(title="Ratios against the recorded ones")
-    for heading in ("measurement", "case", "recorded", "now", "noise", ""):
-        table.add_column(heading)
+    headings = ("measurement", "case", "recorded", "now", "noise", "")
+    table = _table("Ratios against the recorded ones", headings)
     for found in comparisons:
         now, there = found.now, found.recorded
         assert now.ratio is not None
@@ -138,7 +146,7 @@ def _check(console: Console, results: Sequence[Result], before: dict[str, Record
             f"{there.ratio.median:.3f}",
             f"{now.ratio.median:.3f}",
             f"± {found.noise:.3f}",
-            "[bold red]SLOWER[/]" if found.slower else "[green]as recorded[/]",
+            Text("SLOWER", "bold red") if found.slower else Text("as recorded", "green"),
         )
     console.print(table)
     slower = sum(found.slower for found in comparisons)

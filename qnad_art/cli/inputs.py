@@ -183,6 +183,8 @@ class Source:
         training = load_split(console, self.data, "train", self.data_dir)
         training = leave_out(console, training, self.without_test_of, self.data_dir)
         training = take_images(training, self.images, self.seed)
+        if self.images is not None:
+            console.print(f"Used: {len(training):,} of them, drawn with seed {self.seed}.")
         return load_classifier(self.weights, self.model, training), training
 
 

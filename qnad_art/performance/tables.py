@@ -49,7 +49,7 @@ def rows(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
         "median": [_value(result) for result in results],
         "ratio": [_number(r.ratio.median) if r.ratio else "" for r in results],
         "quartiles": [
-            f"{_number(r.ratio.low)} – {_number(r.ratio.high)}" if r.ratio else "" for r in results
+            f"{_number(r.ratio.low)}–{_number(r.ratio.high)}" if r.ratio else "" for r in results
         ],
         "rounds": [str(r.ratio.rounds) if r.ratio else "" for r in results],
         "target": [_target(result) for result in results],
