@@ -1,14 +1,12 @@
 """Fixtures of all tests: a cache of the session's own, devices, networks, random crosstalk."""
 
 import os
-from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
 from torch import nn
 
-from qnad_art.crosstalk.plan import LayerPlan
 from qnad_art.device import DeviceProfile, Edge, load_device
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -87,18 +85,10 @@ def random_tensor():
 @pytest.fixture
 def random_crosstalk():
     """Function: give every layer of a module random sites and signed pair counts."""
+    from qnad_art.testing.specimens import install_random_crosstalk  # ART, which takes seconds
 
     def install(module, seed=0, most=8):
-        generator = torch.Generator().manual_seed(seed)
-        sites = module.plan.sites
-        injectable = torch.tensor([site.neighbour is not None for site in sites])
-        layers = {}
-        for name, shape in module.weight_shapes.items():
-            site = torch.randint(len(sites), shape, generator=generator)
-            pairs = torch.randint(-most, most + 1, shape, generator=generator)
-            pairs = torch.where(injectable[site], pairs, 0)
-            layers[name] = LayerPlan(site.to(torch.int16), pairs.to(torch.int8))
-        module.plan = replace(module.plan, layers=layers)
+        install_random_crosstalk(module, most=most, seed=seed)
         return module
 
     return install
