@@ -64,6 +64,7 @@ class AdversarialSettings:
         precision: of the passes through the network, ``"bfloat16"`` under autocast.
         seed: of the validation split, batches and random starts.
         on_epoch: called after every epoch (``print`` will do).
+        on_step: called after every step, with the number of steps done and of all.
         checkpoint: file that is written after every epoch, before ``on_epoch`` is called.
         resume: go on from the checkpoint if it is there.
     """
@@ -81,6 +82,7 @@ class AdversarialSettings:
     precision: Precision = "float32"
     seed: int = 0
     on_epoch: Callable[[TuningEpoch], object] | None = None
+    on_step: Callable[[int, int], object] | None = None
     checkpoint: str | Path | None = None
     resume: bool = False
 
@@ -115,7 +117,7 @@ class AdversarialSettings:
 
     def recorded(self) -> dict[str, Any]:
         """The settings that the result depends on, as plain JSON."""
-        left_out = {"on_epoch", "checkpoint", "resume"}
+        left_out = {"on_epoch", "on_step", "checkpoint", "resume"}
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
         return {**values, "clip": list(self.clip)}
 

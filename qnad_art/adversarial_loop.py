@@ -117,6 +117,9 @@ class AdversarialLoop:
         for index, chosen in enumerate(order.split(self.settings.batch_size)):
             done = (epoch - 1 + index / self.batches) / self.settings.epochs
             total += self.step(chosen, done) * len(chosen)
+            if self.settings.on_step is not None:
+                steps = (epoch - 1) * self.batches + index + 1
+                self.settings.on_step(steps, self.settings.epochs * self.batches)
         if not math.isfinite(total):
             rate = self.settings.learning_rate
             raise InvalidInputError(

@@ -163,6 +163,17 @@ def test_patience_stops_and_the_best_epoch_is_the_result(monkeypatch):
     assert not equal(best, results[3])
 
 
+def test_steps_are_told_as_they_are_done_and_go_on_after_a_checkpoint(tmp_path):
+    told: list[tuple[int, int]] = []
+    settings = {"epochs": 3, "checkpoint": tmp_path / "run"}
+    settings |= {"on_step": lambda done, steps: told.append((done, steps))}
+    with pytest.raises(Interrupted):
+        finetuning(on_epoch=interrupt, **settings).run()
+    assert told == [(done, 9) for done in range(1, 7)]  # 3 batches of the 135 images an epoch
+    finetuning(resume=True, **settings).run()
+    assert told == [(done, 9) for done in range(1, 10)]
+
+
 def test_a_loss_that_is_not_finite_says_so():
     with pytest.raises(InvalidInputError, match="lower the learning rate of 1e\\+30"):
         finetuning(learning_rate=1e30).run()

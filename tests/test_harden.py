@@ -1,7 +1,9 @@
 """``qnad harden`` and ``qnad tune``: options reach the strategy, runs resume, files are sound."""
 
+import io
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from qnad_art import CrosstalkPlan, QuantumExecutedClassifier
 from qnad_art.adversarial import TuningEpoch
 from qnad_art.budget import parse_budget
 from qnad_art.cli import app, main
+from qnad_art.cli.inputs import CrosstalkFit
+from qnad_art.cli.screen import Console
 from qnad_art.crosstalk.tuned import Tuned
 from qnad_art.errors import InvalidInputError
 from qnad_art.measure import Proportion, compare, count_robust, pgd_examples
@@ -35,6 +39,23 @@ def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "digits.safetensors"
     save_weights(network(), path)
     return path
+
+
+def test_progress_says_the_step_and_the_time_left(monkeypatch):
+    screen = Console(file=io.StringIO())
+    settings = {"epochs": 2, "batch_size": 50, "attack_steps": 1, "epsilon": 0.1}
+    fit = CrosstalkFit(screen, "tuned", settings, checkpoint=Path("none"), resume=False, seed=0)
+    seen = []
+    monkeypatch.setattr(fit.status, "update", seen.append)
+    clock = iter([100.0, 110.0, 130.0])
+    monkeypatch.setattr("qnad_art.cli.inputs.time.monotonic", lambda: next(clock))
+    for done in (1, 2, 4):
+        fit.strategy.on_step(done, 8)
+    assert seen == [
+        "Step 1 of 8",
+        "Step 2 of 8, about 0:01:00 left",  # 10 s a step, 6 steps
+        "Step 4 of 8, about 0:00:40 left",
+    ]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -233,7 +234,9 @@ class CrosstalkFit:
         self.name = strategy
         self.console, self.checkpoint, self.resume = console, checkpoint, resume
         self.status = console.status("Ranking the weights")
-        own = {"seed": seed, "checkpoint": checkpoint, "on_epoch": self._report}
+        self.first: tuple[int, float] | None = None
+        own = {"seed": seed, "checkpoint": checkpoint}
+        own |= {"on_epoch": self._report, "on_step": self._tell}
         known = strategy_settings(strategy)
         taken = {name: value for name, value in own.items() if name in known}
         asked = {**settings, **given(resume=resume or None)}
@@ -265,9 +268,15 @@ class CrosstalkFit:
     def _report(self, epoch: TuningEpoch) -> None:
         # One line an epoch reads well in a log file too, where the status is not shown.
         self.console.print(str(epoch))
-        left = duration((epoch.epochs - epoch.epoch) * epoch.seconds)
-        following = min(epoch.epoch + 1, epoch.epochs)
-        self.status.update(f"Epoch {following} of {epoch.epochs}, about {left} left")
+
+    def _tell(self, done: int, steps: int) -> None:
+        now = time.monotonic()
+        if self.first is None:
+            self.first = done, now
+        before, since = self.first
+        left = duration((now - since) / max(done - before, 1) * (steps - done))
+        about = f", about {left} left" if done > before else ""
+        self.status.update(f"Step {done:,} of {steps:,}{about}")
 
 
 def duration(seconds: float) -> str:
