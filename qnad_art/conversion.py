@@ -161,10 +161,13 @@ class ConversionReport:
 
     def __rich__(self) -> Table:
         """Table for rich."""
+        from rich.box import SIMPLE_HEAD
         from rich.table import Table
 
         table = Table(
-            title=f"Quantum execution on {self.device}: {self.products:,} products an image"
+            box=SIMPLE_HEAD,  # layers of millions of weights fit 80 columns
+            show_edge=False,
+            title=f"Quantum execution on {self.device}: {self.products:,} products an image",
         )
         for heading in ("layer", "kind", "weights", "runs", "products", "scale s_x", "clipped"):
             table.add_column(heading, justify="left" if heading in ("layer", "kind") else "right")

@@ -12,7 +12,7 @@ import torchvision
 from rich.console import Console
 from torch import nn
 
-from qnad_art.conversion import conversion_report, convert
+from qnad_art.conversion import ConversionReport, LayerReport, conversion_report, convert
 from qnad_art.errors import ClippingWarning, InvalidInputError
 from qnad_art.models import build_model
 from qnad_art.module import AveragedDraws
@@ -183,6 +183,13 @@ class TestReport:
         text = console.file.getvalue()
         assert "ibm_nairobi" in text
         assert f"{conversion_report(module, x).products:,} products" in text
+
+    def test_layers_of_millions_of_weights_fit_80_columns(self):
+        layer = LayerReport("features.40", "Conv2d", 2_359_808, True, 37_756_928, 10.25, 0.005)
+        console = Console(file=io.StringIO(), width=80)
+        console.print(ConversionReport("ibm_nairobi", (layer,)))
+        row = "features.40 Conv2d 2,359,808 quantum 37,756,928 10.25 0.50%"
+        assert row.split() in [line.split() for line in console.file.getvalue().splitlines()]
 
     def test_sequences_cost_a_product_a_token(self):
         x = torch.rand(2, 5, 4)

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from qnad_art import convert
 from qnad_art.crosstalk import build_strategy
-from qnad_art.crosstalk.report import plan_report
+from qnad_art.crosstalk.report import LayerCrosstalk, PlanReport, plan_report
 from qnad_art.device import load_device
 from qnad_art.errors import InvalidInputError
 
@@ -48,9 +48,20 @@ def test_prints_a_line_a_layer(module):
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(report(module, fraction=0.5, pairs=3)[1])
     text = console.export_text()
-    assert "50.0% of the weights" in text
-    assert "0/0/100/0" in text
+    assert "50.0% of the weights" in " ".join(text.split())
+    assert ["0", "50.0%", "0", "0", "100", "0", "600"] in [
+        line.split()[:7] for line in text.splitlines()
+    ]
     assert "×" in text
+
+
+def test_layers_of_millions_of_weights_fit_80_columns():
+    pairs = dict.fromkeys((1, -2, 3, 8), 600_000)
+    layer = LayerCrosstalk("features.40", 2_359_808, 2_359_808, pairs, 16_000_000, 7.5, 70, 20)
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(PlanReport("ibm_nairobi", "tuned", 0.3, (layer,)))
+    row = "features.40 100.0% 600,000 600,000 600,000 600,000 16,000,000 7,500 ×3.5"
+    assert row.split() in [line.split() for line in console.export_text().splitlines()]
 
 
 def test_another_device_is_refused(module):

@@ -56,24 +56,30 @@ class PlanReport:
 
     def __rich__(self) -> Table:
         """Table for rich."""
+        from rich.box import SIMPLE_HEAD
         from rich.table import Table
 
         table = Table(
+            box=SIMPLE_HEAD,  # layers of millions of weights fit 80 columns
+            padding=0,
+            show_edge=False,
             title=f"Crosstalk ({self.strategy}) on {self.device}: {self.achieved:.1%} of the "
             f"weights, {self.requested:.1%} requested",
-            caption="gates and time: each weight counted once; steps: over those without crosstalk",
+            caption="1 to 5+: weights by pairs; gates and ms: each weight counted once; "
+            "steps: over those without crosstalk",
         )
         table.add_column("layer", no_wrap=True)
-        headings = ("injected", "pairs 1/2/3–4/5+", "gates", "time", "steps")
+        headings = ("injected", "1 pair", "2", "3–4", "5+", "gates", "ms", "steps")
         for heading in headings:
             table.add_column(heading, justify="right", no_wrap=True)
         for row in self.layers:
+            time = 1e3 * row.seconds
             table.add_row(
                 row.name,
                 f"{row.injected / max(row.weights, 1):.1%}",
-                "/".join(f"{count:,}" for count in _binned(row.pairs)),
+                *(f"{count:,}" for count in _binned(row.pairs)),
                 f"{row.gates:,}",
-                f"{1e3 * row.seconds:.3g} ms",
+                f"{time:.3g}" if time < 100 else f"{time:,.0f}",
                 f"×{row.steps / row.plain_steps:.1f}",
             )
         return table
