@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,122 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from qnad_art.benchmark.victim import seeded
-from qnad_art.circuits import Site
-from qnad_art.conversion import convert
 from qnad_art.device import DEFAULT_DEVICE, DeviceProfile, load_device
 from qnad_art.engines import run_on
-from qnad_art.engines.circuit import Array, CircuitEngine, Integers
-from qnad_art.module import QuantumExecutedModule
-from qnad_art.placement import device_placement
-from qnad_art.response import READOUTS, Readout, response_table
-from qnad_art.testing.specimens import built, install_random_crosstalk, random_tensor
+from qnad_art.engines.circuit import Array, CircuitEngine
+from qnad_art.response import READOUTS
+from qnad_art.testing.engine_case import Case, Products, run_products
+from qnad_art.testing.specimens import random_tensor
 from qnad_art.testing.suite import Suite, expect, expect_refusal, registered
 
-COMPUTE_QUBITS = 3
-"""So many of the device run products here: the tables of all of a large one would take long."""
 OFTEN_ENOUGH = 25
 """Each outcome is expected so many times before a z-score is taken for normal."""
 
 
-@dataclass(frozen=True)
-class _Products:
-    """What :meth:`CircuitEngine.expectations` takes."""
-
-    theta: Array
-    phi: Array
-    sites: tuple[Site, ...]
-    site: Integers
-    pairs: Integers
-
-    def of(self, indices: Any) -> _Products:
-        theta, phi, site, pairs = (
-            a[indices] for a in (self.theta, self.phi, self.site, self.pairs)
-        )
-        return _Products(theta, phi, self.sites, site, pairs)
-
-
-@dataclass(frozen=True)
-class _Case:
-    """An engine's class (or factory), its settings, and what it is measured by."""
-
-    factory: Callable[..., CircuitEngine]
-    settings: Mapping[str, Any]
-    device: DeviceProfile
-    products: int
-    max_pairs: int
-    shots: int
-    tolerance: float
-    level: float
-
-    @cached_property
-    def exact(self) -> bool:
-        """Whether it says that it needs no shots."""
-        return bool(self.engine(shots=self.shots).exact)
-
-    def engine(self, **settings: Any) -> CircuitEngine:
-        return self.factory(self.device, **{**self.settings, **settings})
-
-    def own_way(self, **settings: Any) -> CircuitEngine:
-        """Without shots if it can do so."""
-        return self.engine(shots=None if self.exact else self.shots, **settings)
-
-    @cached_property
-    def compute(self) -> tuple[int, ...]:
-        return device_placement(self.device).compute[:COMPUTE_QUBITS]
-
-    @cached_property
-    def drawn(self) -> _Products:
-        """Random products at every kind of site: plain, direct and spectator."""
-        random = np.random.default_rng(0)
-        sites = device_placement(self.device, compute=self.compute).sites
-        theta, phi = random.uniform(-np.pi, np.pi, (2, self.products))
-        site = random.integers(len(sites), size=self.products)
-        injectable = np.array([s.neighbour is not None for s in sites])[site]
-        pairs = random.integers(-self.max_pairs, self.max_pairs + 1, size=self.products)
-        return _Products(theta, phi, sites, site, pairs * injectable)
-
-    def expected(self, readout: Readout) -> Array:
-        """⟨Z⟩ of :attr:`drawn` by the response table."""
-        made = self.drawn
-        table = response_table(self.device, made.sites, max_pairs=self.max_pairs, readout=readout)
-        return table.expectation(made.theta, made.phi, made.site, made.pairs)
-
-    def layer(self, layer: nn.Module, x: Tensor, readout: Readout) -> QuantumExecutedModule:
-        """A layer as a network of its own, under random crosstalk."""
-        module = convert(
-            nn.Sequential(built(layer)).double().eval(),
-            x,
-            device=self.device,
-            compute=self.compute,
-            max_pairs=self.max_pairs,
-            readout=readout,
-            headroom=1.25,  # no product is certain, so that z-scores of counts are normal
-            shots=None if self.exact else self.shots,
-            seed=0,
-        )
-        install_random_crosstalk(module, most=self.max_pairs)
-        return module
-
-
-def _run(engine: CircuitEngine, products: _Products) -> Array:
-    """Expectations, whose form is checked."""
-    p = products.of(np.arange(len(products.theta)))  # copies, if it should change them
-    found = engine.expectations(p.theta, p.phi, p.sites, p.site, p.pairs)
-    shape = np.shape(found)
-    expect(
-        isinstance(found, np.ndarray) and shape == products.theta.shape,
-        found=f"{type(found).__name__} of shape {shape}",
-        expected=f"an array of shape {products.theta.shape}, one ⟨Z⟩ a product",
-    )
-    expect(
-        np.isfinite(found).all() and (np.abs(found) <= 1 + 1e-9).all(),
-        found=f"values from {np.min(found)} to {np.max(found)}",
-        expected="⟨Z⟩ in [-1, 1]",
-    )
-    return found
-
-
-def is_a_circuit_engine(case: _Case) -> None:
+def is_a_circuit_engine(case: Case) -> None:
     """A subclass of CircuitEngine that keeps what it is given."""
     engine = case.engine(shots=case.shots, readout="raw")
     kind = type(engine).__name__
@@ -137,14 +32,14 @@ def is_a_circuit_engine(case: _Case) -> None:
         expect(found == given, found=f"{name} {found!r}", expected=f"{given!r}, as it was given")
 
 
-def goes_without_shots_if_it_says_so(case: _Case) -> None:
+def goes_without_shots_if_it_says_so(case: Case) -> None:
     """``shots=None`` gives expectations where ``exact`` is true, and is refused where it is not."""
     if not case.exact:
         with expect_refusal("shots=None of an engine whose `exact` is False"):
             case.engine(shots=None)
         return
     few = case.drawn.of(np.arange(5))
-    first, second = (_run(case.engine(shots=None, seed=seed), few) for seed in (0, 1))
+    first, second = (run_products(case.engine(shots=None, seed=seed), few) for seed in (0, 1))
     difference = np.abs(first - second).max()
     expect(
         difference <= case.tolerance,
@@ -153,12 +48,12 @@ def goes_without_shots_if_it_says_so(case: _Case) -> None:
     )
 
 
-def expectations_equal_the_response_table(case: _Case) -> None:
+def expectations_equal_the_response_table(case: Case) -> None:
     """Without shots, every readout: within ``tolerance`` of the exact table."""
     if not case.exact:
         return  # what it counts is compared in the next check
     for readout in READOUTS:
-        found = _run(case.engine(shots=None, readout=readout), case.drawn)
+        found = run_products(case.engine(shots=None, readout=readout), case.drawn)
         difference = np.abs(found - case.expected(readout))
         worst = int(difference.argmax())
         expect(
@@ -168,12 +63,12 @@ def expectations_equal_the_response_table(case: _Case) -> None:
         )
 
 
-def counts_follow_the_response_table(case: _Case) -> None:
+def counts_follow_the_response_table(case: Case) -> None:
     """With shots, every readout: z-scores against the binomial law, their sum and their square."""
     for readout in READOUTS:
         engine = case.engine(shots=case.shots, readout=readout, seed=1)
         _expect_law(
-            _run(engine, case.drawn),
+            run_products(engine, case.drawn),
             case.expected(readout),
             case.shots,
             case.level,
@@ -202,7 +97,7 @@ def _expect_law(counted: Array, mean: Array, shots: int, level: float, what: str
     )
 
 
-def _product(products: _Products, index: int) -> str:
+def _product(products: Products, index: int) -> str:
     site = products.sites[int(products.site[index])]
     return (
         f"θ={products.theta[index]:.3f}, φ={products.phi[index]:.3f} with "
@@ -210,9 +105,9 @@ def _product(products: _Products, index: int) -> str:
     )
 
 
-def counts_are_whole(case: _Case) -> None:
+def counts_are_whole(case: Case) -> None:
     """An estimate from S shots is a multiple of 1/S with the parity of S, not a smoothed one."""
-    scaled = _run(case.engine(shots=50, seed=0), case.drawn.of(np.arange(10))) * 50
+    scaled = run_products(case.engine(shots=50, seed=0), case.drawn.of(np.arange(10))) * 50
     odd = np.abs((50 - scaled) / 2 - np.rint((50 - scaled) / 2)).max()
     expect(
         odd < 1e-6,
@@ -221,13 +116,13 @@ def counts_are_whole(case: _Case) -> None:
     )
 
 
-def seeds_reproduce(case: _Case) -> None:
+def seeds_reproduce(case: Case) -> None:
     """The same seed, the same counts, whatever the global generators; another seed, others."""
     few = case.drawn.of(np.arange(min(20, case.products)))
     found = []
     for number, seed in enumerate((1, 1, 2)):
         with seeded(number):
-            found.append(_run(case.engine(shots=50, seed=seed), few))
+            found.append(run_products(case.engine(shots=50, seed=seed), few))
     expect(
         np.array_equal(found[0], found[1]),
         found="other counts in a second engine with the same seed",
@@ -240,15 +135,15 @@ def seeds_reproduce(case: _Case) -> None:
     )
 
 
-def order_and_batches_change_nothing(case: _Case) -> None:
+def order_and_batches_change_nothing(case: Case) -> None:
     """Products are independent: shuffled, divided or alone they have the same ⟨Z⟩."""
     if not case.exact:
         return  # counts are drawn in order; the table above tells whether they are mixed up
-    whole = _run(case.engine(shots=None), case.drawn)
+    whole = run_products(case.engine(shots=None), case.drawn)
     order = np.random.default_rng(1).permutation(case.products)
     engine = case.engine(shots=None)
-    shuffled = _run(engine, case.drawn.of(order))
-    parts = [_run(engine, case.drawn.of(part)) for part in np.array_split(order, 3)]
+    shuffled = run_products(engine, case.drawn.of(order))
+    parts = [run_products(engine, case.drawn.of(part)) for part in np.array_split(order, 3)]
     for how, found in (("shuffled", shuffled), ("in three batches", np.concatenate(parts))):
         difference = np.abs(found - whole[order]).max()
         expect(
@@ -258,7 +153,7 @@ def order_and_batches_change_nothing(case: _Case) -> None:
         )
 
 
-def leaves_its_inputs_alone(case: _Case) -> None:
+def leaves_its_inputs_alone(case: Case) -> None:
     """Angles, sites and pairs are arrays of the caller's."""
     p = case.drawn.of(np.arange(min(10, case.products)))
     arrays = {"theta": p.theta, "phi": p.phi, "site": p.site, "pairs": p.pairs}
@@ -268,7 +163,7 @@ def leaves_its_inputs_alone(case: _Case) -> None:
     expect(not changed, found=f"that {changed} were changed", expected="inputs as they were")
 
 
-def refuses_bad_settings(case: _Case) -> None:
+def refuses_bad_settings(case: Case) -> None:
     """With an error of the package."""
     for settings in ({"readout": "loud"}, {"shots": 0}, {"shots": -1}):
         with expect_refusal(", ".join(f"{name}={value!r}" for name, value in settings.items())):
@@ -281,7 +176,7 @@ _LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
-def layers_run_as_compiled(case: _Case) -> None:
+def layers_run_as_compiled(case: Case) -> None:
     """Under crosstalk: the compiled layer's output (or its law), and exactly its gradient."""
     for what, (make, shape) in _LAYERS.items():
         for readout in READOUTS:
@@ -303,7 +198,7 @@ def layers_run_as_compiled(case: _Case) -> None:
 
 
 def _expect_output(
-    case: _Case, output: Tensor, mean: Tensor, variance: Tensor | None, layer: Any, what: str
+    case: Case, output: Tensor, mean: Tensor, variance: Tensor | None, layer: Any, what: str
 ) -> None:
     expect(
         output.shape == mean.shape,
@@ -333,7 +228,7 @@ def _expect_output(
     )
 
 
-def refuses_more_than_its_most_products(case: _Case) -> None:
+def refuses_more_than_its_most_products(case: Case) -> None:
     """A layer call that needs more circuits than ``max_products``, with an error of the package."""
     make, shape = _LAYERS["linear layer"]
     x = random_tensor(*shape).double()
@@ -353,8 +248,8 @@ def _prepare(
     tolerance: float = 1e-9,
     level: float = 1e-4,
     **settings: Any,
-) -> _Case:
-    return _Case(
+) -> Case:
+    return Case(
         registered("engine", engine),
         settings,
         load_device(device),

@@ -1,0 +1,125 @@
+"""What an execution engine is tried on: random products, and layers under random crosstalk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from qnad_art.circuits import Site
+from qnad_art.conversion import convert
+from qnad_art.device import DeviceProfile
+from qnad_art.engines.circuit import Array, CircuitEngine, Integers
+from qnad_art.module import QuantumExecutedModule
+from qnad_art.placement import device_placement
+from qnad_art.response import Readout, response_table
+from qnad_art.testing.specimens import built, install_random_crosstalk
+from qnad_art.testing.suite import expect
+
+COMPUTE_QUBITS = 3
+"""So many of the device run products here: the tables of all of a large one would take long."""
+
+
+@dataclass(frozen=True)
+class Products:
+    """What :meth:`CircuitEngine.expectations` takes."""
+
+    theta: Array
+    phi: Array
+    sites: tuple[Site, ...]
+    site: Integers
+    pairs: Integers
+
+    def of(self, indices: Any) -> Products:
+        """Copies of those at ``indices``."""
+        theta, phi, site, pairs = (
+            a[indices] for a in (self.theta, self.phi, self.site, self.pairs)
+        )
+        return Products(theta, phi, self.sites, site, pairs)
+
+
+@dataclass(frozen=True)
+class Case:
+    """An engine's class (or factory), its settings, and what it is measured by."""
+
+    factory: Callable[..., CircuitEngine]
+    settings: Mapping[str, Any]
+    device: DeviceProfile
+    products: int
+    max_pairs: int
+    shots: int
+    tolerance: float
+    level: float
+
+    @cached_property
+    def exact(self) -> bool:
+        """Whether it says that it needs no shots."""
+        return bool(self.engine(shots=self.shots).exact)
+
+    def engine(self, **settings: Any) -> CircuitEngine:
+        """One with the case's settings and these."""
+        return self.factory(self.device, **{**self.settings, **settings})
+
+    def own_way(self, **settings: Any) -> CircuitEngine:
+        """Without shots if it can do so."""
+        return self.engine(shots=None if self.exact else self.shots, **settings)
+
+    @cached_property
+    def compute(self) -> tuple[int, ...]:
+        """Compute qubits."""
+        return device_placement(self.device).compute[:COMPUTE_QUBITS]
+
+    @cached_property
+    def drawn(self) -> Products:
+        """Random products at every kind of site: plain, direct and spectator."""
+        random = np.random.default_rng(0)
+        sites = device_placement(self.device, compute=self.compute).sites
+        theta, phi = random.uniform(-np.pi, np.pi, (2, self.products))
+        site = random.integers(len(sites), size=self.products)
+        injectable = np.array([s.neighbour is not None for s in sites])[site]
+        pairs = random.integers(-self.max_pairs, self.max_pairs + 1, size=self.products)
+        return Products(theta, phi, sites, site, pairs * injectable)
+
+    def expected(self, readout: Readout) -> Array:
+        """⟨Z⟩ of :attr:`drawn` by the response table."""
+        made = self.drawn
+        table = response_table(self.device, made.sites, max_pairs=self.max_pairs, readout=readout)
+        return table.expectation(made.theta, made.phi, made.site, made.pairs)
+
+    def layer(self, layer: nn.Module, x: Tensor, readout: Readout) -> QuantumExecutedModule:
+        """A layer as a network of its own, under random crosstalk."""
+        module = convert(
+            nn.Sequential(built(layer)).double().eval(),
+            x,
+            device=self.device,
+            compute=self.compute,
+            max_pairs=self.max_pairs,
+            readout=readout,
+            headroom=1.25,  # no product is certain, so that z-scores of counts are normal
+            shots=None if self.exact else self.shots,
+            seed=0,
+        )
+        install_random_crosstalk(module, most=self.max_pairs)
+        return module
+
+
+def run_products(engine: CircuitEngine, products: Products) -> Array:
+    """Expectations, whose form is checked."""
+    p = products.of(np.arange(len(products.theta)))  # copies, if it should change them
+    found = engine.expectations(p.theta, p.phi, p.sites, p.site, p.pairs)
+    shape = np.shape(found)
+    expect(
+        isinstance(found, np.ndarray) and shape == products.theta.shape,
+        found=f"{type(found).__name__} of shape {shape}",
+        expected=f"an array of shape {products.theta.shape}, one ⟨Z⟩ a product",
+    )
+    expect(
+        np.isfinite(found).all() and (np.abs(found) <= 1 + 1e-9).all(),
+        found=f"values from {np.min(found)} to {np.max(found)}",
+        expected="⟨Z⟩ in [-1, 1]",
+    )
+    return found
