@@ -44,7 +44,7 @@ def main(
 ) -> None:
     """Attack the hardened network and its controls."""
     from qnad_art import QuantumExecutedClassifier
-    from qnad_art.models import load_model
+    from qnad_art.weights import load_model
 
     console = Console(soft_wrap=True)
     torch.manual_seed(0)
@@ -192,7 +192,7 @@ def _finetuned(
     """The weights after the same loop with the same settings, kept in a file."""
     from qnad_art.adversarial import AdversarialSettings
     from qnad_art.finetune import adversarial_finetune
-    from qnad_art.models import load_model, save_weights
+    from qnad_art.weights import load_model, save_weights
 
     if not path.exists():
         known = {field.name for field in fields(AdversarialSettings)}

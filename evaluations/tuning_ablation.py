@@ -23,8 +23,8 @@ from qnad_art.adversarial import perturb
 from qnad_art.crosstalk.tuned import Tuned
 from qnad_art.datasets import load_dataset
 from qnad_art.files import read_json, write_json
-from qnad_art.models import load_model
 from qnad_art.module import QuantumExecutedModule
+from qnad_art.weights import load_model
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},

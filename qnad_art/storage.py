@@ -262,7 +262,7 @@ def _preprocessing(classifier: QuantumExecutedClassifier) -> list[Any] | None:
 
 
 def _build(manifest: dict[str, Any], weights: dict[str, torch.Tensor]) -> nn.Module:
-    from qnad_art.models import build_for
+    from qnad_art.weights import build_for
 
     if manifest["architecture"] is None:
         raise ArtifactError(

@@ -17,14 +17,9 @@ from torch import Tensor, nn
 from qnad_art.artifacts import write_tensors
 from qnad_art.datasets import Dataset
 from qnad_art.errors import ArtifactError, InvalidInputError, UnknownNameError
-from qnad_art.models import (
-    architecture_of,
-    install_tensors,
-    model_entry,
-    parse_object,
-    read_tensors,
-)
+from qnad_art.models import architecture_of, model_entry
 from qnad_art.plugins import call_plugin
+from qnad_art.weights import install_tensors, parse_object, read_tensors
 
 PRECISIONS = ("float32", "bfloat16")
 DEVICES = ("auto", "cpu", "cuda")

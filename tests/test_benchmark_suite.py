@@ -14,7 +14,8 @@ from qnad_art.benchmark.tasks import Fit, Network, Transfer
 from qnad_art.benchmark.workload import workload_of
 from qnad_art.device import load_device
 from qnad_art.errors import InvalidInputError, QnadError
-from qnad_art.models import build_model, save_weights
+from qnad_art.models import build_model
+from qnad_art.weights import save_weights
 
 SUITES = Path(__file__).parents[1] / "evaluations" / "suites"
 

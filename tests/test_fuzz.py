@@ -37,10 +37,11 @@ from qnad_art.datasets import load_dataset
 from qnad_art.device import DeviceProfile, load_device
 from qnad_art.errors import ArtifactError, QnadError
 from qnad_art.files import checksum, read_json
-from qnad_art.models import build_model, load_model, read_card, save_weights
+from qnad_art.models import build_model
 from qnad_art.response import response_table
 from qnad_art.search import search
 from qnad_art.training import train
+from qnad_art.weights import load_model, read_card, save_weights
 
 SLOWEST = 10.0
 """Seconds that no file may take, on a busy machine too; they take milliseconds."""

@@ -21,7 +21,8 @@ from qnad_art.cli.screen import Console
 from qnad_art.crosstalk.tuned import Tuned
 from qnad_art.errors import InvalidInputError
 from qnad_art.measure import Proportion, compare, count_robust, pgd_examples
-from qnad_art.models import build_model, save_weights
+from qnad_art.models import build_model
+from qnad_art.weights import save_weights
 
 DATA = ("--data", "digits", "--images", "100")
 QUICK = (

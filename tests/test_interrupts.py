@@ -10,7 +10,7 @@ import pytest
 from art_fixtures import network
 
 from qnad_art.artifacts import read_tensors
-from qnad_art.models import save_weights
+from qnad_art.weights import save_weights
 
 TUNING = (
     *("--data", "digits", "--epochs", "500", "--batch-size", "100", "--epsilon", "0.1"),

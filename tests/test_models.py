@@ -8,15 +8,8 @@ import safetensors.torch
 import torch
 
 from qnad_art.errors import ArtifactError, InvalidInputError, UnknownNameError
-from qnad_art.models import (
-    Architecture,
-    architecture_of,
-    build_model,
-    load_model,
-    load_weights,
-    read_card,
-    save_weights,
-)
+from qnad_art.models import Architecture, architecture_of, build_model
+from qnad_art.weights import load_model, load_weights, read_card, save_weights
 
 
 def images(architecture, n=2):

@@ -15,10 +15,11 @@ from qnad_art.conversion import convert
 from qnad_art.crosstalk.plan import CrosstalkPlan, LayerPlan, inherent_plan
 from qnad_art.device import DeviceProfile, Edge, Qubit, load_device
 from qnad_art.errors import InvalidInputError, UnknownNameError
-from qnad_art.models import build_model, save_weights
+from qnad_art.models import build_model
 from qnad_art.placement import device_placement
 from qnad_art.resources import REPETITION_DELAY, inference_resources, random_plan
 from qnad_art.schedule import time_steps
+from qnad_art.weights import save_weights
 
 NS, US = 1e-9, 1e-6
 

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from qnad_art.cli import app
 from qnad_art.errors import ArtifactError, InvalidInputError, UnknownNameError
 from qnad_art.measure import Proportion
-from qnad_art.models import save_weights
 from qnad_art.pareto import SearchResult, Trial, pareto_figure
 from qnad_art.search import SearchSettings, search
+from qnad_art.weights import save_weights
 
 QUICK = SearchSettings(
     0.1,

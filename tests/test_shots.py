@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from qnad_art import QuantumExecutedClassifier
 from qnad_art.errors import ArtifactError, UnknownNameError
-from qnad_art.models import save_weights
+from qnad_art.weights import save_weights
 
 EVALUATIONS = Path(__file__).parent.parent / "evaluations"
 

@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 from qnad_art.cli.train import train as train_command
 from qnad_art.datasets import Dataset, load_dataset
 from qnad_art.errors import ArtifactError, InvalidInputError, UnknownNameError
-from qnad_art.models import build_model, load_model, read_card
+from qnad_art.models import build_model
 from qnad_art.training import TrainSettings, evaluate_accuracy, train
+from qnad_art.weights import load_model, read_card
 
 FAST = TrainSettings(epochs=3, learning_rate=0.05, batch_size=16, device="cpu")
 

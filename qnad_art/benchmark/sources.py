@@ -12,7 +12,8 @@ from torch import nn
 from qnad_art.benchmark.suite import DataSpec, ModelSpec
 from qnad_art.datasets import Dataset, load_dataset
 from qnad_art.errors import DatasetError, InvalidInputError
-from qnad_art.models import architecture_of, build_model, load_model
+from qnad_art.models import architecture_of, build_model
+from qnad_art.weights import load_model
 
 
 def load_images(spec: DataSpec, data_dir: str | None) -> tuple[Dataset, Dataset]:

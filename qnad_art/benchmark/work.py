@@ -20,8 +20,8 @@ from qnad_art.benchmark.victim import seeded
 from qnad_art.benchmark.wire import Message
 from qnad_art.benchmark.workbench import Kept, Say, Workbench
 from qnad_art.measure import package_versions
-from qnad_art.models import save_weights
 from qnad_art.module import QuantumExecutedModule
+from qnad_art.weights import save_weights
 
 _UNIT: TypeAdapter[Preparations | Task] = TypeAdapter(AnyUnit)
 

@@ -21,7 +21,7 @@ from qnad_art.benchmark.victim import reseed
 from qnad_art.datasets import Dataset
 from qnad_art.device import DeviceProfile, load_device
 from qnad_art.errors import QnadError
-from qnad_art.models import load_model
+from qnad_art.weights import load_model
 
 Value = TypeVar("Value")
 Say = Callable[[str], object]

@@ -138,7 +138,8 @@ def load_classifier(weights: Path, model: str | None, data: Dataset) -> PyTorchC
     from art.estimators.classification import PyTorchClassifier
     from torch import nn
 
-    from qnad_art.models import architecture_of, load_model
+    from qnad_art.models import architecture_of
+    from qnad_art.weights import load_model
 
     channels, height, width = data.x.shape[1:]
     sizes = {"num_classes": len(data.classes), "in_channels": channels, "image_size": height}

@@ -82,7 +82,8 @@ def resources(
 def _network(name: str, model: str | None) -> tuple[nn.Module, tuple[int, ...]]:
     """The network, plain or quantum-executed, and the shape of an input."""
     from qnad_art.estimator import QuantumExecutedClassifier
-    from qnad_art.models import architecture_of, build_model, load_model, model_names
+    from qnad_art.models import architecture_of, build_model, model_names
+    from qnad_art.weights import load_model
 
     if Path(name).is_dir() and name not in model_names():
         classifier = QuantumExecutedClassifier.load(name)

@@ -44,8 +44,9 @@ def train(
     resume: inputs.Resume = False,
 ) -> None:
     """Train a network and write its weights, with their test accuracy, to a safetensors file."""
-    from qnad_art.models import build_model, save_weights
+    from qnad_art.models import build_model
     from qnad_art.training import TrainSettings
+    from qnad_art.weights import save_weights
 
     changes = given(
         epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, precision=precision
