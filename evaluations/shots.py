@@ -3,7 +3,8 @@
     python evaluations/shots.py lenet5.safetensors --data mnist --data-dir DATA \
         --output evaluations/results/shots-lenet5-mnist.json --split validation
 
-Inherent noise only: no crosstalk, no attack. ``--split validation`` takes training images that the
+Inherent noise only, or the tuned crosstalk of ``--hardened FOLDER`` at the scales that it was tuned
+with; no attack. ``--split validation`` takes training images that the
 calibration does not use, and names the percentile that is best there; ``--split test`` (default)
 reports. The network was trained on the validation images, so there only comparisons count. Both
 splits may share one file; every figure is written as soon as it is known, and a second run goes on.
@@ -28,7 +29,7 @@ from rich.table import Table
 
 from qnad_art.cli import inputs
 from qnad_art.datasets import Dataset
-from qnad_art.errors import UnknownNameError
+from qnad_art.errors import InvalidInputError, UnknownNameError
 
 SPLITS = ("validation", "test")
 ALLOCATIONS = ("equal", "margin")
@@ -36,15 +37,23 @@ ALLOCATIONS = ("equal", "margin")
 
 @dataclass(frozen=True)
 class Execution:
-    """How the products run; ``shots`` is ``None`` for the exact expectation."""
+    """How the products run.
 
-    percentile: float
+    ``percentile`` is ``None`` for the scales of a hardened network, ``shots`` for the expectation.
+    """
+
+    percentile: float | None
     shots: int | None = None
     allocation: str = "equal"
 
     def __str__(self) -> str:
         noise = "expectation" if self.shots is None else f"{self.shots:,} shots, {self.allocation}"
-        return f"percentile {self.percentile:g}, {noise}"
+        return f"{'hardened' if self.percentile is None else f'percentile {self.scale}'}, {noise}"
+
+    @property
+    def scale(self) -> str:
+        """The percentile as text."""
+        return "own" if self.percentile is None else f"{self.percentile:g}"
 
 
 def main(
@@ -61,6 +70,9 @@ def main(
         list[float] | None,
         typer.Option(help="Of the activation scales, repeatable; default 100, 99.9, 99.5, 99."),
     ] = None,
+    hardened: Annotated[
+        Path | None, typer.Option(help="Folder of the network as hardened; no --percentile then.")
+    ] = None,
     split: Annotated[str, typer.Option(help="validation (to choose) or test.")] = "test",
     images: Annotated[int, typer.Option(help="Images to measure on.")] = 1000,
     draws: Annotated[int, typer.Option(help="Fresh draws of the shot noise.")] = 3,
@@ -70,7 +82,10 @@ def main(
     if split not in SPLITS:
         raise UnknownNameError("split", split, SPLITS)
     console = Console(highlight=False, soft_wrap=True)
-    executions = list(_executions(percentile or (100.0, 99.9, 99.5, 99.0), shots or (1024, 4096)))
+    if hardened is not None and percentile:
+        raise InvalidInputError("A hardened network has its scales: leave --percentile out.")
+    percentiles = percentile or (100.0, 99.9, 99.5, 99.0) if hardened is None else (None,)
+    executions = list(_executions(percentiles, shots or (1024, 4096)))
     training = inputs.load_split(console, data, "train", data_dir)
     some = training.take(calibration_images + (images if split == "validation" else 0))
     calibration = some.subset(range(calibration_images))
@@ -88,16 +103,17 @@ def main(
         "calibration_images": calibration_images,
     }
     plain = inputs.load_classifier(weights, model, training)
+    if hardened is not None:
+        about["plan"] = hashlib.sha256((hardened / "plan.safetensors").read_bytes()).hexdigest()
     book = Book(output, about, console)
-    _measure(
-        book, split, judged, plain, _as_circuits(plain, calibration, device), executions, draws
-    )
+    as_circuits = _as_circuits(plain, calibration, device, hardened)
+    _measure(book, split, judged, plain, as_circuits, executions, draws)
     console.print(_table(book, split, executions))
     if split == "validation":
         console.print(_choice(book, executions))
 
 
-def _executions(percentiles: Sequence[float], shots: Sequence[int]) -> Iterator[Execution]:
+def _executions(percentiles: Sequence[float | None], shots: Sequence[int]) -> Iterator[Execution]:
     """All that is measured, in an order that prepares each network once."""
     for percentile in percentiles:
         yield Execution(percentile)
@@ -106,12 +122,16 @@ def _executions(percentiles: Sequence[float], shots: Sequence[int]) -> Iterator[
                 yield Execution(percentile, count, allocation)
 
 
-def _as_circuits(plain: Any, calibration: Dataset, device: str) -> Callable[[Execution], Any]:
-    """Function: ``plain`` executed so; networks are kept for the next execution like it."""
+def _as_circuits(
+    plain: Any, calibration: Dataset, device: str, hardened: Path | None
+) -> Callable[[Execution], Any]:
+    """Function: the network executed so; networks are kept for the next execution like it."""
     from qnad_art import QuantumExecutedClassifier
 
     @lru_cache(maxsize=2)
-    def network(percentile: float, allocation: str) -> Any:
+    def network(percentile: float | None, allocation: str) -> Any:
+        if allocation == "equal" and hardened is not None:
+            return QuantumExecutedClassifier.load(hardened)
         if allocation == "equal":
             return QuantumExecutedClassifier.from_art(
                 plain, calibration.x, device=device, percentile=percentile
@@ -177,7 +197,7 @@ def _table(book: Book, split: str, executions: Sequence[Execution]) -> Table:
         below = (f"{100 * (base['accuracy'] - figure['accuracy']):.2f}" for base in (exact, plain))
         exactly = execution.shots is None
         noise = ("exact", "") if exactly else (f"{execution.shots:,}", execution.allocation)
-        table.add_row(f"{execution.percentile:g}", *noise, *_accuracy(figure), *below)
+        table.add_row(execution.scale, *noise, *_accuracy(figure), *below)
     return table
 
 
@@ -196,7 +216,7 @@ def _choice(book: Book, executions: Sequence[Execution]) -> str:
         alike = [e for e in noisy if (e.shots, e.allocation) == (count, allocation)]
         # Of two as good, the one where less saturates.
         best = max(
-            alike, key=lambda e: (book.figures[f"validation: {e}"]["accuracy"], e.percentile)
+            alike, key=lambda e: (book.figures[f"validation: {e}"]["accuracy"], e.percentile or 0)
         )
         lines.append(f"Best in validation: {best}")
     return "\n".join(lines)

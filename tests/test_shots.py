@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
-from art_fixtures import images, network
+from art_fixtures import hardened, images, network
 from typer.testing import CliRunner
 
 from qnad_art import QuantumExecutedClassifier
-from qnad_art.errors import ArtifactError, UnknownNameError
+from qnad_art.errors import ArtifactError, InvalidInputError, UnknownNameError
 from qnad_art.weights import save_weights
 
 EVALUATIONS = Path(__file__).parent.parent / "evaluations"
@@ -136,3 +136,19 @@ def test_both_splits_share_a_file_but_other_settings_do_not(evaluate):
         evaluate(*ONE, "--draws", "1")
     with pytest.raises(UnknownNameError, match="test, validation"):
         evaluate(*ONE, "--split", "train")
+
+
+def test_a_hardened_network_is_measured_as_it_was_saved(evaluate, tmp_path):
+    saved = hardened()
+    saved.save("tuned", str(tmp_path))
+    folder = ("--hardened", str(tmp_path / "tuned"))
+    printed, written = evaluate("--shots", "64", *folder)
+    judged = images().take(40)
+    exact = (saved.predict(judged.x).argmax(1) == judged.y).mean()
+    assert written["figures"]["test: hardened, expectation"]["accuracy"] == pytest.approx(exact)
+    assert {f"test: hardened, 64 shots, {way}" for way in WAYS} < written["figures"].keys()
+    assert "own" in printed
+    with pytest.raises(InvalidInputError, match="leave --percentile out"):
+        evaluate(*ONE, *folder)
+    with pytest.raises(ArtifactError, match="plan"):
+        evaluate(*ONE)  # its figures would be of another network
