@@ -131,7 +131,10 @@ def _as_circuits(
     @lru_cache(maxsize=2)
     def network(percentile: float | None, allocation: str) -> Any:
         if allocation == "equal" and hardened is not None:
-            return QuantumExecutedClassifier.load(hardened)
+            executed = QuantumExecutedClassifier.load(hardened)
+            for layer in executed.module.layers.values():
+                layer.shot_share = None
+            return executed
         if allocation == "equal":
             return QuantumExecutedClassifier.from_art(
                 plain, calibration.x, device=device, percentile=percentile
