@@ -230,6 +230,43 @@ def test_highest_loss_gives_the_classifier_back_as_it_was():
     assert len(attack.generate(data.x[:0], data.y[:0])) == 0
 
 
+def test_restarts_go_on_with_the_images_that_hold():
+    classifier, data = plain(), images()
+    x, y = data.x[:50], data.y[:50]
+    once, steps, restarts = {"max_iter": 4}, 4, 3
+    with counted(classifier) as passes:
+        found = examples("pgd", classifier, 50, 0.12, **once, num_random_init=restarts)
+    # The oracle: ART's own PGD, one restart at a time, image by image broken or not.
+    broken, attacked = np.zeros(50, dtype=bool), 0
+    with seeded(0):
+        for _ in range(restarts):
+            art = evasion.ProjectedGradientDescent(
+                classifier,
+                eps=0.12,
+                eps_step=0.12 * 2.5 / 4,
+                max_iter=4,
+                num_random_init=1,
+                batch_size=250,
+                verbose=False,
+            )
+            made = art.generate(x[~broken].copy(), y[~broken])
+            attacked += int((~broken).sum())
+            broken[~broken] = classifier.predict(made).argmax(1) != y[~broken]
+    assert np.array_equal(classifier.predict(found).argmax(1) != y, broken)
+    assert passes.gradients == attacked * steps < 50 * steps * restarts
+    assert accuracy(classifier, found) < accuracy(
+        classifier, examples("pgd", classifier, 50, 0.12, **once)
+    )
+
+
+def test_restarts_attack_every_image_of_a_noisy_network_every_time():
+    classifier = hardened(shots=512)
+    reseed(classifier, 1)
+    with counted(classifier) as passes:
+        examples("pgd", classifier, 20, 0.12, max_iter=3, num_random_init=2)
+    assert passes.gradients == 20 * 3 * 2
+
+
 def test_autoattack_is_no_weaker_than_its_members():
     classifier = plain()
     together = examples("autoattack", classifier, 50, 0.1, max_iter=20, max_queries=30)

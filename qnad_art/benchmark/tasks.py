@@ -18,7 +18,8 @@ from qnad_art.benchmark.records import Cell, Record, content_address
 from qnad_art.benchmark.suite import DataSpec, ModelSpec
 from qnad_art.benchmark.threats import Origin
 
-FORMAT = 1
+FORMAT = 2
+"""Rises when the same work would have another result: here, with PGD's restarts."""
 
 
 class Source(Record):

@@ -24,7 +24,8 @@ class AttackEntry:
         norm: bounded by ε, or made small; ``None`` where the change is no norm's business.
         budget: settings that follow from ε and the other settings; ``None``: it takes no ε.
         settings: defaults that differ from those of the class.
-        adapter: ``module:class`` around the attack, where ART's interface differs from the others'.
+        adapter: ``module:callable`` that makes of the attack what is used, where ART's interface or
+            result differs from the others'.
         probabilities: it wants probabilities, not logits.
         single_step: it takes one step only.
     """
@@ -92,6 +93,7 @@ PGD = AttackEntry(
     "inf",
     steps,
     {"max_iter": 20, "num_random_init": 1},
+    adapter=f"{OWN}adapters:restarting",
 )
 AUTOPGD_CE = _auto("AutoProjectedGradientDescent", CE)
 AUTOPGD_DLR = _auto("AutoProjectedGradientDescent", DLR)
