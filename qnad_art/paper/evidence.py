@@ -66,8 +66,13 @@ class Evidence:
 
     @property
     def tuned(self) -> str | None:
-        """Tuned crosstalk: the hardened folder, else what was tuned in the run."""
-        return next(iter([*self.labels("hardened"), *self.labels("qnad-tuned")]), None)
+        """Tuned crosstalk, at the first of its :attr:`operating_points`."""
+        return next(iter(self.operating_points), None)
+
+    @property
+    def operating_points(self) -> list[str]:
+        """Tuned crosstalk: the hardened folders, else what was first tuned in the run."""
+        return self.labels("hardened") or self.labels("qnad-tuned")[:1]
 
     def fractions(self, strategy: str) -> Fractions:
         """Defences of a crosstalk strategy by their fraction, 0 being inherent noise alone."""

@@ -12,6 +12,7 @@ from qnad_art.paper.evidence import Evidence
 from qnad_art.paper.rules import difference
 
 Family = Literal["FGSM", "PGD"]
+INHERENT, UNIFORM = "inherent noise", "uniform, best fraction"
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,21 @@ class Row:
     adaptive: Interval | None
     unreliable: tuple[str, ...]
 
+    @property
+    def tuned(self) -> bool:
+        """Whether it is one of the operating points of tuned crosstalk."""
+        return self.method not in (INHERENT, UNIFORM)
+
+    @property
+    def within_limit(self) -> bool | None:
+        """Whether it loses no more clean accuracy than it may; ``None``: not measured."""
+        if self.clean_cost is None:
+            return None
+        return self.clean_cost.value <= PUBLISHED[self.network].clean_cost + 1e-9
+
 
 def table_rows(networks: Sequence[Evidence]) -> list[Row]:
-    """Inherent noise, the best uniform fraction and tuned crosstalk, for every attack."""
+    """Inherent noise, the best uniform fraction and every tuned crosstalk, for every attack."""
     rows = []
     for evidence in networks:
         published = PUBLISHED.get(evidence.network)
@@ -104,12 +117,18 @@ def table_rows(networks: Sequence[Evidence]) -> list[Row]:
         for attack in evidence.attacks:
             family: Family = "FGSM" if attack.startswith("fgsm") else "PGD"
             defences = {
-                "inherent noise": (evidence.inherent, published.inherent[family]),
-                "uniform, best fraction": (
+                INHERENT: (evidence.inherent, published.inherent[family]),
+                UNIFORM: (
                     _best_uniform(evidence, attack, published.eps),
                     published.improvement[family],
                 ),
-                "tuned": (evidence.tuned, published.improvement[family]),
+                **{
+                    "tuned" if label == evidence.tuned else label: (
+                        label,
+                        published.improvement[family],
+                    )
+                    for label in evidence.operating_points
+                },
             }
             for method, (defence, printed) in defences.items():
                 row = _row(evidence, attack, published.eps, method, defence, printed)
