@@ -216,7 +216,7 @@ def test_each_operating_point_is_a_row_and_one_has_to_meet_all(gain, together):
         return 0.2 + {"tuned": 0.7, "tuned, mild": gain}.get(defence, 0.0)
 
     mild = {"none": [], "tuned, mild": [{"name": "hardened", "folder": "elsewhere"}]}
-    records = [record(left), record(left, defences=mild, name="lenet5-mnist-mild")]
+    records = [record(left, defences=mild, name="lenet5-mnist-mild"), record(left)]
     (evidence,) = networks(records)
     rows = {row.method: row for row in table_rows([evidence]) if row.attack == "fgsm"}
     assert evidence.tuned == "tuned"

@@ -165,8 +165,9 @@ def trained_again(records: Sequence[Recorded]) -> list[tuple[Evidence, Evidence]
 
 
 def _merged(network: str, records: Sequence[Recorded]) -> Evidence:
-    """Results of a network in several records on the same images: those of the first."""
+    """Results of a network in several records on the same images: those of the largest."""
     mine = [record for record in records if network in record.header.models]
+    mine.sort(key=lambda record: -record.header.cells)
     hashes = {r.provenance.data_hash for r in mine[0].results[:1]}
     results = [
         result

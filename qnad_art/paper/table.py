@@ -123,10 +123,7 @@ def table_rows(networks: Sequence[Evidence]) -> list[Row]:
                     published.improvement[family],
                 ),
                 **{
-                    "tuned" if label == evidence.tuned else label: (
-                        label,
-                        published.improvement[family],
-                    )
+                    label: (label, published.improvement[family])
                     for label in evidence.operating_points
                 },
             }
