@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from qnad_art.cli import app
 from qnad_art.paper.record import read_records
+from qnad_art.pretrained import load_pretrained
 
 SUITE = """
 name: tiny
@@ -77,3 +78,27 @@ def test_suites_are_run_recorded_and_revised(suites, tmp_path):
     assert len(record.results) == 10
     assert first["seconds"] in [result.seconds for result in record.results]
     assert CliRunner().invoke(app, ["results", "book"]).exit_code == 0
+
+
+@pytest.mark.slow
+def test_records_and_page_say_how_hardened_folders_were_tuned(suites):
+    (suites / "shipped.yaml").write_text(
+        """
+name: shipped
+data: {name: mnist5k, images: 20, train_images: 100}
+models: {lenet5: lenet5-mnist}
+defences: {none: none, tuned: {name: hardened, folder: lenet5-mnist}}
+attacks: [fgsm]
+eps: [0.3]
+rungs: [transfer]
+audit: false
+"""
+    )
+    done = paper("--record", "book")
+    assert done.exit_code == 0, done.output
+    (record,) = read_records(Path("book", "results"))
+    made = record.header.plans["lenet5-mnist"]
+    card = load_pretrained("lenet5-mnist").card
+    assert made["epsilon"] == card["strategy_settings"]["epsilon"] == 0.3
+    assert made["headroom"] == card["headroom"] == 1.5
+    assert "robust_weight 0.7" in Path("book", "RESULTS.md").read_text()

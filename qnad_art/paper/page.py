@@ -51,6 +51,7 @@ def page(records: Sequence[Recorded]) -> str:
         _head(records),
         _baselines(found),
         _table(table_rows(found)),
+        _plans(records),
         claims_section(made),
         attack_choice_section(made),
         _training(records),
@@ -200,6 +201,19 @@ def _cells(rows: Sequence[Row]) -> str:
             f"{len(held)}; all three at one operating point in {len(together)}."
         )
     return "\n".join(lines)
+
+
+def _plans(records: Sequence[Recorded]) -> str:
+    """How the plans of the hardened folders were made; records of before do not say."""
+    known = {name: made for record in records for name, made in record.header.plans.items()}
+    if not known:
+        return ""
+    rows = [
+        (name, ", ".join(f"{setting} {value}" for setting, value in sorted(made.items())))
+        for name, made in known.items()
+    ]
+    intro = "The crosstalk of these folders was made by `qnad harden`, on training images alone."
+    return "\n\n".join(["## Tuned with", intro, markdown(("folder", "settings"), rows)])
 
 
 def _training(records: Sequence[Recorded]) -> str:

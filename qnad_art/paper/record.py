@@ -14,12 +14,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from qnad_art.benchmark.records import Record, Result
 from qnad_art.errors import ArtifactError
 from qnad_art.files import write_bytes
-from qnad_art.paper.suites import Collection, Size
+from qnad_art.paper.suites import Collection, Size, hardened_folders
 
 if TYPE_CHECKING:
     from qnad_art.benchmark.store import Run
@@ -38,6 +38,7 @@ class Header(Record):
         machine: processor, cores, system and GPUs.
         recorded: date, UTC.
         cells: how many the suite asks for.
+        plans: by folder, with what settings the crosstalk was made that the defences take from it.
         failures: cells that could not be measured, each with the reason.
     """
 
@@ -53,6 +54,7 @@ class Header(Record):
     machine: str
     recorded: str
     cells: int
+    plans: dict[str, dict[str, Any]] = Field(default_factory=dict)
     failures: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -107,6 +109,7 @@ def record_run(run: Run, suite: SuiteFile, command: str, provenance: str) -> Rec
         ),
         recorded=datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         cells=len(cells),
+        plans={path.name: _plan_settings(path) for path in hardened_folders(run.suite)},
         failures=tuple((str(failure.cell), failure.reason) for failure in run.failures()),
     )
     return Recorded(header, tuple(_slim(result) for result in results))
@@ -134,6 +137,16 @@ def _slim(result: Result) -> Result:
     """Without the versions, which the header has."""
     provenance = result.provenance.model_copy(update={"versions": {}})
     return result.model_copy(update={"provenance": provenance})
+
+
+def _plan_settings(folder: Path) -> dict[str, Any]:
+    """Of the crosstalk in a folder that ``qnad harden`` wrote, as plain JSON."""
+    from qnad_art.storage import read_saved
+
+    saved = read_saved(folder)
+    plan = saved.plan()
+    execution = {name: saved.execution[name] for name in ("headroom", "bias")}
+    return {"strategy": plan.strategy, **plan.settings, **execution}
 
 
 def _named(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -81,16 +81,20 @@ def find_suites(size: Size, names: Sequence[str] = ()) -> list[SuiteFile]:
 
 def missing_files(suite: Suite) -> list[str]:
     """What a suite names and is not there, each with how it is made."""
-    from qnad_art.benchmark.defences.hardened import Hardened
-
     weights = [Path(model.weights) for model in suite.models.values() if model.weights]
-    steps = [step for defence in suite.defences.values() for step in defence]
-    parts = [part for step in steps for part in (step, *getattr(step, "of", ()))]
-    folders = [part.path for part in parts if isinstance(part, Hardened)]
     return [
         *(f"{path} (made by `qnad train`)" for path in _absent(weights)),
-        *(f"{path} (made by `qnad harden`)" for path in _absent(folders)),
+        *(f"{path} (made by `qnad harden`)" for path in _absent(hardened_folders(suite))),
     ]
+
+
+def hardened_folders(suite: Suite) -> list[Path]:
+    """Folders of ``qnad harden`` whose crosstalk the suite's defences take."""
+    from qnad_art.benchmark.defences.hardened import Hardened
+
+    steps = [step for defence in suite.defences.values() for step in defence]
+    parts = [part for step in steps for part in (step, *getattr(step, "of", ()))]
+    return list(dict.fromkeys(part.path for part in parts if isinstance(part, Hardened)))
 
 
 def _absent(paths: Sequence[Path]) -> list[Path]:
