@@ -39,6 +39,22 @@ class TestDraws:
             torch.set_num_threads(threads)
         assert torch.equal(*drawn)
 
+    def test_draws_of_one_pass_are_independent_and_those_of_a_frozen_one_come_again(self):
+        source = NoiseSource(6)
+
+        def drawn(sizes=(FEW, 5, FEW)):
+            with source.forward_pass():
+                return [source.normal_like(torch.empty(size)) for size in sizes]
+
+        with source.frozen():
+            first, again = drawn(), drawn()
+            alone = source.normal_like(torch.empty(FEW))
+        for one, other in zip(first, again, strict=True):
+            assert torch.equal(one, other)
+        draws = torch.stack([first[0], first[2], alone, *drawn()[::2]])
+        z = (torch.corrcoef(draws) - torch.eye(len(draws))) * FEW**0.5
+        assert z.abs().max() < stats.norm.isf(1e-5)
+
     @pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.bfloat16])
     def test_type_and_shape_are_the_reference_s(self, kind):
         for shape in ((), (0,), (3, 2), (FEW, 3)):
@@ -107,6 +123,22 @@ class TestForms:
         with module.frozen_draw():
             assert torch.autograd.gradcheck(module, x[:2].requires_grad_(), atol=1e-4)
             assert torch.autograd.gradgradcheck(module, x[:1].requires_grad_(), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("size", [40, PIECE])
+def test_with_gradients_the_noise_is_the_same(name, size, monkeypatch):
+    monkeypatch.setattr("qnad_art.shot_noise.PIECE", size)
+    make, shape = LAYERS[name]
+    x = torch.rand(shape)
+    module = convert(make(), x, shots=100, seed=1).requires_grad_(False)
+    with module.frozen_draw():
+        with torch.no_grad():
+            expected, again = module(x), module(x)
+        found = module(x.clone().requires_grad_())
+    assert torch.equal(expected, again)
+    assert found.requires_grad
+    torch.testing.assert_close(found, expected)
 
 
 def test_the_predicted_error_is_that_of_independent_activations():
