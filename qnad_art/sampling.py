@@ -107,15 +107,15 @@ class NoiseSource:
             self.reseed()  # these draws are those of the process that this one comes from
             current = self._pass
         if outermost:
-            current.states, current.generators, current.stream = self._frozen, {}, None
+            current.states, current.generators = self._frozen, {}
         shared = self._generators
+        around, current.stream = current.stream, None
         current.depth += 1
         try:
             yield
         finally:
             current.depth -= 1
-            if outermost:
-                current.stream = None
+            current.stream = around
             if outermost and current.states is not None:
                 for device, generator in current.generators.items():
                     shared[device].set_state(generator.get_state())
