@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from qnad_art.convolution import convolve, suits
 from qnad_art.quantum_layer import QuantumLayer
 from qnad_art.shot_noise import sum_of_squares
 
@@ -77,6 +78,9 @@ class _QuantumConv(QuantumLayer):
         return x if x.dim() == self.weight.dim() else x[None]
 
     def _linear_map(self, x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
+        zeros = self.padding_mode == "zeros"
+        if zeros and suits(x, kernel, bias, self.stride, self.padding):
+            return convolve(x, kernel, bias, self.padding, self.dilation)
         result: Tensor = self._conv_forward(x, kernel, bias)  # type: ignore[operator]
         return result
 
