@@ -17,7 +17,7 @@ from qnad_art.errors import CalibrationError, InvalidInputError
 from qnad_art.gradients import clamp_straight_through, kernels_of_weight
 from qnad_art.kernels import Execution, Kernels, compile_in_blocks, compile_kernels, with_bias
 from qnad_art.sampling import NoiseSource
-from qnad_art.shot_noise import Variance, disturb_in_place
+from qnad_art.shot_noise import Variance, at, disturb_in_place
 from qnad_art.variance import Form, at_the_mean, cheapest, drop_negligible, take
 
 
@@ -173,10 +173,10 @@ class QuantumLayer(nn.Module):
                 variance = self._variance(features, kernels)
             return variance.disturb(mean, shift, self.noise)
 
-        def at(place: slice) -> Variance:
-            return self._variance({name: f[place] for name, f in features.items()}, kernels)
+        def here(place: slice) -> Variance:
+            return self._variance({name: at(f, place) for name, f in features.items()}, kernels)
 
-        return disturb_in_place(mean, shift, at, self.noise)
+        return disturb_in_place(mean, shift, here, self.noise)
 
     def _variance(self, features: dict[str, Tensor], kernels: Kernels) -> Variance:
         constant, _ = self._constant("variance.1", kernels, features["x"])

@@ -16,7 +16,8 @@ from torch import Tensor
 from qnad_art.sampling import NoiseSource
 
 PIECE = 1 << 17
-"""About as many numbers of the output are worked on at a time, on a CPU."""
+"""As many numbers of the output, at most, are worked on at a time, on a CPU."""
+_ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,15 @@ def disturb_in_place(
         kept: as the mean, for each draw over its deviation.
     """
     places = _pieces(mean)
-    parts = [mean[place] for place in places]
+    parts = [at(mean, place) for place in places]
     draws = source.draws([part.shape for part in parts])
     for place, part, noise in zip(places, parts, draws, strict=True):
         here = variance(place)
         deviation = here.deviation(overwrite=kept is None)
-        noise = noise.to(deviation.dtype)
+        if noise.dtype != deviation.dtype:
+            noise = noise.to(deviation.dtype)
         if kept is not None:
-            torch.div(noise, deviation, out=kept[place])
+            torch.div(noise, deviation, out=at(kept, place))
         noise.mul_(deviation)
         if shift is not None:
             part.add_(shift)
@@ -105,8 +107,15 @@ def disturb_in_place(
 
 def sum_of_squares(x: Tensor, scale: float, axis: int) -> Tensor:
     """Σ (x / scale)² over ``axis``, which stays with size 1."""
+    if not torch.is_grad_enabled():
+        return _sum_of_squares(x, scale, axis)
     result: Tensor = _SumOfSquares.apply(x, scale, axis)
     return result
+
+
+def at(values: Tensor, place: slice) -> Tensor:
+    """``values[place]``, sooner where it is all of them."""
+    return values if place == _ALL else values[place]
 
 
 class _Disturb(torch.autograd.Function):
@@ -120,10 +129,10 @@ class _Disturb(torch.autograd.Function):
             ctx.save_for_backward(kept, values)
             ctx.variance = variance
 
-        def at(place: slice) -> Variance:
-            return replace(variance, values=values[place] if len(values) > 1 else values)
+        def here(place: slice) -> Variance:
+            return replace(variance, values=at(values, place) if len(values) > 1 else values)
 
-        disturb_in_place(mean, shift, at, source, kept)
+        disturb_in_place(mean, shift, here, source, kept)
         ctx.mark_dirty(mean)
         return mean
 
@@ -147,9 +156,7 @@ class _SumOfSquares(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scale: float, axis: int) -> Tensor:
         ctx.save_for_backward(x)
         ctx.scale = scale
-        kind = torch.promote_types(x.dtype, torch.float32)
-        parts = [x[place].to(kind).square().sum(axis, keepdim=True) for place in _pieces(x)]
-        return (torch.cat(parts) if parts else x.sum(axis, keepdim=True)).mul_(1 / scale**2)
+        return _sum_of_squares(x, scale, axis)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
@@ -157,11 +164,20 @@ class _SumOfSquares(torch.autograd.Function):
         return (gradients[0] * (2 / ctx.scale**2)).to(x.dtype) * x, None, None
 
 
+def _sum_of_squares(x: Tensor, scale: float, axis: int) -> Tensor:
+    kind = torch.promote_types(x.dtype, torch.float32)
+    parts = [at(x, place).to(kind).square().sum(axis, keepdim=True) for place in _pieces(x)]
+    total = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return total.mul_(1 / scale**2)
+
+
 def _pieces(tensor: Tensor) -> list[slice]:
-    """Ranges of the first dimension, of about :data:`PIECE` numbers each."""
-    count = tensor.shape[0]
-    step = count if tensor.is_cuda else max(1, PIECE * count // max(tensor.numel(), 1))
-    return [slice(start, min(start + step, count)) for start in range(0, count, max(step, 1))]
+    """Ranges of the first dimension, about equal, of :data:`PIECE` numbers each or one image."""
+    count, pieces = tensor.shape[0], -(-tensor.numel() // PIECE)
+    if pieces <= 1 or tensor.is_cuda:
+        return [_ALL]
+    step = -(-count // pieces)
+    return [slice(start, start + step) for start in range(0, count, step)]
 
 
 def _tiny(values: Tensor) -> float:
