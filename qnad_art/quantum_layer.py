@@ -183,9 +183,12 @@ class QuantumLayer(nn.Module):
         if "variance.bias" in kernels:
             constant = constant + self._channels(kernels["variance.bias"])
         scale = self._channels(kernels["noise"])
-        if "second.x2" in kernels or "shared.x2" in kernels:
+        if any(name in kernels for name in ("second.x2", "shared.x2", "mixed.x2")):
             features = features | {"x2": (features["x"] * (1 / self._scale())).square()}
         values = self._polynomial("second", features, kernels)
+        if "mixed.x2" in kernels:
+            mixed = self._mix(self._linear_map(features["x2"], kernels["mixed.x2"]), kernels)
+            values = mixed if values is None else values.add_(mixed)
         if "shared.out" not in kernels:
             return Variance(constant, scale.new_zeros(1) if values is None else values, None, scale)
         if "shared.x2" in kernels:
@@ -384,6 +387,10 @@ class QuantumLayer(nn.Module):
 
     def _linear_map(self, x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
         """The layer's linear map with ``kernel`` for weight."""
+        raise InvalidInputError(f"{type(self).__name__} is not a concrete layer.")
+
+    def _mix(self, x: Tensor, kernels: Kernels) -> Tensor:
+        """At each position outputs from ``x``, by the kernel ``mixed.out``."""
         raise InvalidInputError(f"{type(self).__name__} is not a concrete layer.")
 
     def _window_sum(self, x: Tensor, scale: float) -> Tensor:

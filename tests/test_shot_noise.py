@@ -88,7 +88,7 @@ def moments(plain, x, shots=100):
         return module, module.network.moments(x)
 
 
-@pytest.mark.parametrize("form", ["uniform", "shared"])
+@pytest.mark.parametrize("form", ["uniform", "shared", "mixed 16"])
 @pytest.mark.parametrize("name", LAYERS)
 class TestForms:
     def test_exact_where_all_activations_are_alike(self, name, form, forms):
@@ -164,6 +164,30 @@ def test_the_predicted_error_is_that_of_independent_activations():
     off = (cheap / exact - 1).square().mean(0).sqrt().max()
     assert float(off) == pytest.approx(predicted["uniform"], rel=0.15)
     assert off < 1e-3
+
+
+@pytest.mark.parametrize(("channels", "form"), [(200, 16), (150, 32), (100, None)])
+def test_outputs_are_mixed_from_a_few_where_that_is_good_enough(channels, form):
+    generator = torch.Generator().manual_seed(0)
+    plain = nn.Conv2d(channels, 64, 2)
+    nn.init.normal_(plain.weight, generator=generator)
+    x = torch.rand((200, channels, 3, 3), generator=generator) ** 3
+    module = convert(plain, x, shots=100, percentile=100)
+    layer = module.network
+    kernels = layer.kernels()
+    assert kernels.get("mixed.x2", plain.weight[:0]).shape[0] == (form or 0)
+    assert ("second.x2" in kernels) == (form is None)
+    found, gradients = [], []
+    with module.frozen_draw():
+        for spread in (layer.input_spread, None):
+            layer.input_spread = spread
+            found.append(layer.moments(x)[1].detach())
+            gradients += torch.autograd.grad(module(x[:5]).square().sum(), layer.weight)
+    off = found[0] / found[1] - 1
+    assert off.square().mean().sqrt() < 1e-3
+    assert off.mean((0, 2, 3)).abs().max() < 1e-4
+    difference = (gradients[0] - gradients[1]).norm() / gradients[1].norm()
+    assert difference < 1e-3
 
 
 @pytest.mark.parametrize("plain", [nn.Conv2d(6, 4, 3), nn.Linear(54, 4)], ids=["conv", "linear"])
