@@ -33,7 +33,7 @@ from qnad_art.errors import ArtifactError, InvalidInputError, differences
 from qnad_art.module import QuantumExecutedModule, evaluating
 
 _KIND = "tuning-checkpoint"
-_VERSION = 4
+_VERSION = 5
 """Rises when a run could not go on bit for bit from the checkpoints of before."""
 _HISTORY = TypeAdapter(list[TuningEpoch])
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")

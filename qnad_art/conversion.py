@@ -20,6 +20,7 @@ from qnad_art.kernels import Bias, Execution, Gain
 from qnad_art.layers import QUANTUM_CLASSES
 from qnad_art.module import QuantumExecutedModule
 from qnad_art.placement import Order, device_placement
+from qnad_art.pooling import MaxPool2d
 from qnad_art.quantum_layer import QuantumLayer
 from qnad_art.response import MAX_PAIRS, Readout, response_table
 from qnad_art.sampling import NoiseSource
@@ -93,6 +94,9 @@ def convert(
         layer.__class__ = QUANTUM_CLASSES[type(layer)]
         assert isinstance(layer, QuantumLayer)
         layer.execute_as(execution, noise)
+    for part in network.modules():
+        if type(part) is nn.MaxPool2d:
+            part.__class__ = MaxPool2d
     _forbid_fused_paths(network)
     module = QuantumExecutedModule(
         network, device=profile, placement=placement, execution=execution, noise=noise

@@ -32,7 +32,7 @@ def kernels_of_weight(
     ``squares`` as in :func:`qnad_art.variance.cheapest`; the other arguments are those of
     :func:`~qnad_art.kernels.compile_kernels` that gave them.
     """
-    form = (list(kernels), squares)
+    form = (list(kernels), variance.form_of(kernels), squares)
     tensors = _KernelsOfWeight.apply(weight, bias, site, pairs, settings, form, *kernels.values())
     return dict(zip(kernels, tensors, strict=True))
 
@@ -56,11 +56,11 @@ class _KernelsOfWeight(torch.autograd.Function):
         site: Tensor,
         pairs: Tensor,
         settings: dict[str, Any],
-        form: tuple[list[str], tuple[float, ...] | None],
+        form: tuple[list[str], variance.Form, tuple[float, ...] | None],
         *kernels: Tensor,
     ) -> Any:
         ctx.save_for_backward(weight, bias, site, pairs)
-        (ctx.names, ctx.squares), ctx.settings = form, settings
+        (ctx.names, ctx.form, ctx.squares), ctx.settings = form, settings
         return tuple(kernel.detach() for kernel in kernels)
 
     @staticmethod
@@ -73,7 +73,7 @@ class _KernelsOfWeight(torch.autograd.Function):
             weight = weight.detach().requires_grad_()
             bias = None if bias is None else bias.detach().requires_grad_()
             kernels = compile_kernels(weight, site, pairs, bias=bias, **ctx.settings)
-            kernels = variance.take(kernels, variance.form_of(ctx.names), squares=ctx.squares)
+            kernels = variance.take(kernels, ctx.form, squares=ctx.squares)
             used = [
                 (kernels[name], gradient)
                 for name, gradient in zip(ctx.names, gradients, strict=True)

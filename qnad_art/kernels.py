@@ -48,7 +48,8 @@ deviation. ``mean.bias`` and ``variance.bias`` (one number an output) are the bi
 is one. Terms that vanish for the device are absent.
 
 Where the activations allow it :mod:`qnad_art.variance` replaces ``second.x2`` by the cheaper
-``shared.x2`` (one output) and ``shared.out`` (one number an output), or by the latter alone.
+``shared.x2`` (one output) and ``shared.out`` (one number an output), by the latter alone, or by
+``mixed.x2`` (some outputs) and ``mixed.out``, which makes all outputs of these.
 """
 
 

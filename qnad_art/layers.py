@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from qnad_art.convolution import convolve, suits
+from qnad_art.kernels import Kernels
 from qnad_art.quantum_layer import QuantumLayer
 from qnad_art.shot_noise import sum_of_squares
 
@@ -29,6 +31,9 @@ class QuantumLinear(QuantumLayer, nn.Linear):
 
     def _linear_map(self, x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
         return functional.linear(x, kernel, bias)
+
+    def _mix(self, x: Tensor, kernels: Kernels) -> Tensor:
+        return functional.linear(x, kernels["mixed.out"])
 
     def _window_sum(self, x: Tensor, scale: float) -> Tensor:
         return sum_of_squares(x, scale, -1)
@@ -77,8 +82,15 @@ class _QuantumConv(QuantumLayer):
         return x if x.dim() == self.weight.dim() else x[None]
 
     def _linear_map(self, x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
+        zeros = self.padding_mode == "zeros"
+        if zeros and suits(x, kernel, bias, self.stride, self.padding):
+            return convolve(x, kernel, bias, self.padding, self.dilation)
         result: Tensor = self._conv_forward(x, kernel, bias)  # type: ignore[operator]
         return result
+
+    def _mix(self, x: Tensor, kernels: Kernels) -> Tensor:
+        convolution = (functional.conv1d, functional.conv2d)[x.dim() - 3]
+        return convolution(x, kernels["mixed.out"])
 
     def _window_sum(self, x: Tensor, scale: float) -> Tensor:
         squares = sum_of_squares(x, scale, 1)
@@ -89,8 +101,8 @@ class _QuantumConv(QuantumLayer):
         if self.padding_mode != "zeros" or self.padding in ("valid", (0,) * spatial):
             return self._channels(kernel.flatten(1).sum(1))
         ones = kernel.new_ones((1, 1, *x.shape[-spatial:]))
-        convolve = (functional.conv1d, functional.conv2d)[spatial - 1]
-        return convolve(ones, kernel, None, self.stride, self.padding, self.dilation)[0]
+        convolution = (functional.conv1d, functional.conv2d)[spatial - 1]
+        return convolution(ones, kernel, None, self.stride, self.padding, self.dilation)[0]
 
     def _channels(self, values: Tensor) -> Tensor:
         return values.view(-1, *(1,) * (self.weight.dim() - 2))

@@ -339,8 +339,8 @@ def all_finite(x: Tensor) -> bool:
     """Whether ``x`` holds neither NaN nor infinities, in one pass over it (isfinite takes five)."""
     if not x.is_floating_point() or x.numel() == 0:
         return True
-    low, high = torch.aminmax(x.detach())  # NaN if any is
-    return bool(low.isfinite() & high.isfinite())
+    extremes = torch.stack(torch.aminmax(x.detach()))  # NaN if any is
+    return all(map(math.isfinite, extremes.tolist()))
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from qnad_art.errors import CalibrationError, InvalidInputError
 from qnad_art.gradients import clamp_straight_through, kernels_of_weight
 from qnad_art.kernels import Execution, Kernels, compile_in_blocks, compile_kernels, with_bias
 from qnad_art.sampling import NoiseSource
-from qnad_art.shot_noise import Variance
+from qnad_art.shot_noise import Variance, at, disturb_in_place
 from qnad_art.variance import Form, at_the_mean, cheapest, drop_negligible, take
 
 
@@ -62,7 +62,7 @@ class QuantumLayer(nn.Module):
         self.register_buffer("pairs", torch.zeros(shape, dtype=torch.int8, device=device), False)
         self._cache: tuple[Any, Kernels, Any] | None = None
         self._tuned: Kernels | None = None
-        self._constants: dict[Any, tuple[Tensor, Tensor]] = {}
+        self._constants: dict[Any, tuple[Tensor, Tensor, Tensor | None]] = {}
 
     def assign(self, site: Tensor, pairs: Tensor) -> None:
         """Place every product on a site (index into the table) with a signed pair count."""
@@ -114,20 +114,24 @@ class QuantumLayer(nn.Module):
 
     def compiled(self, x: Tensor) -> Tensor:
         """The exact compile: expectation, plus Gaussian shot noise if ``shots`` is set."""
-        batch = self._batched(x)
-        mean, shift, variance = self._parts(batch)
-        if variance is not None:
-            mean = variance.disturb(mean, shift, self.noise)
+        batch, kernels = self._batched(x), self.kernels()
+        features = self._features(batch, kernels)
+        mean, shift = self._mean(features, kernels)
+        if "noise" in kernels:
+            mean = self._disturb(mean, shift, features, kernels)
         elif shift is not None:
             mean = mean.add_(shift)
         return mean if batch is x else mean[0]
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Exact mean of the output; variance in units of ``noise²`` (``None`` without shots)."""
-        batch = self._batched(x)
-        mean, shift, parts = self._parts(batch)
+        batch, kernels = self._batched(x), self.kernels()
+        features = self._features(batch, kernels)
+        mean, shift = self._mean(features, kernels)
         mean = mean if shift is None else mean.add_(shift)
-        variance = None if parts is None else parts.full(mean.shape)
+        variance = None
+        if "noise" in kernels:
+            variance = self._variance(features, kernels).full(mean.shape)
         if batch is x:
             return mean, variance
         return mean[0], None if variance is None else variance[0]
@@ -138,40 +142,53 @@ class QuantumLayer(nn.Module):
         scale = self._channels(self.kernels()["noise"])
         return mean + source.normal_like(mean) * deviation * scale
 
-    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor | None, Variance | None]:
-        """Of a batch: the mean, a constant still to be added to it or None, and the variance."""
+    def _features(self, x: Tensor, kernels: Kernels) -> dict[str, Tensor]:
+        """What the linear maps act on, of a batch of inputs."""
         scale = self._scale()
-        kernels = self.kernels()
         # One ulp wider: clamping has no gradient *at* its bounds, where white pixels lie.
         limit = scale * (1 + torch.finfo(x.dtype).eps)
         # The same as clamp, whose backward pass takes several times as long.
         clamp = clamp_straight_through if self.unsaturated else functional.hardtanh
         x = clamp(x, -limit, limit)
-        features = {"x": x}
-        if any(name.endswith("cos") for name in kernels):
-            # The root's slope is infinite at the ends of its range, where clamping has none.
-            cosine = (1 - (x / scale).square()).clamp_min(torch.finfo(x.dtype).tiny).sqrt()
-            features |= {"cos": cosine, "xcos": x / scale * cosine}
-        if "second.x2" in kernels or "shared.x2" in kernels:
-            features["x2"] = (x / scale).square()
-        constant = self._constant("mean.1", kernels, x)
-        everywhere = constant.numel() == len(self.weight)  # at all positions: at no cost
-        shift = None if everywhere else constant
-        bias = constant.flatten().to(self.weight.dtype) if everywhere else None
-        mean = self._polynomial("mean", features, kernels, bias)
+        if "mean.cos" not in kernels:
+            return {"x": x}
+        # The root's slope is infinite at the ends of its range, where clamping has none.
+        cosine = (1 - (x / scale).square()).clamp_min(torch.finfo(x.dtype).tiny).sqrt()
+        return {"x": x, "cos": cosine, "xcos": x / scale * cosine}
+
+    def _mean(self, features: dict[str, Tensor], kernels: Kernels) -> tuple[Tensor, Tensor | None]:
+        """The mean, and a constant still to be added to it."""
+        constant, everywhere = self._constant("mean.1", kernels, features["x"])
+        mean = self._polynomial("mean", features, kernels, everywhere)  # bias comes at no cost
         assert mean is not None
-        if "noise" not in kernels:
-            return mean, shift, None
-        # In tuning the variance counts as constant: its gradient is small, and not cheap.
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self._tuned is None):
-            return mean, shift, self._variance(features, kernels)
+        return mean, constant if everywhere is None else None
+
+    def _disturb(
+        self, mean: Tensor, shift: Tensor | None, features: dict[str, Tensor], kernels: Kernels
+    ) -> Tensor:
+        """A draw around ``mean + shift``; ``mean`` is overwritten."""
+        if torch.is_grad_enabled() or mean.is_cuda:
+            # In tuning the variance counts as constant: its gradient is small, and not cheap.
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self._tuned is None):
+                variance = self._variance(features, kernels)
+            return variance.disturb(mean, shift, self.noise)
+
+        def here(place: slice) -> Variance:
+            return self._variance({name: at(f, place) for name, f in features.items()}, kernels)
+
+        return disturb_in_place(mean, shift, here, self.noise)
 
     def _variance(self, features: dict[str, Tensor], kernels: Kernels) -> Variance:
-        constant = self._constant("variance.1", kernels, features["x"])
+        constant, _ = self._constant("variance.1", kernels, features["x"])
         if "variance.bias" in kernels:
             constant = constant + self._channels(kernels["variance.bias"])
         scale = self._channels(kernels["noise"])
+        if any(name in kernels for name in ("second.x2", "shared.x2", "mixed.x2")):
+            features = features | {"x2": (features["x"] * (1 / self._scale())).square()}
         values = self._polynomial("second", features, kernels)
+        if "mixed.x2" in kernels:
+            mixed = self._mix(self._linear_map(features["x2"], kernels["mixed.x2"]), kernels)
+            values = mixed if values is None else values.add_(mixed)
         if "shared.out" not in kernels:
             return Variance(constant, scale.new_zeros(1) if values is None else values, None, scale)
         if "shared.x2" in kernels:
@@ -195,11 +212,8 @@ class QuantumLayer(nn.Module):
         if is_tracing():  # kept kernels would be constants of the trace
             return compile_kernels(weight, self.site, self.pairs, **self._settings())
         watched = [weight] if bias is None else [weight, bias]
-        key = (
-            *((id(t), t._version, t.data_ptr(), t.dtype, t.device) for t in watched),
-            *(id(self.execution), self.input_scale, self.input_spread, self.shot_share),
-            id(self.input_squares),
-        )
+        chosen = (id(self.execution), self.input_scale, self.input_spread, self.shot_share)
+        key = (*map(_state, watched), *chosen, id(self.input_squares))
         cache = self._cache
         if cache is None or cache[0] != key:
             # Holding what the key names keeps its ids from being given to other objects.
@@ -328,17 +342,21 @@ class QuantumLayer(nn.Module):
                 total = term if total is None else total.add_(term)
         return total
 
-    def _constant(self, name: str, kernels: Kernels, x: Tensor) -> Tensor:
-        """A constant term by output position (padding is not executed); the mean's has the bias."""
+    def _constant(self, name: str, kernels: Kernels, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """A constant term by output position (padding is not executed); the mean's has the bias.
+
+        And, where it is the same at all positions, as the bias of a linear map.
+        """
         bias = None
         if name == "mean.1":
             bias = kernels.get("mean.bias", self.bias)
-        tracked = kernels[name].requires_grad or (
+        kernel = kernels[name]
+        tracked = kernel.requires_grad or (
             bias is not None and bias.requires_grad and torch.is_grad_enabled()
         )
-        kernel = kernels[name]
         if tracked or is_tracing():
-            return self._positions(kernel, bias, x)
+            value = self._positions(kernel, bias, x)
+            return value, self._everywhere(value)
         key = (name, x.shape[-2:])
         kept = self._constants.get(key)
         # Other threads may be at it too: what counts is whose constant it is.
@@ -348,8 +366,14 @@ class QuantumLayer(nn.Module):
                 first = value.flatten(1)[:, 0] if value.dim() > 1 else value
                 if value.dim() > 1 and bool((value.flatten(1) == first[:, None]).all()):
                     value = self._channels(first)
-            kept = self._constants[key] = (kernel, value)
-        return kept[1]
+                kept = self._constants[key] = (kernel, value, self._everywhere(value))
+        return kept[1:]
+
+    def _everywhere(self, constant: Tensor) -> Tensor | None:
+        """``constant`` as the bias of a linear map, if it is the same at all positions."""
+        if constant.numel() != self.weight.shape[0]:
+            return None
+        return constant.flatten().to(self.weight.dtype)
 
     def _positions(self, kernel: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
         # The convolution of the ones would be rounded to the precision of autocast, and kept.
@@ -363,6 +387,10 @@ class QuantumLayer(nn.Module):
 
     def _linear_map(self, x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
         """The layer's linear map with ``kernel`` for weight."""
+        raise InvalidInputError(f"{type(self).__name__} is not a concrete layer.")
+
+    def _mix(self, x: Tensor, kernels: Kernels) -> Tensor:
+        """At each position outputs from ``x``, by the kernel ``mixed.out``."""
         raise InvalidInputError(f"{type(self).__name__} is not a concrete layer.")
 
     def _window_sum(self, x: Tensor, scale: float) -> Tensor:
@@ -380,6 +408,11 @@ class QuantumLayer(nn.Module):
     def sum_outputs(self, values: Tensor) -> Tensor:
         """Sum of ``values`` (as the layer's output) over images and positions, (out,)."""
         raise InvalidInputError(f"{type(self).__name__} is not a concrete layer.")
+
+
+def _state(tensor: Tensor) -> tuple[Any, ...]:
+    """What changes when a tensor is another, or has other contents."""
+    return id(tensor), tensor._version, tensor.data_ptr(), tensor.dtype, tensor.device
 
 
 def is_tracing() -> bool:

@@ -24,7 +24,7 @@ from torch import Tensor
 PIECE = 1 << 18
 """Numbers that are drawn at a time."""
 FEW = 1 << 13
-"""Fewer numbers than this are drawn one by one: to begin with a seed takes longer."""
+"""Fewer numbers than this, outside of a pass, are drawn one by one: a seed takes longer."""
 
 
 class NoiseSource:
@@ -63,24 +63,36 @@ class NoiseSource:
     def draws(self, shapes: Sequence[torch.Size]) -> Iterator[Tensor]:
         """Independent N(0, 1), float32 on the CPU, one tensor of each shape.
 
-        Large ones are quantiles: 2¹⁶ equally probable values, of variance one to 1e-7, up to 4.3
-        standard deviations. Bits for a table are drawn in half the time of normal numbers, by all
-        cores at once, and from seeds, so that their number does not matter.
+        They are quantiles: 2¹⁶ equally probable values, of variance one to 1e-7, up to 4.3 standard
+        deviations. Bits for a table are drawn in half the time of normal numbers. Several tensors
+        are drawn by all cores at once, and from seeds, so that their number does not matter.
         """
-        generator = self._generator(torch.device("cpu"))
-        if sum(shape.numel() for shape in shapes) < FEW:
+        counts = [shape.numel() for shape in shapes]
+        current = self._pass
+        if current.depth == 0 and sum(counts) < FEW:
+            generator = self._generator(torch.device("cpu"))
             yield from (torch.empty(shape).normal_(generator=generator) for shape in shapes)
             return
-        seeds = torch.randint(2**63 - 1, (len(shapes),), generator=generator).tolist()
-        counts = [shape.numel() for shape in shapes]
+        stream = current.stream or self._stream()
+        if current.depth:
+            current.stream = stream
+        if len(shapes) == 1:
+            yield _quantiles(_bits(stream, counts[0])).view(shapes[0])
+            return
+        streams = [np.random.SFC64(int(seed)) for seed in stream.random_raw(len(shapes))]
         workers = min(torch.get_num_threads(), len(shapes))
-        if workers == 1:
-            for shape, count, seed in zip(shapes, counts, seeds, strict=True):
-                yield _quantiles(_bits(count, seed)).view(shape)
+        if workers <= 1:
+            for shape, count, own in zip(shapes, counts, streams, strict=True):
+                yield _quantiles(_bits(own, count)).view(shape)
             return
         with ThreadPoolExecutor(workers) as pool:
-            for shape, bits in zip(shapes, pool.map(_bits, counts, seeds), strict=True):
+            for shape, bits in zip(shapes, pool.map(_bits, streams, counts), strict=True):
                 yield _quantiles(bits).view(shape)
+
+    def _stream(self) -> np.random.SFC64:
+        """Random bits, begun with a number of the generator."""
+        generator = self._generator(torch.device("cpu"))
+        return np.random.SFC64(int(torch.randint(2**63 - 1, (), generator=generator)))
 
     @contextmanager
     def forward_pass(self) -> Iterator[None]:
@@ -97,11 +109,13 @@ class NoiseSource:
         if outermost:
             current.states, current.generators = self._frozen, {}
         shared = self._generators
+        around, current.stream = current.stream, None
         current.depth += 1
         try:
             yield
         finally:
             current.depth -= 1
+            current.stream = around
             if outermost and current.states is not None:
                 for device, generator in current.generators.items():
                     shared[device].set_state(generator.get_state())
@@ -152,11 +166,13 @@ class _Pass(threading.local):
         self.depth = 0
         self.states: dict[torch.device, Tensor] | None = None
         self.generators: dict[torch.device, torch.Generator] = {}
+        self.stream: np.random.SFC64 | None = None
+        """Where all of the pass's draws on the CPU come from: a seed for each would take longer."""
 
 
-def _bits(count: int, seed: int) -> Tensor:
+def _bits(stream: np.random.SFC64, count: int) -> Tensor:
     """``count`` random 16-bit numbers, as indices."""
-    words = np.random.SFC64(seed).random_raw(-(-count // 4))
+    words = stream.random_raw(-(-count // 4))
     return torch.from_numpy(words.view(np.uint16)[:count]).to(torch.int32)
 
 

@@ -285,7 +285,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path):
         resume()
 
 
-@pytest.mark.parametrize("version", [None, 1])
+@pytest.mark.parametrize("version", [None, 1, 4])
 def test_a_checkpoint_of_another_version_is_refused(version, tmp_path):
     path = tmp_path / "run"
     settings = {"epochs": 1, "checkpoint": path}
@@ -293,7 +293,7 @@ def test_a_checkpoint_of_another_version_is_refused(version, tmp_path):
     tensors, header = load_tensors(path, kind="tuning-checkpoint")
     header = {**header, "version": version}
     save_tensors(path, tensors, kind="tuning-checkpoint", header=header)
-    with pytest.raises(ArtifactError, match=f"version {version}; .* from version 4"):
+    with pytest.raises(ArtifactError, match=f"version {version}; .* from version 5"):
         tuning(resume=True, **settings).run()
 
 

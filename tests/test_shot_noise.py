@@ -39,6 +39,22 @@ class TestDraws:
             torch.set_num_threads(threads)
         assert torch.equal(*drawn)
 
+    def test_draws_of_one_pass_are_independent_and_those_of_a_frozen_one_come_again(self):
+        source = NoiseSource(6)
+
+        def drawn(sizes=(FEW, 5, FEW)):
+            with source.forward_pass():
+                return [source.normal_like(torch.empty(size)) for size in sizes]
+
+        with source.frozen():
+            first, again = drawn(), drawn()
+            alone = source.normal_like(torch.empty(FEW))
+        for one, other in zip(first, again, strict=True):
+            assert torch.equal(one, other)
+        draws = torch.stack([first[0], first[2], alone, *drawn()[::2]])
+        z = (torch.corrcoef(draws) - torch.eye(len(draws))) * FEW**0.5
+        assert z.abs().max() < stats.norm.isf(1e-5)
+
     @pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.bfloat16])
     def test_type_and_shape_are_the_reference_s(self, kind):
         for shape in ((), (0,), (3, 2), (FEW, 3)):
@@ -72,7 +88,7 @@ def moments(plain, x, shots=100):
         return module, module.network.moments(x)
 
 
-@pytest.mark.parametrize("form", ["uniform", "shared"])
+@pytest.mark.parametrize("form", ["uniform", "shared", "mixed 16"])
 @pytest.mark.parametrize("name", LAYERS)
 class TestForms:
     def test_exact_where_all_activations_are_alike(self, name, form, forms):
@@ -109,6 +125,22 @@ class TestForms:
             assert torch.autograd.gradgradcheck(module, x[:1].requires_grad_(), atol=1e-4)
 
 
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("size", [40, PIECE])
+def test_with_gradients_the_noise_is_the_same(name, size, monkeypatch):
+    monkeypatch.setattr("qnad_art.shot_noise.PIECE", size)
+    make, shape = LAYERS[name]
+    x = torch.rand(shape)
+    module = convert(make(), x, shots=100, seed=1).requires_grad_(False)
+    with module.frozen_draw():
+        with torch.no_grad():
+            expected, again = module(x), module(x)
+        found = module(x.clone().requires_grad_())
+    assert torch.equal(expected, again)
+    assert found.requires_grad
+    torch.testing.assert_close(found, expected)
+
+
 def test_the_predicted_error_is_that_of_independent_activations():
     generator = torch.Generator().manual_seed(0)
     plain = nn.Conv2d(2000, 20, 1)
@@ -132,6 +164,30 @@ def test_the_predicted_error_is_that_of_independent_activations():
     off = (cheap / exact - 1).square().mean(0).sqrt().max()
     assert float(off) == pytest.approx(predicted["uniform"], rel=0.15)
     assert off < 1e-3
+
+
+@pytest.mark.parametrize(("channels", "form"), [(200, 16), (150, 32), (100, None)])
+def test_outputs_are_mixed_from_a_few_where_that_is_good_enough(channels, form):
+    generator = torch.Generator().manual_seed(0)
+    plain = nn.Conv2d(channels, 64, 2)
+    nn.init.normal_(plain.weight, generator=generator)
+    x = torch.rand((200, channels, 3, 3), generator=generator) ** 3
+    module = convert(plain, x, shots=100, percentile=100)
+    layer = module.network
+    kernels = layer.kernels()
+    assert kernels.get("mixed.x2", plain.weight[:0]).shape[0] == (form or 0)
+    assert ("second.x2" in kernels) == (form is None)
+    found, gradients = [], []
+    with module.frozen_draw():
+        for spread in (layer.input_spread, None):
+            layer.input_spread = spread
+            found.append(layer.moments(x)[1].detach())
+            gradients += torch.autograd.grad(module(x[:5]).square().sum(), layer.weight)
+    off = found[0] / found[1] - 1
+    assert off.square().mean().sqrt() < 1e-3
+    assert off.mean((0, 2, 3)).abs().max() < 1e-4
+    difference = (gradients[0] - gradients[1]).norm() / gradients[1].norm()
+    assert difference < 1e-3
 
 
 @pytest.mark.parametrize("plain", [nn.Conv2d(6, 4, 3), nn.Linear(54, 4)], ids=["conv", "linear"])
