@@ -15,11 +15,12 @@ from art.defences.transformer.transformer import Transformer
 from qnad_art.crosstalk import Strategy, build_strategy, strategy_settings
 from qnad_art.device import DEFAULT_DEVICE, DeviceProfile, load_device
 from qnad_art.errors import InvalidInputError, QnadError, UnknownNameError
-from qnad_art.estimator import QuantumExecutedClassifier, check_inputs, check_labels
+from qnad_art.estimator import QuantumExecutedClassifier
 from qnad_art.kernels import Bias, Gain
 from qnad_art.placement import Order
 from qnad_art.plugins import blamed_on, find_plugin
 from qnad_art.response import Readout
+from qnad_art.validation import check_inputs, check_labels
 
 if TYPE_CHECKING:
     from art.attacks import EvasionAttack

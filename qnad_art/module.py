@@ -19,6 +19,7 @@ from qnad_art.kernels import Execution, Gain
 from qnad_art.placement import Placement
 from qnad_art.quantum_layer import QuantumLayer, is_tracing
 from qnad_art.sampling import NoiseSource
+from qnad_art.validation import all_finite
 
 SHOTS_PERCENTILE = 99.5
 """Of the activations, taken as their scale where there is shot noise, which grows with the scale.
@@ -333,14 +334,6 @@ def _clipped_and_moments(layer: QuantumLayer, value: Tensor) -> Tensor:
     beyond = (value.abs() > (layer.input_scale or torch.inf)).float()
     parts = (square, square.square(), torch.ones_like(square), beyond)
     return torch.stack([layer.sum_outputs(part).double() for part in parts])
-
-
-def all_finite(x: Tensor) -> bool:
-    """Whether ``x`` holds neither NaN nor infinities, in one pass over it (isfinite takes five)."""
-    if not x.is_floating_point() or x.numel() == 0:
-        return True
-    extremes = torch.stack(torch.aminmax(x.detach()))  # NaN if any is
-    return all(map(math.isfinite, extremes.tolist()))
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from art.utils import check_and_transform_label_format
 from torch import Tensor, nn
 
 from qnad_art.errors import InvalidInputError
-from qnad_art.estimator import without_weight_gradients
+from qnad_art.modes import without_weight_gradients
 
 
 class Network(nn.Module):
