@@ -30,7 +30,8 @@ from qnad_art.adversarial import (
 )
 from qnad_art.artifacts import load_tensors, save_tensors
 from qnad_art.errors import ArtifactError, InvalidInputError, differences
-from qnad_art.module import QuantumExecutedModule, evaluating
+from qnad_art.modes import evaluating
+from qnad_art.module import QuantumExecutedModule
 
 _KIND = "tuning-checkpoint"
 _VERSION = 5

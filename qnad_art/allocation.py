@@ -16,7 +16,8 @@ from torch import Tensor
 
 from qnad_art.engines import run_on
 from qnad_art.errors import CalibrationError
-from qnad_art.module import QuantumExecutedModule, evaluating
+from qnad_art.modes import evaluating
+from qnad_art.module import QuantumExecutedModule
 from qnad_art.quantum_layer import QuantumLayer
 from qnad_art.sampling import NoiseSource
 

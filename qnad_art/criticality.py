@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from qnad_art.errors import InvalidInputError
 from qnad_art.kernels import with_bias
-from qnad_art.module import QuantumExecutedModule, evaluating
+from qnad_art.modes import evaluating
+from qnad_art.module import QuantumExecutedModule
 
 Scope = Literal["global", "layer", "balanced"]
 SCOPES: tuple[Scope, ...] = ("global", "layer", "balanced")

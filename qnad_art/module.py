@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Literal
@@ -12,12 +10,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from qnad_art.calibration import saturated, set_scales
 from qnad_art.crosstalk.plan import CrosstalkPlan, inherent_plan
 from qnad_art.device import DeviceProfile
-from qnad_art.errors import ClippingWarning, InvalidInputError, QnadWarning
+from qnad_art.errors import InvalidInputError
 from qnad_art.kernels import Execution, Gain
+from qnad_art.modes import setting
+from qnad_art.observation import observe
 from qnad_art.placement import Placement
-from qnad_art.quantum_layer import QuantumLayer, is_tracing
+from qnad_art.quantum_layer import QuantumLayer, is_tracing, quantum_layers
 from qnad_art.sampling import NoiseSource
 from qnad_art.validation import all_finite
 
@@ -25,8 +26,6 @@ SHOTS_PERCENTILE = 99.5
 """Of the activations, taken as their scale where there is shot noise, which grows with the scale.
 
 Chosen on validation images at 1,024 and 4,096 shots: LeNet-5 on MNIST, VGG16-BN on CIFAR-100."""
-
-HISTOGRAM_BINS = 1 << 14
 
 
 class QuantumExecutedModule(nn.Module):
@@ -76,11 +75,7 @@ class QuantumExecutedModule(nn.Module):
     @property
     def layers(self) -> dict[str, QuantumLayer]:
         """The quantum-executed layers by name, in the order of ``named_modules``."""
-        return {
-            name: module
-            for name, module in self.network.named_modules()
-            if isinstance(module, QuantumLayer)
-        }
+        return quantum_layers(self.network)
 
     @property
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -155,7 +150,7 @@ class QuantumExecutedModule(nn.Module):
     @contextmanager
     def classically(self) -> Iterator[None]:
         """Context in which the plain network runs, without circuits."""
-        with self._engine(lambda layer, x: layer.classical(x)):
+        with setting(self.layers.values(), engine=lambda layer, x: layer.classical(x)):
             yield
 
     @contextmanager
@@ -166,14 +161,8 @@ class QuantumExecutedModule(nn.Module):
         the other side. An honest attack on a network with ``percentile`` below 100 tries this as
         well (backward pass differentiable approximation, Athalye et al. 2018).
         """
-        before = {name: layer.unsaturated for name, layer in self.layers.items()}
-        for layer in self.layers.values():
-            layer.unsaturated = True
-        try:
+        with setting(self.layers.values(), unsaturated=True):
             yield
-        finally:
-            for name, layer in self.layers.items():
-                layer.unsaturated = before[name]
 
     def calibrate(
         self, x: Tensor, *, percentile: float | None = None, batch_size: int = 256
@@ -198,154 +187,25 @@ class QuantumExecutedModule(nn.Module):
             raise InvalidInputError(
                 "Calibration needs at least one input, and none with NaN or infinite values."
             )
-        batches = x.split(batch_size)
-        largest = self._measure(batches, lambda layer, value: value.abs().max())
-        scales = {name: float(torch.stack(v).max()) for name, v in largest.items()}
-        self._check_scales(scales)
-        scales = {name: max(scale, 1e-12) for name, scale in scales.items()}
-        if percentile < 100:
-            scales = self._percentile_scales(batches, scales, percentile)
-        for name, layer in self.layers.items():
-            if name in scales:
-                layer.input_scale = scales[name]
-        missed = [name for name in self.layers if name not in scales]
-        if missed:
-            warnings.warn(
-                f"The calibration data never reached {', '.join(missed)}; these cannot run.",
-                QnadWarning,
-                stacklevel=2,
-            )
-        for name, values in self._measure(batches, _clipped_and_moments).items():
-            square, fourth, count, beyond = torch.stack(values).sum(0)
-            means, layer = square / count, self.layers[name]
-            variance = fourth.sum() / count.sum() - means.square().mean()
-            layer.input_spread = math.sqrt(max(float(variance), 0.0))
-            layer.input_squares = tuple(round(mean, 6) for mean in means.tolist())
-            layer.clipped = clipped = float(beyond.sum() / count.sum())
-            if clipped > (100 - percentile) / 100 + 1e-3:
-                warnings.warn(
-                    f"{clipped:.2%} of the activations of {name} lie above the "
-                    f"{percentile} percentile and saturate.",
-                    ClippingWarning,
-                    stacklevel=2,
-                )
-
-    def _check_scales(self, scales: Mapping[str, float]) -> None:
-        for name, layer in self.layers.items():
-            largest, scale = float(layer.weight.detach().abs().max()), scales.get(name, 0.0)
-            if not math.isfinite(largest):
-                raise InvalidInputError(
-                    f"Layer {name!r} has NaN or infinite weights; load sound ones first."
-                )
-            if not largest * scale <= torch.finfo(layer.weight.dtype).max:
-                raise InvalidInputError(
-                    f"Layer {name!r} multiplies activations up to {scale:.2g} by weights up to "
-                    f"{largest:.2g}, which overflows {layer.weight.dtype}: use a wider type or "
-                    "smaller weights."
-                )
-        dark = [name for name, scale in scales.items() if scale == 0]
-        if dark:
-            warnings.warn(
-                f"The calibration data are zero at the layers {', '.join(map(repr, dark))}, where "
-                "anything else will saturate: calibrate with images like those to come.",
-                QnadWarning,
-                stacklevel=3,
-            )
+        set_scales(self.network, x.split(batch_size), percentile)
 
     def clipping(self, x: Tensor, *, batch_size: int = 256) -> dict[str, float]:
         """Fraction of each layer's activations on ``x`` that saturates at the scale s_x."""
-
-        def beyond(layer: QuantumLayer, value: Tensor) -> Tensor:
-            scale = layer.input_scale if layer.input_scale is not None else float("inf")
-            return torch.tensor([float((value.abs() > scale).sum()), value.numel()])
-
-        counts = self._measure(x.split(batch_size), beyond)
-        totals = {name: torch.stack(values).double().sum(0) for name, values in counts.items()}
-        return {name: float(total[0] / total[1]) for name, total in totals.items()}
+        return saturated(self.network, x.split(batch_size))
 
     def products(self, x: Tensor) -> dict[str, int]:
         """Products an image of ``x`` costs, by layer (zero padding is not executed)."""
-        counts = self._measure([x[:1]], lambda layer, value: torch.tensor(layer.products(value)))
-        return {name: int(torch.stack(values).sum()) for name, values in counts.items()}
-
-    def _percentile_scales(
-        self, batches: Sequence[Tensor], largest: Mapping[str, float], percentile: float
-    ) -> dict[str, float]:
-        """Percentile of |activation| to 1/16,384 of the maximum, in flat memory."""
-        names = {id(layer): name for name, layer in self.layers.items()}
-
-        def histogram(layer: QuantumLayer, value: Tensor) -> Tensor:
-            top = largest[names[id(layer)]]
-            # Counted in the type of the values, and float32 stops counting at 2**24.
-            return torch.histc(value.abs().double(), HISTOGRAM_BINS, 0.0, top)
-
-        counts = self._measure(batches, histogram)
-        scales = {}
-        for name, values in counts.items():
-            cumulative = torch.stack(values).sum(0).cumsum(0)
-            wanted = cumulative[-1] * (percentile / 100)
-            bin_index = int(torch.searchsorted(cumulative, wanted))
-            scales[name] = largest[name] * min(bin_index + 1, HISTOGRAM_BINS) / HISTOGRAM_BINS
-        return scales
+        counts = observe(self.network, [x[:1]], lambda layer, value: layer.products(value))
+        return {name: sum(values) for name, values in counts.items()}
 
     def _in_own_type(self, x: Tensor) -> Tensor:
         own = next((p.dtype for p in self.parameters() if p.is_floating_point()), x.dtype)
         return x.to(own) if x.is_floating_point() else x
 
-    def _measure(
-        self, batches: Sequence[Tensor], what: Callable[[QuantumLayer, Tensor], Tensor]
-    ) -> dict[str, list[Tensor]]:
-        """``what(layer, input)`` of every call of every layer while the plain network runs."""
-        names = {id(layer): name for name, layer in self.layers.items()}
-        found: dict[str, list[Tensor]] = {}
-
-        def record(layer: QuantumLayer, value: Tensor) -> Tensor:
-            found.setdefault(names[id(layer)], []).append(what(layer, value))
-            return layer.classical(value)
-
-        place = next(iter(self.parameters()), torch.empty(0))
-        with torch.no_grad(), evaluating(self), self._engine(record):
-            for batch in batches:
-                self.network(batch.to(place.device))
-        return found
-
-    @contextmanager
-    def _engine(self, engine: Callable[[QuantumLayer, Tensor], Tensor]) -> Iterator[None]:
-        before = {name: layer.engine for name, layer in self.layers.items()}
-        for layer in self.layers.values():
-            layer.engine = engine
-        try:
-            yield
-        finally:
-            for name, layer in self.layers.items():
-                layer.engine = before[name]
-
     def _install_plan(self) -> None:
         for name, layer in self.layers.items():
             part = self._plan.layers[name]
             layer.assign(part.site, part.pairs)
-
-
-def _clipped_and_moments(layer: QuantumLayer, value: Tensor) -> Tensor:
-    """By input channel Σ x̂², Σ x̂⁴, the number of activations, and of those beyond the scale."""
-    scaled = value.detach().float().abs() / (layer.input_scale or 1.0)
-    square = scaled.clamp_max(1).square()
-    # Of the values themselves: a quotient may round above 1.
-    beyond = (value.abs() > (layer.input_scale or torch.inf)).float()
-    parts = (square, square.square(), torch.ones_like(square), beyond)
-    return torch.stack([layer.sum_outputs(part).double() for part in parts])
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Context in eval mode; afterwards every part is in the mode that it was in."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes.items():
-            part.training = training
 
 
 class AveragedDraws(nn.Module):

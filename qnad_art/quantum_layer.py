@@ -410,6 +410,12 @@ class QuantumLayer(nn.Module):
         raise InvalidInputError(f"{type(self).__name__} is not a concrete layer.")
 
 
+def quantum_layers(network: nn.Module) -> dict[str, QuantumLayer]:
+    """The quantum-executed layers by name, in the order of ``named_modules``."""
+    parts = network.named_modules()
+    return {name: part for name, part in parts if isinstance(part, QuantumLayer)}
+
+
 def _state(tensor: Tensor) -> tuple[Any, ...]:
     """What changes when a tensor is another, or has other contents."""
     return id(tensor), tensor._version, tensor.data_ptr(), tensor.dtype, tensor.device

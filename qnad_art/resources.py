@@ -21,10 +21,10 @@ from qnad_art.criticality import select_critical
 from qnad_art.crosstalk.plan import CrosstalkPlan, LayerPlan, inherent_plan, placed_plan
 from qnad_art.crosstalk.uniform import check_injection, signed_pairs
 from qnad_art.device import DeviceProfile
-from qnad_art.engines import run_on
 from qnad_art.errors import InvalidInputError
 from qnad_art.kernels import BIASES
-from qnad_art.module import QuantumExecutedModule, evaluating
+from qnad_art.module import QuantumExecutedModule
+from qnad_art.observation import observe
 from qnad_art.placement import Order, Placement, device_placement
 from qnad_art.response import READOUTS, Readout
 from qnad_art.schedule import time_steps
@@ -298,20 +298,14 @@ def _distinct(executed: Tensor) -> list[tuple[Tensor, int]]:
 
 def _calls(module: QuantumExecutedModule, shape: Sequence[int]) -> dict[str, list[_Call]]:
     """The calls of every layer for one image, layers in the order in which they run."""
-    names = {id(layer): name for name, layer in module.layers.items()}
-    found: dict[str, list[_Call]] = {}
 
-    def record(layer: QuantumLayer, x: Tensor) -> Tensor:
+    def call(layer: QuantumLayer, x: Tensor) -> _Call:
         windows, executed, _ = layer.windows(x)
-        call = _Call(executed[0].bool().cpu(), len(windows))
-        found.setdefault(names[id(layer)], []).append(call)
-        return layer.classical(x)
+        return _Call(executed[0].bool().cpu(), len(windows))
 
     parameter = next(module.parameters())
     x = torch.zeros((1, *shape), dtype=parameter.dtype, device=parameter.device)
-    with torch.no_grad(), evaluating(module), run_on(module, record):
-        module(x)
-    return found
+    return observe(module.network, [x], call)
 
 
 def _shots_an_output(layer: QuantumLayer, shots: int) -> Tensor:

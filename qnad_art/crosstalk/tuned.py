@@ -25,7 +25,8 @@ from qnad_art.crosstalk.codebook import TOLERANCE, Words, build_codebook
 from qnad_art.crosstalk.plan import CrosstalkPlan, LayerPlan, placed_plan
 from qnad_art.errors import InvalidInputError, QnadWarning
 from qnad_art.kernels import Bias, weight_angles
-from qnad_art.module import QuantumExecutedModule, evaluating
+from qnad_art.modes import evaluating
+from qnad_art.module import QuantumExecutedModule
 from qnad_art.quantum_layer import QuantumLayer
 
 RANKED_IMAGES = 2000

@@ -13,6 +13,7 @@ from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any, Protocol
 
 from qnad_art.errors import UnknownNameError
+from qnad_art.modes import setting
 from qnad_art.plugins import call_plugin
 
 if TYPE_CHECKING:
@@ -60,14 +61,8 @@ def run_on(
     }
     if not chosen:
         raise UnknownNameError("layer", ", ".join(layers), module.layers)
-    before = {name: layer.engine for name, layer in chosen.items()}
-    for layer in chosen.values():
-        layer.engine = engine
-    try:
+    with setting(chosen.values(), engine=engine):
         yield
-    finally:
-        for name, layer in chosen.items():
-            layer.engine = before[name]
 
 
 def _engine_of(module: QuantumExecutedModule, name: str) -> Engine:

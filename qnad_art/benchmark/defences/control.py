@@ -20,7 +20,7 @@ from qnad_art.benchmark.defences.noise_modules import layers_with_weights, with_
 from qnad_art.benchmark.victim import reseed, with_module
 from qnad_art.errors import ArtifactError, InvalidInputError
 from qnad_art.files import read_json, write_json
-from qnad_art.module import evaluating
+from qnad_art.modes import evaluating
 from qnad_art.sampling import NoiseSource
 
 _BATCH = 64
