@@ -18,8 +18,9 @@ from qnad_art.kernels import Execution, Gain
 from qnad_art.modes import setting
 from qnad_art.observation import observe
 from qnad_art.placement import Placement
-from qnad_art.quantum_layer import QuantumLayer, is_tracing, quantum_layers
+from qnad_art.quantum_layer import QuantumLayer, quantum_layers
 from qnad_art.sampling import NoiseSource
+from qnad_art.tracing import is_tracing
 from qnad_art.validation import all_finite
 
 SHOTS_PERCENTILE = 99.5

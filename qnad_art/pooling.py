@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qnad_art.quantum_layer import is_tracing
+from qnad_art.tracing import is_tracing
 
 
 class MaxPool2d(nn.MaxPool2d):

@@ -1,7 +1,7 @@
-"""What the quantum-executed layers have in common: the compile's cache, mean and shot noise.
+"""What the quantum-executed layers have in common: how they run, the compile's cache, shot noise.
 
 A layer computes with kernels from :mod:`qnad_art.kernels`, its plain linear map, and shot noise;
-:mod:`qnad_art.layers` says for convolutions and linear layers what the linear map is.
+:mod:`qnad_art.product_sums` says how, :mod:`qnad_art.layers` what the linear map is.
 """
 
 from __future__ import annotations
@@ -13,29 +13,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from qnad_art.errors import CalibrationError, InvalidInputError
-from qnad_art.gradients import clamp_straight_through, kernels_of_weight
+from qnad_art.errors import InvalidInputError
+from qnad_art.gradients import kernels_of_weight
 from qnad_art.kernels import Execution, Kernels, compile_in_blocks, compile_kernels, with_bias
+from qnad_art.product_sums import ProductSums
 from qnad_art.sampling import NoiseSource
 from qnad_art.shot_noise import Variance, at, disturb_in_place
+from qnad_art.tracing import is_tracing
 from qnad_art.variance import Form, at_the_mean, cheapest, drop_negligible, take
 
 
-class QuantumLayer(nn.Module):
+class QuantumLayer(ProductSums):
     """A layer whose every product is a noisy quantum circuit.
 
     Subclasses are the plain layer's own class as well, so parameters, ``state_dict`` keys, hooks
     and ``repr`` stay those of the network that was converted.
     """
 
-    weight: Any
-    bias: Any
     execution: Execution
     noise: NoiseSource
     engine: Any
-    unsaturated: bool
-    """Gradients pass saturated activations as if they were not (BPDA); outputs do not change."""
-    input_scale: float | None
     input_spread: float | None
     """Standard deviation of x̂² over the calibration data, within a channel."""
     input_squares: tuple[float, ...] | None
@@ -62,7 +59,7 @@ class QuantumLayer(nn.Module):
         self.register_buffer("pairs", torch.zeros(shape, dtype=torch.int8, device=device), False)
         self._cache: tuple[Any, Kernels, Any] | None = None
         self._tuned: Kernels | None = None
-        self._constants: dict[Any, tuple[Tensor, Tensor, Tensor | None]] = {}
+        self._constants = {}
 
     def assign(self, site: Tensor, pairs: Tensor) -> None:
         """Place every product on a site (index into the table) with a signed pair count."""
@@ -142,27 +139,6 @@ class QuantumLayer(nn.Module):
         scale = self._channels(self.kernels()["noise"])
         return mean + source.normal_like(mean) * deviation * scale
 
-    def _features(self, x: Tensor, kernels: Kernels) -> dict[str, Tensor]:
-        """What the linear maps act on, of a batch of inputs."""
-        scale = self._scale()
-        # One ulp wider: clamping has no gradient *at* its bounds, where white pixels lie.
-        limit = scale * (1 + torch.finfo(x.dtype).eps)
-        # The same as clamp, whose backward pass takes several times as long.
-        clamp = clamp_straight_through if self.unsaturated else functional.hardtanh
-        x = clamp(x, -limit, limit)
-        if "mean.cos" not in kernels:
-            return {"x": x}
-        # The root's slope is infinite at the ends of its range, where clamping has none.
-        cosine = (1 - (x / scale).square()).clamp_min(torch.finfo(x.dtype).tiny).sqrt()
-        return {"x": x, "cos": cosine, "xcos": x / scale * cosine}
-
-    def _mean(self, features: dict[str, Tensor], kernels: Kernels) -> tuple[Tensor, Tensor | None]:
-        """The mean, and a constant still to be added to it."""
-        constant, everywhere = self._constant("mean.1", kernels, features["x"])
-        mean = self._polynomial("mean", features, kernels, everywhere)  # bias comes at no cost
-        assert mean is not None
-        return mean, constant if everywhere is None else None
-
     def _disturb(
         self, mean: Tensor, shift: Tensor | None, features: dict[str, Tensor], kernels: Kernels
     ) -> Tensor:
@@ -177,28 +153,6 @@ class QuantumLayer(nn.Module):
             return self._variance({name: at(f, place) for name, f in features.items()}, kernels)
 
         return disturb_in_place(mean, shift, here, self.noise)
-
-    def _variance(self, features: dict[str, Tensor], kernels: Kernels) -> Variance:
-        constant, _ = self._constant("variance.1", kernels, features["x"])
-        if "variance.bias" in kernels:
-            constant = constant + self._channels(kernels["variance.bias"])
-        scale = self._channels(kernels["noise"])
-        if any(name in kernels for name in ("second.x2", "shared.x2", "mixed.x2")):
-            features = features | {"x2": (features["x"] * (1 / self._scale())).square()}
-        values = self._polynomial("second", features, kernels)
-        if "mixed.x2" in kernels:
-            mixed = self._mix(self._linear_map(features["x2"], kernels["mixed.x2"]), kernels)
-            values = mixed if values is None else values.add_(mixed)
-        if "shared.out" not in kernels:
-            return Variance(constant, scale.new_zeros(1) if values is None else values, None, scale)
-        if "shared.x2" in kernels:
-            shared = self._linear_map(features["x2"], kernels["shared.x2"])
-        else:
-            shared = self._window_sum(features["x"], self._scale())
-        factors = self._channels(kernels["shared.out"])
-        if values is None:
-            return Variance(constant, shared, factors, scale)
-        return Variance(constant, torch.addcmul(values, shared, factors), None, scale)
 
     def kernels(self) -> Kernels:
         """The compiled kernels, computed once and again when anything they depend on changes.
@@ -275,10 +229,6 @@ class QuantumLayer(nn.Module):
             executed = functional.pad(executed, (0, 0, 0, 1), value=1)
         return windows, executed, shape
 
-    def _windows(self, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
-        """See :meth:`windows`, without the bias."""
-        raise InvalidInputError(f"{type(self).__name__} is not a concrete layer.")
-
     def __getstate__(self) -> dict[str, Any]:
         forgotten: dict[str, Any] = {
             "_cache": None,
@@ -322,93 +272,6 @@ class QuantumLayer(nn.Module):
             "shots": shots,
         }
 
-    def _scale(self) -> float:
-        if self.input_scale is None:
-            raise CalibrationError(
-                "This layer has no activation scale yet: call calibrate(x) on the "
-                "quantum-executed module with a few hundred training images."
-            )
-        return self.input_scale
-
-    def _polynomial(
-        self, kind: str, features: dict[str, Tensor], kernels: Kernels, bias: Tensor | None = None
-    ) -> Tensor | None:
-        """Sum of the linear maps of all features that have a kernel of this kind, plus ``bias``."""
-        total: Tensor | None = None
-        for name, feature in features.items():
-            kernel = kernels.get(f"{kind}.{name}")
-            if kernel is not None:
-                term = self._linear_map(feature, kernel, bias if total is None else None)
-                total = term if total is None else total.add_(term)
-        return total
-
-    def _constant(self, name: str, kernels: Kernels, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """A constant term by output position (padding is not executed); the mean's has the bias.
-
-        And, where it is the same at all positions, as the bias of a linear map.
-        """
-        bias = None
-        if name == "mean.1":
-            bias = kernels.get("mean.bias", self.bias)
-        kernel = kernels[name]
-        tracked = kernel.requires_grad or (
-            bias is not None and bias.requires_grad and torch.is_grad_enabled()
-        )
-        if tracked or is_tracing():
-            value = self._positions(kernel, bias, x)
-            return value, self._everywhere(value)
-        key = (name, x.shape[-2:])
-        kept = self._constants.get(key)
-        # Other threads may be at it too: what counts is whose constant it is.
-        if kept is None or kept[0] is not kernel:
-            with torch.inference_mode(False), torch.no_grad():
-                value = self._positions(kernel, bias, x)
-                first = value.flatten(1)[:, 0] if value.dim() > 1 else value
-                if value.dim() > 1 and bool((value.flatten(1) == first[:, None]).all()):
-                    value = self._channels(first)
-                kept = self._constants[key] = (kernel, value, self._everywhere(value))
-        return kept[1:]
-
-    def _everywhere(self, constant: Tensor) -> Tensor | None:
-        """``constant`` as the bias of a linear map, if it is the same at all positions."""
-        if constant.numel() != self.weight.shape[0]:
-            return None
-        return constant.flatten().to(self.weight.dtype)
-
-    def _positions(self, kernel: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
-        # The convolution of the ones would be rounded to the precision of autocast, and kept.
-        with torch.autocast(x.device.type, enabled=False):
-            value = self._ones(kernel, x)
-        return value if bias is None else value + self._channels(bias)
-
-    def _batched(self, x: Tensor) -> Tensor:
-        """``x`` with a batch dimension."""
-        raise InvalidInputError(f"{type(self).__name__} is not a concrete layer.")
-
-    def _linear_map(self, x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
-        """The layer's linear map with ``kernel`` for weight."""
-        raise InvalidInputError(f"{type(self).__name__} is not a concrete layer.")
-
-    def _mix(self, x: Tensor, kernels: Kernels) -> Tensor:
-        """At each position outputs from ``x``, by the kernel ``mixed.out``."""
-        raise InvalidInputError(f"{type(self).__name__} is not a concrete layer.")
-
-    def _window_sum(self, x: Tensor, scale: float) -> Tensor:
-        """Σ (x / scale)² over all inputs of an output, with one channel; batches only."""
-        raise InvalidInputError(f"{type(self).__name__} is not a concrete layer.")
-
-    def _ones(self, kernel: Tensor, x: Tensor) -> Tensor:
-        """The linear map of an all-ones input; ``kernel`` is summed over input channels."""
-        raise InvalidInputError(f"{type(self).__name__} is not a concrete layer.")
-
-    def _channels(self, values: Tensor) -> Tensor:
-        """One number an output, shaped to broadcast over the output."""
-        raise InvalidInputError(f"{type(self).__name__} is not a concrete layer.")
-
-    def sum_outputs(self, values: Tensor) -> Tensor:
-        """Sum of ``values`` (as the layer's output) over images and positions, (out,)."""
-        raise InvalidInputError(f"{type(self).__name__} is not a concrete layer.")
-
 
 def quantum_layers(network: nn.Module) -> dict[str, QuantumLayer]:
     """The quantum-executed layers by name, in the order of ``named_modules``."""
@@ -419,8 +282,3 @@ def quantum_layers(network: nn.Module) -> dict[str, QuantumLayer]:
 def _state(tensor: Tensor) -> tuple[Any, ...]:
     """What changes when a tensor is another, or has other contents."""
     return id(tensor), tensor._version, tensor.data_ptr(), tensor.dtype, tensor.device
-
-
-def is_tracing() -> bool:
-    """Whether ``torch.jit.trace`` is recording this pass."""
-    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
