@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
-import gzip
-import io
-import math
 import os
-import re
-import struct
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
-from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from qnad_art.environment import import_torchvision
 from qnad_art.errors import DatasetError, InvalidInputError, PluginError, UnknownNameError
+from qnad_art.image_files import DAMAGED, Progress, read_idx, read_images
 from qnad_art.plugins import call_plugin, find_plugin, plugin_names
 
 SPLITS = ("train", "test")
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
-ByteArray = npt.NDArray[np.uint8]
-Progress = Callable[[int, int], None] | None
-Read = Callable[[str], bytes]
-
-LARGEST_FILE = 1 << 30
-"""Bytes that an idx file may hold unpacked (MNIST: 47 million)."""
-LARGEST_IMAGE = 1 << 26
-"""Pixels that an image may have, and bytes that its file may have; few bytes can unpack to many."""
 
 _DIGITS = tuple(str(digit) for digit in range(10))
-_IMAGE = re.compile(r"(train|test)/[^/]+/[^/.][^/]*\.(?i:jpe?g|png)")
-_DAMAGED = (OSError, EOFError, SyntaxError, ValueError, RuntimeError, BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,7 +223,7 @@ def _mnist(data_dir: Path, split: str, download: bool) -> Dataset:
     found = next(filter(_exist, pairs), None)
     if not found:
         raise _missing("mnist", [path for pair in pairs for path in pair])
-    images, labels = _read_idx(found[0], dimensions=3), _read_idx(found[1], dimensions=1)
+    images, labels = read_idx(found[0], dimensions=3), read_idx(found[1], dimensions=1)
     if images.shape != (len(labels), 28, 28) or labels.max(initial=0) > 9 or not labels.size:
         raise DatasetError(
             f"{found[0]} holds images of shape {images.shape} and {found[1]} {len(labels)} labels; "
@@ -252,23 +235,6 @@ def _mnist(data_dir: Path, split: str, download: bool) -> Dataset:
 
 def _exist(paths: list[Path]) -> bool:
     return all(path.is_file() for path in paths)
-
-
-def _read_idx(path: Path, dimensions: int) -> ByteArray:
-    """Read an idx file of unsigned bytes, checking its magic number and its length."""
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            magic, *shape = struct.unpack(f">{1 + dimensions}I", file.read(4 + 4 * dimensions))
-            data = file.read(min(math.prod(shape), LARGEST_FILE) + 1)
-    except (*_DAMAGED, struct.error) as error:
-        raise DatasetError(f"{path} is damaged ({error}); fetch it again.") from error
-    # In the magic number, 8 stands for unsigned bytes.
-    if magic != 0x800 + dimensions or len(data) != math.prod(shape):
-        raise DatasetError(
-            f"{path} is no idx file of bytes of shape {tuple(shape)}: its magic number or length "
-            "is wrong; fetch it again."
-        )
-    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def _cifar(name: str, source: Source) -> Dataset:
@@ -285,7 +251,7 @@ def _cifar(name: str, source: Source) -> Dataset:
     try:
         # The constructor compares every file with its known md5 before it unpickles any.
         images = kind(str(data_dir), train=split == "train")
-    except _DAMAGED as error:
+    except DAMAGED as error:
         message = f"{folder} is incomplete or damaged; remove it and use --download."
         raise DatasetError(message) from error
     labels = np.asarray(images.targets, dtype=np.int64)
@@ -298,7 +264,7 @@ def _fetch(kind: str, data_dir: Path) -> None:
     torchvision = import_torchvision()
     try:
         getattr(torchvision.datasets, kind)(str(data_dir), download=True)
-    except _DAMAGED as error:
+    except DAMAGED as error:
         message = f"Downloading {kind} into {data_dir} failed ({error}); put the files there."
         raise DatasetError(message) from error
 
@@ -312,64 +278,8 @@ def _missing(name: str, paths: Sequence[Path]) -> DatasetError:
 
 
 def _images(path: Path, split: str, progress: Progress) -> Dataset:
-    """Read one split of an image folder or zip; nothing is unpacked to disk."""
-    if path.is_dir():
-        names = [file.relative_to(path).as_posix() for file in path.glob("*/*/*")]
-        return _assemble(path, names, lambda name: (path / name).read_bytes(), split, progress)
-    try:
-        archive = ZipFile(path)
-    except _DAMAGED as error:
-        raise DatasetError(f"{path} is neither a folder nor an intact zip: {error}.") from error
-    with archive:
-        return _assemble(path, archive.namelist(), _reader(archive), split, progress)
-
-
-def _reader(archive: ZipFile) -> Read:
-    """Reads members of a zip, as far as they are of a size that images can have."""
-
-    def read(name: str) -> bytes:
-        size = archive.getinfo(name).file_size
-        if size > LARGEST_IMAGE:
-            raise ValueError(f"{size:,} bytes are too many for an image")
-        return archive.read(name)
-
-    return read
-
-
-def _assemble(path: Path, names: list[str], read: Read, split: str, progress: Progress) -> Dataset:
-    """Decode the images of one split, sorted by name, and label them by their folders."""
-    images = [name for name in sorted(names) if _IMAGE.fullmatch(name)]
-    # Both splits give the classes, so that a label means the same in either.
-    classes = sorted({name.split("/")[1] for name in images})
-    members = [name for name in images if name.startswith(f"{split}/")]
-    if not members:
-        raise DatasetError(f"{path} holds no {split}/<class>/*.jpg or *.png; lay it out like that.")
-    pixels: list[ByteArray] = []
-    for name in members:
-        pixels.append(_decode(read, name, path))
-        if pixels[-1].shape != pixels[0].shape:
-            raise DatasetError(
-                f"{name} in {path} has shape {pixels[-1].shape}, {members[0]} {pixels[0].shape}; "
-                "make all images of one size and all grey or all RGB."
-            )
-        if progress and (len(pixels) % 256 == 0 or len(pixels) == len(members)):
-            progress(len(pixels), len(members))
-    labels = np.array([classes.index(name.split("/")[1]) for name in members], dtype=np.int64)
-    jpeg = any(not name.lower().endswith(".png") for name in members)
-    kind = "a lossy (JPEG) copy, not comparable with the original pixels" if jpeg else "PNG files"
-    provenance = f"{split} images of {path.name}: {kind}."
-    return Dataset(path.stem, _to_float(np.stack(pixels)), labels, tuple(classes), provenance)
-
-
-def _decode(read: Read, name: str, path: Path) -> ByteArray:
-    """Decode one image to H×W×1 (grey) or H×W×3 (all else; transparency is dropped)."""
-    try:
-        with Image.open(io.BytesIO(read(name))) as image:
-            if image.mode[0] in "IF":
-                raise ValueError("more than 8 bits a channel; convert it to 8")
-            if image.width * image.height > LARGEST_IMAGE:
-                raise ValueError(f"{image.width}×{image.height} pixels are too many")
-            pixels = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
-    except (*_DAMAGED, Image.DecompressionBombError) as error:
-        raise DatasetError(f"{name} in {path} cannot be read: {error}.") from error
-    return pixels if pixels.ndim == 3 else pixels[..., None]
+    """One split of an image folder or zip."""
+    found = read_images(path, split, progress)
+    jpeg = "a lossy (JPEG) copy, not comparable with the original pixels"
+    provenance = f"{split} images of {path.name}: {jpeg if found.jpeg else 'PNG files'}."
+    return Dataset(path.stem, _to_float(found.pixels), found.labels, found.classes, provenance)
