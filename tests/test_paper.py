@@ -11,6 +11,7 @@ from qnad_art.benchmark.statistics import combined_difference
 from qnad_art.errors import ArtifactError, InvalidInputError
 from qnad_art.paper.claims import claims
 from qnad_art.paper.evidence import networks, trained_again
+from qnad_art.paper.figures import charts
 from qnad_art.paper.page import page, write_page
 from qnad_art.paper.record import Header, Recorded, read_records
 from qnad_art.paper.suites import SIZES, find_suites
@@ -315,3 +316,21 @@ def test_differences_of_gains_have_the_interval_that_scipy_gives():
     assert (found.low, found.high) == pytest.approx(tuple(expected), abs=0.01)
     narrower = combined_difference(parts, level=0.9, resamples=20_000)
     assert found.low < narrower.low < narrower.high < found.high
+
+
+def test_a_curve_is_drawn_only_where_it_was_measured_at_every_budget():
+    made = record(everywhere({}))
+    gap = Recorded(
+        made.header,
+        tuple(
+            r
+            for r in made.results
+            if (r.cell.defence, r.cell.attack, r.cell.eps) != ("uniform 0.3", "fgsm", 0.1)
+        ),
+    )
+    (against_budget, *_) = charts(*networks([gap]))
+    drawn = {panel.title: {s.name for s in panel.series} for panel in against_budget.panels}
+    missing = "noise + uniform crosstalk, 30% of weights"
+    assert missing not in drawn["fgsm · transfer"]
+    assert missing in drawn["pgd-weak · transfer"]
+    assert "noise + tuned crosstalk" in drawn["fgsm · transfer"]

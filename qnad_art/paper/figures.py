@@ -48,7 +48,7 @@ def _against_budget(evidence: Evidence) -> tuple[Panel, ...]:
             for fraction, label in evidence.fractions("qnad-uniform").items()
             if fraction
         },
-        "noise + tuned crosstalk": evidence.tuned,
+        **{f"noise + {label} crosstalk": label for label in evidence.operating_points},
     }
     panels = []
     for rung in JUDGED:
@@ -56,7 +56,8 @@ def _against_budget(evidence: Evidence) -> tuple[Panel, ...]:
             curves = []
             for look, (name, label) in enumerate(names.items()):
                 points = _points(evidence, label, attack, rung)
-                if len(points) > 1:
+                # Gaps would be drawn as straight lines, above what was measured at every ε.
+                if {point.x for point in points} >= set(evidence.budgets(attack, rung)):
                     curves.append(Series(name, look, points))
             if curves:
                 panels.append(Panel(f"{attack} · {rung}", tuple(curves)))
