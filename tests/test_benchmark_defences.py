@@ -628,7 +628,7 @@ def pgd_accuracy(classifier: PyTorchClassifier) -> float:
     ("name", "settings"),
     [
         ("madry", {"epsilon": EPSILON, "epochs": 6}),
-        ("trades", {"epsilon": EPSILON, "epochs": 12, "beta": 1.0}),
+        ("trades", {"epsilon": EPSILON, "epochs": 20, "learning_rate": 0.0003}),
         ("awp", {"epsilon": EPSILON, "epochs": 6}),
         ("fast-adversarial-training", {"epsilon": EPSILON}),
         ("pni", {"epsilon": EPSILON, "epochs": 12}),
