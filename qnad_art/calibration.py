@@ -25,7 +25,7 @@ def set_scales(network: nn.Module, batches: Sequence[Tensor], percentile: float)
     See :meth:`qnad_art.module.QuantumExecutedModule.calibrate`, which checks the arguments.
     """
     layers = quantum_layers(network)
-    largest = observe(network, batches, lambda layer, x: x.abs().max())
+    largest = observe(network, batches, lambda layer, x: torch.linalg.vector_norm(x, torch.inf))
     scales = {name: float(torch.stack(values).max()) for name, values in largest.items()}
     _check_scales(layers, scales)
     scales = {name: max(scale, 1e-12) for name, scale in scales.items()}
@@ -101,7 +101,9 @@ def _percentile_scales(
 
     def histogram(layer: QuantumLayer, x: Tensor) -> Tensor:
         # Counted in the type of the values, and float32 stops counting at 2**24.
-        return torch.histc(x.abs().double(), HISTOGRAM_BINS, 0.0, tops[layer])
+        parts = (part.abs().float() for part in x.flatten().split(1 << 20))
+        counts = (torch.histc(part, HISTOGRAM_BINS, 0.0, tops[layer]).double() for part in parts)
+        return sum(counts, torch.zeros(HISTOGRAM_BINS, dtype=torch.float64, device=x.device))
 
     counts = observe(network, batches, histogram)
     scales = {}
@@ -115,9 +117,10 @@ def _percentile_scales(
 
 def _clipped_and_moments(layer: QuantumLayer, x: Tensor) -> Tensor:
     """By input channel Σ x̂², Σ x̂⁴, the number of activations, and of those beyond the scale."""
-    scaled = x.detach().float().abs() / (layer.input_scale or 1.0)
-    square = scaled.clamp_max(1).square()
+    scale = layer.input_scale or torch.inf
     # Of the values themselves: a quotient may round above 1.
-    beyond = (x.abs() > (layer.input_scale or torch.inf)).float()
-    parts = (square, square.square(), torch.ones_like(square), beyond)
-    return torch.stack([layer.sum_outputs(part).double() for part in parts])
+    beyond = layer.sum_outputs((x > scale) | (x < -scale))
+    count = layer.sum_outputs(x.new_ones(()).expand(x.shape))
+    square = (x.detach().float() / (layer.input_scale or 1.0)).square_().clamp_max_(1)
+    sums = [layer.sum_outputs(square), layer.sum_outputs(square.square_()), count, beyond]
+    return torch.stack([values.double() for values in sums])

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from qnad_art.batch_norm import fold_batch_norm
 from qnad_art.device import DEFAULT_DEVICE, DeviceProfile, load_device
 from qnad_art.errors import InvalidInputError
 from qnad_art.kernels import Bias, Execution, Gain
@@ -97,6 +98,7 @@ def convert(
     for part in network.modules():
         if type(part) is nn.MaxPool2d:
             part.__class__ = MaxPool2d
+    fold_batch_norm(network)
     _forbid_fused_paths(network)
     module = QuantumExecutedModule(
         network, device=profile, placement=placement, execution=execution, noise=noise

@@ -67,10 +67,12 @@ class Placement:
         )
 
     def plain_sites(self, shape: Sequence[int]) -> Tensor:
-        """Site index of every weight without injection, for a weight of ``shape``; int16."""
-        rows, fan_in = _rows(shape)
-        slots = torch.arange(fan_in) % len(self.compute)
-        return slots.to(torch.int16).expand(rows, fan_in).reshape(tuple(shape)).clone()
+        """Site index of every weight without injection, for a weight of ``shape``; int16.
+
+        All outputs are alike and share their memory: clone it before writing to it.
+        """
+        slots = torch.arange(_rows(shape)[1]) % len(self.compute)
+        return slots.to(torch.int16).view(1, *shape[1:]).expand(tuple(shape))
 
     def place(self, critical: Tensor, scores: Tensor | None = None) -> Tensor:
         """Algorithm 1, lines 2 to 4, for one layer.

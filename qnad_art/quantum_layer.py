@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from qnad_art.deferred import Deferred, may_defer
 from qnad_art.errors import InvalidInputError
 from qnad_art.gradients import kernels_of_weight
 from qnad_art.kernels import Execution, Kernels, compile_in_blocks, compile_kernels, with_bias
@@ -40,6 +41,8 @@ class QuantumLayer(ProductSums):
     clipped: float
     shot_share: tuple[float, ...] | None
     """Shots of each output's products over the module's; ``None`` for 1 each."""
+    defers: bool
+    """Whether its output waits for a batch norm to fold, see :mod:`qnad_art.batch_norm`."""
     site: Tensor
     pairs: Tensor
 
@@ -54,11 +57,14 @@ class QuantumLayer(ProductSums):
         self.input_squares = None
         self.clipped = 0.0
         self.shot_share = None
+        self.defers = False
         shape, device = self.product_shape, self.weight.device
-        self.register_buffer("site", torch.zeros(shape, dtype=torch.int16, device=device), False)
-        self.register_buffer("pairs", torch.zeros(shape, dtype=torch.int8, device=device), False)
+        for name, kind in (("site", torch.int16), ("pairs", torch.int8)):
+            zero = torch.zeros((), dtype=kind, device=device)
+            self.register_buffer(name, zero.expand(shape), False)
         self._cache: tuple[Any, Kernels, Any] | None = None
         self._tuned: Kernels | None = None
+        self._normalised: tuple[Any, ...] | None = None
         self._constants = {}
 
     def assign(self, site: Tensor, pairs: Tensor) -> None:
@@ -102,16 +108,19 @@ class QuantumLayer(ProductSums):
         if self.engine is not None:
             result: Tensor = self.engine(self, x)
             return result
-        return self.compiled(x)
+        return Deferred.of(self, x) if may_defer(self, x) else self.compiled(x)
 
     def classical(self, x: Tensor) -> Tensor:
         """What the plain layer would have computed."""
         result: Tensor = super().forward(x)
         return result
 
-    def compiled(self, x: Tensor) -> Tensor:
-        """The exact compile: expectation, plus Gaussian shot noise if ``shots`` is set."""
-        batch, kernels = self._batched(x), self.kernels()
+    def compiled(self, x: Tensor, kernels: Kernels | None = None) -> Tensor:
+        """The exact compile: expectation, plus Gaussian shot noise if ``shots`` is set.
+
+        With other ``kernels`` than :meth:`kernels`, the output that these give.
+        """
+        batch, kernels = self._batched(x), self.kernels() if kernels is None else kernels
         features = self._features(batch, kernels)
         mean, shift = self._mean(features, kernels)
         if "noise" in kernels:
@@ -167,7 +176,7 @@ class QuantumLayer(ProductSums):
             return compile_kernels(weight, self.site, self.pairs, **self._settings())
         watched = [weight] if bias is None else [weight, bias]
         chosen = (id(self.execution), self.input_scale, self.input_spread, self.shot_share)
-        key = (*map(_state, watched), *chosen, id(self.input_squares))
+        key = (*map(state_of, watched), *chosen, id(self.input_squares))
         cache = self._cache
         if cache is None or cache[0] != key:
             # Holding what the key names keeps its ids from being given to other objects.
@@ -233,6 +242,7 @@ class QuantumLayer(ProductSums):
         forgotten: dict[str, Any] = {
             "_cache": None,
             "_tuned": None,
+            "_normalised": None,
             "_constants": {},
         }
         return {**self.__dict__, **forgotten}
@@ -279,6 +289,6 @@ def quantum_layers(network: nn.Module) -> dict[str, QuantumLayer]:
     return {name: part for name, part in parts if isinstance(part, QuantumLayer)}
 
 
-def _state(tensor: Tensor) -> tuple[Any, ...]:
+def state_of(tensor: Tensor) -> tuple[Any, ...]:
     """What changes when a tensor is another, or has other contents."""
     return id(tensor), tensor._version, tensor.data_ptr(), tensor.dtype, tensor.device

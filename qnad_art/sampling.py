@@ -94,6 +94,34 @@ class NoiseSource:
         generator = self._generator(torch.device("cpu"))
         return np.random.SFC64(int(torch.randint(2**63 - 1, (), generator=generator)))
 
+    @property
+    def in_a_pass(self) -> bool:
+        """Whether this thread is within a :meth:`forward_pass`."""
+        return self._pass.depth > 0
+
+    def state(self, device: torch.device) -> Any:
+        """Where the draws of a pass are now."""
+        if device.type == "cuda":
+            return self._generator(device).get_state()
+        if self._pass.stream is None:
+            self._pass.stream = self._stream()
+        return self._pass.stream.state
+
+    @contextmanager
+    def resumed(self, device: torch.device, state: Any) -> Iterator[None]:
+        """Context in which the draws are those that came after ``state``."""
+        with self.forward_pass():
+            if device.type == "cuda":
+                generator = self._generator(device)
+                here = generator.get_state()
+                generator.set_state(state)
+                yield
+                generator.set_state(here)
+            else:
+                self._pass.stream = np.random.SFC64(0)
+                self._pass.stream.state = state
+                yield
+
     @contextmanager
     def forward_pass(self) -> Iterator[None]:
         """Around a forward pass: with a frozen draw each starts from the same states.

@@ -173,8 +173,9 @@ def inherent_plan(
     device: DeviceProfile, placement: Placement, shapes: Mapping[str, tuple[int, ...]]
 ) -> CrosstalkPlan:
     """The plan without crosstalk: products on their compute qubits, inherent noise only."""
+    none = torch.zeros((), dtype=torch.int8)
     layers = {
-        name: LayerPlan(placement.plain_sites(shape), torch.zeros(shape, dtype=torch.int8))
+        name: LayerPlan(placement.plain_sites(shape), none.expand(shape))
         for name, shape in shapes.items()
     }
     return CrosstalkPlan(device.name, device.hash, placement.sites, layers)
