@@ -99,18 +99,19 @@ def normalised_kernels(layer: QuantumLayer, norm: Any) -> Kernels | None:
     """
     if norm.training or norm.running_mean is None or norm.num_features != layer.weight.shape[0]:
         return None
-    kernels = layer.kernels()
     own = [t for t in (norm.weight, norm.bias) if t is not None]
-    if torch.is_grad_enabled() and any(t.requires_grad for t in (*own, *kernels.values())):
+    if layer.learning or (torch.is_grad_enabled() and any(t.requires_grad for t in own)):
         return None
     watched = [*own, norm.running_mean, norm.running_var]
-    key = (*map(state_of, watched), norm.eps)
+    key = (layer.settings_key(), *map(state_of, watched), norm.eps)
     cache = layer._normalised
-    if cache is None or cache[0] is not kernels or cache[1] != key:
+    if cache is None or cache[0] != key:
         with torch.inference_mode(False), torch.no_grad():
-            cache = layer._normalised = (kernels, key, _fold(kernels, layer, norm), watched)
-    folded: Kernels = cache[2]
-    return folded
+            folded = _fold(layer.kernels(), layer, norm)
+        layer.invalidate()  # the others would be as much memory again
+        cache = layer._normalised = (key, folded, (watched, layer._watched()))
+    kernels: Kernels = cache[1]
+    return kernels
 
 
 def _fold(kernels: Kernels, layer: QuantumLayer, norm: Any) -> Kernels:

@@ -183,12 +183,19 @@ def compile_in_blocks(
     biases, counts = (
         [None] * len(parts) if values is None else values.split(outputs) for values in (bias, shots)
     )
+    whole: Kernels = {}
     with torch.no_grad():
-        blocks = [
-            compile_kernels(*part, execution=execution, scale_x=scale_x, bias=own, shots=count)
-            for part, own, count in zip(parts, biases, counts, strict=True)
-        ]
-        return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+        for number, (part, own, count) in enumerate(zip(parts, biases, counts, strict=True)):
+            block = compile_kernels(
+                *part, execution=execution, scale_x=scale_x, bias=own, shots=count
+            )
+            if len(parts) == 1:
+                return block
+            for name, kernel in block.items():
+                if number == 0:
+                    whole[name] = kernel.new_empty((len(weight), *kernel.shape[1:]))
+                whole[name][number * outputs : (number + 1) * outputs] = kernel
+    return whole
 
 
 def contraction(site: Tensor, pairs: Tensor, execution: Execution) -> Tensor:

@@ -76,7 +76,7 @@ class QuantumLayer(ProductSums):
             )
         self.site = site.to(self.weight.device, torch.int16)
         self.pairs = pairs.to(self.weight.device, torch.int8)
-        self._cache = None
+        self.invalidate()
 
     @property
     def quantum_bias(self) -> Tensor | None:
@@ -169,32 +169,40 @@ class QuantumLayer(ProductSums):
         Weights are watched by autograd's version counter; after an edit through ``weight.data``,
         which bypasses it, call :meth:`invalidate`.
         """
-        weight, bias = self.weight, self.bias
+        weight = self.weight
         if self._tuned is not None:
             return self._tuned
         if is_tracing():  # kept kernels would be constants of the trace
             return compile_kernels(weight, self.site, self.pairs, **self._settings())
-        watched = [weight] if bias is None else [weight, bias]
-        chosen = (id(self.execution), self.input_scale, self.input_spread, self.shot_share)
-        key = (*map(state_of, watched), *chosen, id(self.input_squares))
-        cache = self._cache
+        key, cache = self.settings_key(), self._cache
         if cache is None or cache[0] != key:
             # Holding what the key names keeps its ids from being given to other objects.
             with torch.inference_mode(False):  # its tensors could not be used for gradients later
-                cache = self._cache = (
-                    key,
-                    self._compile(),
-                    (*watched, self.execution, self.input_squares),
-                )
+                cache = self._cache = (key, self._compile(), self._watched())
             self._constants = {}
         kernels = cache[1]
-        bias = self.quantum_bias
-        trained = any(tensor is not None and tensor.requires_grad for tensor in (weight, bias))
-        if torch.is_grad_enabled() and trained:
+        if self.learning:
             settings = {**self._settings(), "squares": self.input_squares}
             bias = settings.pop("bias")
             return kernels_of_weight(kernels, weight, bias, self.site, self.pairs, **settings)
         return kernels
+
+    @property
+    def learning(self) -> bool:
+        """Whether gradients of the weights, or of a bias run as products, are asked for."""
+        bias = self.quantum_bias
+        trained = self.weight.requires_grad or (bias is not None and bias.requires_grad)
+        return trained and torch.is_grad_enabled()
+
+    def settings_key(self) -> tuple[Any, ...]:
+        """Changes with anything that the kernels depend on, but for sites and pairs."""
+        weight, bias, execution, squares = self._watched()
+        states = state_of(weight), None if bias is None else state_of(bias)
+        chosen = (self.input_scale, self.input_spread, self.shot_share)
+        return (*states, id(execution), *chosen, id(squares))
+
+    def _watched(self) -> tuple[Any, ...]:
+        return self.weight, self.bias, self.execution, self.input_squares
 
     def tune(self, wanted: Tensor | None) -> None:
         """Run with kernels that are differentiable with respect to ``wanted``, until ``None``.
@@ -216,7 +224,7 @@ class QuantumLayer(ProductSums):
 
     def invalidate(self) -> None:
         """Forget the compiled kernels."""
-        self._cache = None
+        self._cache = self._normalised = None
 
     def products(self, x: Tensor) -> int:
         """Products (circuits) that an image costs in this layer; ``x`` is a batch of inputs."""
