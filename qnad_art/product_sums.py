@@ -18,6 +18,10 @@ from qnad_art.shot_noise import Variance
 from qnad_art.tracing import is_tracing
 
 
+ROUNDING = 16
+"""Units of the last digit, in single precision or better, by which activations may be off."""
+
+
 class ProductSums(nn.Module):
     """A layer whose outputs are sums of noisy products of inputs and weights."""
 
@@ -32,8 +36,10 @@ class ProductSums(nn.Module):
     def _features(self, x: Tensor, kernels: Kernels) -> dict[str, Tensor]:
         """What the linear maps act on, of a batch of inputs."""
         scale = self._scale()
-        # One ulp wider: clamping has no gradient *at* its bounds, where white pixels lie.
-        limit = scale * (1 + torch.finfo(x.dtype).eps)
+        # Wider by rounding: clamping has no gradient *at* its bounds, where white pixels lie, and
+        # in a batch of another size the largest activation is another one in its last digits.
+        eps = torch.finfo(x.dtype).eps
+        limit = scale * (1 + (ROUNDING * eps if eps < 1e-6 else eps))
         # The same as clamp, whose backward pass takes several times as long.
         clamp = clamp_straight_through if self.unsaturated else functional.hardtanh
         x = clamp(x, -limit, limit)

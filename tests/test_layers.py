@@ -348,6 +348,17 @@ class TestGradients:
         assert (x.grad[beyond] == 0).all()
         assert (x.grad[~beyond] != 0).all()
 
+    @pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.bfloat16])
+    def test_rounding_does_not_saturate(self, kind):
+        """The largest activation of the calibration data, in a batch of another size."""
+        plain = nn.Linear(2, 1).to(kind)
+        module = convert(plain, torch.ones(1, 2))
+        eps = torch.finfo(kind).eps
+        largest = 1 + 8 * eps if eps < 1e-6 else 1
+        x = torch.tensor([[largest, -largest]], dtype=kind, requires_grad=True)
+        module(x).sum().backward()
+        assert (x.grad != 0).all()
+
     def test_frozen_weights_get_none(self, case):
         _, module, x = case("conv2d", shots=10)
         module.requires_grad_(False)
