@@ -17,7 +17,6 @@ from qnad_art.kernels import Kernels
 from qnad_art.shot_noise import Variance
 from qnad_art.tracing import is_tracing
 
-
 ROUNDING = 16
 """Units of the last digit, in single precision or better, by which activations may be off."""
 
