@@ -41,7 +41,7 @@ class BatchNorm2d(_Folding, nn.BatchNorm2d):
     """:class:`torch.nn.BatchNorm2d`, folded into the convolution before it."""
 
 
-class FoldingSequential(nn.Sequential):
+class Sequential(nn.Sequential):
     """:class:`torch.nn.Sequential`, where nobody is between a convolution and its batch norm."""
 
     def forward(self, input: Any) -> Any:
@@ -61,7 +61,7 @@ class FoldingSequential(nn.Sequential):
 _FOLDING: dict[type[nn.Module], type[nn.Module]] = {
     nn.BatchNorm1d: BatchNorm1d,
     nn.BatchNorm2d: BatchNorm2d,
-    nn.Sequential: FoldingSequential,
+    nn.Sequential: Sequential,
 }
 _AFTER: dict[type[nn.Module], type[nn.Module]] = {
     QuantumConv1d: BatchNorm1d,
@@ -75,7 +75,7 @@ def fold_batch_norm(network: nn.Module) -> None:
         if type(part) in _FOLDING:
             part.__class__ = _FOLDING[type(part)]
     for part in network.modules():
-        if not isinstance(part, nn.Sequential):
+        if type(part) is not Sequential:
             for layer, norm in pairwise(part.children()):
                 if isinstance(layer, QuantumLayer) and type(norm) is _AFTER.get(type(layer)):
                     layer.defers = True
@@ -100,16 +100,17 @@ def normalised_kernels(layer: QuantumLayer, norm: Any) -> Kernels | None:
     if norm.training or norm.running_mean is None or norm.num_features != layer.weight.shape[0]:
         return None
     own = [t for t in (norm.weight, norm.bias) if t is not None]
-    if layer.learning or (torch.is_grad_enabled() and any(t.requires_grad for t in own)):
+    trained = [*own, *([] if layer.bias is None else [layer.bias]), layer.weight]
+    if torch.is_grad_enabled() and any(t.requires_grad for t in trained):
         return None
-    watched = [*own, norm.running_mean, norm.running_var]
-    key = (layer.settings_key(), *map(state_of, watched), norm.eps)
+    read = [*own, norm.running_mean, norm.running_var]
+    key = (layer.settings_key(), *map(state_of, read), norm.eps)
     cache = layer._normalised
     if cache is None or cache[0] != key:
         with torch.inference_mode(False), torch.no_grad():
             folded = _fold(layer.kernels(), layer, norm)
         layer.invalidate()  # the others would be as much memory again
-        cache = layer._normalised = (key, folded, (watched, layer._watched()))
+        cache = layer._normalised = (key, folded, (read, layer._watched()))
     kernels: Kernels = cache[1]
     return kernels
 

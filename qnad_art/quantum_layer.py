@@ -181,18 +181,13 @@ class QuantumLayer(ProductSums):
                 cache = self._cache = (key, self._compile(), self._watched())
             self._constants = {}
         kernels = cache[1]
-        if self.learning:
+        bias = self.quantum_bias
+        trained = weight.requires_grad or (bias is not None and bias.requires_grad)
+        if trained and torch.is_grad_enabled():
             settings = {**self._settings(), "squares": self.input_squares}
             bias = settings.pop("bias")
             return kernels_of_weight(kernels, weight, bias, self.site, self.pairs, **settings)
         return kernels
-
-    @property
-    def learning(self) -> bool:
-        """Whether gradients of the weights, or of a bias run as products, are asked for."""
-        bias = self.quantum_bias
-        trained = self.weight.requires_grad or (bias is not None and bias.requires_grad)
-        return trained and torch.is_grad_enabled()
 
     def settings_key(self) -> tuple[Any, ...]:
         """Changes with anything that the kernels depend on, but for sites and pairs."""

@@ -148,21 +148,25 @@ def test_whoever_else_reads_the_output_sees_it_as_it_is(also, shots):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("trained", [True, False])
+@pytest.mark.parametrize("trained", ["all", "norm", "bias", None])
 def test_gradients_are_those_of_convolution_and_batch_norm(name, trained, monkeypatch):
     make, shape = NETWORKS[name]
     network, x = settled(make().double(), shape)
     pair = both(network, x, shots=100)
     calls, found = folds(monkeypatch), []
     for module in pair:
-        module.requires_grad_(trained)
+        for key, parameter in module.named_parameters():
+            norm, bias = ".1." in key or "norm" in key, key.endswith("bias")
+            kinds = {"all": True, "norm": norm, "bias": bias and not norm, None: False}
+            parameter.requires_grad_(kinds[trained])
         images = x.clone().requires_grad_()
         with module.frozen_draw():
             module(images).square().sum().backward()
         found.append([images.grad, *(p.grad for p in module.parameters())])
     for folded, expected in zip(*found, strict=True):
         torch.testing.assert_close(folded, expected)
-    assert len(calls) == (name != "block" and not trained)
+    nothing = not any(p.requires_grad for p in module.parameters())
+    assert len(calls) == (name != "block" and nothing)
 
 
 def test_gradients_reach_what_is_read_from_within_a_sequence():
