@@ -14,6 +14,7 @@ from qnad_art.paper.evidence import networks, trained_again
 from qnad_art.paper.figures import charts
 from qnad_art.paper.page import page, write_page
 from qnad_art.paper.record import Header, Recorded, read_records
+from qnad_art.paper.side_by_side import comparisons
 from qnad_art.paper.suites import SIZES, find_suites
 from qnad_art.paper.table import table_rows
 from qnad_art.paper.training import training_pairs
@@ -253,6 +254,34 @@ def test_training_alone_stands_against_training_with_qnad():
     assert len(pairs) == 1 + 3 * 2
     assert all(p.gain.value == pytest.approx(0.2) for p in pairs if "adaptive" in p.condition)
     assert "## Adversarial training, alone and with QNAD" in page([made])
+
+
+def test_defences_stand_side_by_side_under_their_strongest_attacks():
+    def left(model, defence, name, eps, rung):
+        if name is None:
+            return 0.9
+        weaker = 0.1 * (name == "pgd-strong") + 0.2 * (rung == "adaptive") + eps / 10
+        return {"none": 0.4, "AT": 0.6, "tuned": 0.8}[defence] - weaker
+
+    defences = {"none": [], "tuned": [{"name": "hardened"}], "AT": [{"name": "madry"}]}
+    made = record(left, defences=defences, collection="comparative", name="lenet5-mnist-defences")
+    flagged = result(cell("audit", defence="AT"), outcomes(0.9), gates=(failed(),))
+    made = Recorded(made.header, (*made.results, flagged))
+    (found,) = comparisons([made, table()])
+    assert str(found.budget) == "L∞ ε 0.3"
+    assert found.rungs == ("transfer", "adaptive")
+    assert [s.defence for s in found.standings] == ["tuned", "AT", "none"]
+    assert [s.unreliable for s in found.standings] == [False, True, False]
+    best, _, plain = found.standings
+    assert best.clean.value == 0.9
+    assert best.left["transfer"].value == pytest.approx(0.67, abs=0.005)
+    assert best.left["adaptive"].value == best.least == pytest.approx(0.47, abs=0.005)
+    assert best.gain.value == pytest.approx(0.4, abs=0.005)
+    assert best.gain.low > 0
+    assert plain.gain is None
+    text = page([made])
+    assert "**comparative/reduced/lenet5-mnist-defences: lenet5 on mnist5k" in text
+    assert "| AT † |" in text
 
 
 def test_records_come_back_and_damaged_ones_are_refused(tmp_path):

@@ -18,6 +18,7 @@ from qnad_art.paper.evidence import Evidence, networks, trained_again
 from qnad_art.paper.figures import charts
 from qnad_art.paper.markdown import folded, markdown, ratio_text, sign
 from qnad_art.paper.record import Recorded, read_records
+from qnad_art.paper.side_by_side import comparisons
 from qnad_art.paper.table import PUBLISHED, Row, table_rows
 from qnad_art.paper.training import training_pairs
 
@@ -55,6 +56,7 @@ def page(records: Sequence[Recorded]) -> str:
         claims_section(made),
         attack_choice_section(made),
         _training(records),
+        _side_by_side(records),
         _figures(found),
         _all(records),
     ]
@@ -240,6 +242,30 @@ def _training(records: Sequence[Recorded]) -> str:
         "## Adversarial training, alone and with QNAD\n\nThe same trained weights, clean and on "
         "the rung adaptive; with QNAD less alone, paired by image.\n\n" + markdown(columns, rows)
     )
+
+
+def _side_by_side(records: Sequence[Recorded]) -> str:
+    parts = []
+    for comparison in comparisons(records):
+        columns = ["defence", "clean", *comparison.rungs, "lowest, less the plain network's"]
+        rows = [
+            (
+                standing.defence + (" †" if standing.unreliable else ""),
+                percent(standing.clean),
+                *(percent(standing.left.get(rung)) for rung in comparison.rungs),
+                "" if standing.gain is None else points(standing.gain),
+            )
+            for standing in comparison.standings
+        ]
+        title = f"{comparison.record.header.place}: {comparison.title}, {comparison.budget}"
+        parts += [f"**{title}**", markdown(columns, rows)]
+    intro = (
+        "Every comparative suite at its largest ε. On each rung the accuracy under the attack of "
+        "the suite that leaves the least, the most robust defence first (by its lowest accuracy). "
+        "The last column is paired by image, under the attack and on the rung of the lowest. "
+        "†: failed the audit, unreliable. All ε are below, under *Every accuracy*."
+    )
+    return "\n\n".join(["## Defences side by side", intro, *parts]) if parts else ""
 
 
 def _figures(found: Sequence[Evidence]) -> str:

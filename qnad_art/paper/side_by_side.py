@@ -1,0 +1,103 @@
+"""All defences of a comparative suite, each under the strongest attack of every rung."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from qnad_art.benchmark.audit import audit_results
+from qnad_art.benchmark.comparison import difference, mismatch
+from qnad_art.benchmark.records import RUNGS, Interval, Rung
+from qnad_art.benchmark.report.view import Budget, View, place
+from qnad_art.paper.record import Recorded
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A defence at one budget.
+
+    Args:
+        defence: its label.
+        unreliable: it failed the audit.
+        clean: accuracy on clean images.
+        left: by rung, accuracy under the attack that leaves the least.
+        gain: of the lowest of ``left``, less the plain network's under the same attack and rung.
+    """
+
+    defence: str
+    unreliable: bool
+    clean: Interval | None
+    left: dict[Rung, Interval]
+    gain: Interval | None
+
+    @property
+    def least(self) -> float:
+        """The lowest accuracy that was found."""
+        return min(interval.value for interval in self.left.values())
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The standings of one network on one device, at one budget, the most robust first."""
+
+    record: Recorded
+    title: str
+    budget: Budget
+    rungs: tuple[Rung, ...]
+    standings: tuple[Standing, ...]
+
+
+def comparisons(records: Sequence[Recorded]) -> Iterator[Comparison]:
+    """Of every comparative suite, at its largest budget of every norm."""
+    for record in records:
+        if record.header.collection == "comparative":
+            for view in _views(record):
+                for norm in dict.fromkeys(budget.norm for budget in view.budgets):
+                    largest = max(budget for budget in view.budgets if budget.norm == norm)
+                    yield _comparison(record, view, largest)
+
+
+def _views(record: Recorded) -> list[View]:
+    cells = [result.cell for result in record.results]
+    gates = audit_results(record.results)
+    classical = {r.cell.defence for r in record.results if r.provenance.device_hash is None}
+    plain = next((label for label, steps in record.header.defences.items() if not steps), None)
+    quantum = [cell for cell in cells if cell.defence not in classical] or cells
+    places = dict.fromkeys(place(cell) for cell in quantum)
+    return [View(where, record.results, cells, gates, plain, classical) for where in places]
+
+
+def _comparison(record: Recorded, view: View, budget: Budget) -> Comparison:
+    rungs = [c.rung for c in view.conditions if c.budget == budget]
+    found = [
+        standing for defence in view.defences if (standing := _standing(view, defence, budget))
+    ]
+    return Comparison(
+        record,
+        view.title,
+        budget,
+        tuple(rung for rung in RUNGS if rung in rungs),
+        tuple(sorted(found, key=lambda standing: -standing.least)),
+    )
+
+
+def _standing(view: View, defence: str, budget: Budget) -> Standing | None:
+    measured = [
+        (condition, accuracy)
+        for condition in view.conditions
+        if condition.budget == budget and (accuracy := view.accuracy(defence, condition))
+    ]
+    if not measured:
+        return None
+    measured.sort(key=lambda item: -item[1].value)
+    weakest, _ = measured[-1]
+    plain = [] if view.undefended in (None, defence) else view.of(view.undefended, weakest)
+    pairs = zip(plain, view.of(defence, weakest), strict=False)
+    gains = [difference(a, b) for a, b in pairs if mismatch(a, b) is None]
+    return Standing(
+        defence,
+        bool(view.failed(defence)),
+        view.accuracy(defence),
+        {condition.rung: accuracy for condition, accuracy in measured},
+        gains[0] if len(gains) == 1 else None,
+    )
