@@ -53,7 +53,8 @@ class ProductSums(nn.Module):
         constant, everywhere = self._constant("mean.1", kernels, features["x"])
         mean = self._polynomial("mean", features, kernels, everywhere)  # bias comes at no cost
         assert mean is not None
-        return mean, constant if everywhere is None else None
+        # Of the mean's own type: otherwise torch would add by way of two copies of the mean.
+        return mean, constant.to(mean.dtype) if everywhere is None else None
 
     def _variance(self, features: dict[str, Tensor], kernels: Kernels) -> Variance:
         constant, _ = self._constant("variance.1", kernels, features["x"])
