@@ -142,6 +142,20 @@ def test_an_optimum_that_moves_with_the_budget():
     assert verdict(judged(left), "The optimum", "uniform")[0] == "reproduced"
 
 
+def test_only_fractions_measured_at_both_budgets_say_that_the_optimum_moves():
+    """As in the record of a run that is not finished."""
+    best = {0.1: "uniform 0.1", 0.3: "uniform 0.3"}
+
+    def left(model, defence, name, eps, rung):
+        return 0.5 + 0.1 * (defence == best.get(eps))
+
+    whole = record(left)
+    partly = [r for r in whole.results if (r.cell.defence, r.cell.eps) != ("uniform 0.1", 0.3)]
+    partly = Recorded(whole.header, tuple(partly))
+    made = claims(networks([partly]), [])
+    assert verdict(made, "The optimum", "uniform")[0] == "not reproduced"
+
+
 @pytest.mark.parametrize(("late", "word"), [(0.3, "reproduced"), (0.05, "not reproduced")])
 def test_gains_are_larger_where_the_attack_hurts_more(late, word):
     def left(model, defence, name, eps, rung):

@@ -67,13 +67,15 @@ def optimum_moves(evidence: Evidence, attack: str, rung: Rung, *, strategy: str)
     tests = len(curves) * (len(curves) - 1) * max(len(curve) for curve in curves.values())
     shown = ", ".join(f"ε {eps:.3g}: {fraction:g}" for eps, fraction in best.items())
     found = [(float("-inf"), f"best fraction at {shown}")]
-    for one, other in combinations(best, 2):
-        if best[one] == best[other]:
+    for pair in combinations(curves, 2):
+        one, other = pair
+        alike = curves[one].keys() & curves[other].keys()  # a run may not be finished
+        chosen = {eps: members[_best({f: curves[eps][f] for f in alike})] for eps in pair}
+        if chosen[one] == chosen[other]:
             continue
         own = [
-            _difference(evidence, (members[best[here]], here), (members[best[there]], here), *where)
-            for here, there in ((one, other), (other, one))
-            for where in [(attack, rung, tests)]
+            _difference(evidence, (chosen[here], here), (chosen[there], here), attack, rung, tests)
+            for here, there in (pair, pair[::-1])
         ]
         text = f"best fraction at {shown}; at ε {one:.3g} {points(own[0])}"
         found.append((min(d.low for d in own), f"{text}, at ε {other:.3g} {points(own[1])}"))
