@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from qnad_art.benchmark.audit import audit_results
 from qnad_art.benchmark.report.chart import percent, points
 from qnad_art.benchmark.report.tables import accuracies, duration
-from qnad_art.benchmark.report.view import View, place
 from qnad_art.benchmark.statistics import NEAR_ZERO
 from qnad_art.errors import ArtifactError
 from qnad_art.files import write_bytes
@@ -18,7 +16,7 @@ from qnad_art.paper.evidence import Evidence, networks, trained_again
 from qnad_art.paper.figures import charts
 from qnad_art.paper.markdown import folded, markdown, ratio_text, sign
 from qnad_art.paper.record import Recorded, read_records
-from qnad_art.paper.side_by_side import comparisons
+from qnad_art.paper.side_by_side import comparisons, views
 from qnad_art.paper.table import PUBLISHED, Row, table_rows
 from qnad_art.paper.training import training_pairs
 
@@ -285,15 +283,8 @@ def _all(records: Sequence[Recorded]) -> str:
     """Every accuracy and every failed gate, suite by suite."""
     parts = ["## Every accuracy"]
     for record in records:
-        header, results = record.header, record.results
-        cells = [result.cell for result in results]
-        classical = {r.cell.defence for r in results if r.provenance.device_hash is None}
-        gates = audit_results(results)
-        plain = next((label for label, steps in header.defences.items() if not steps), None)
-        quantum = [cell for cell in cells if cell.defence not in classical]
-        tables = []
-        for where in dict.fromkeys(place(cell) for cell in quantum or cells):
-            view = View(where, results, cells, gates, plain, classical)
+        header, tables = record.header, []
+        for view in views(record):
             tables.append(f"**{view.title}**")
             for table in accuracies(view):
                 tables += [f"{table.caption}.", markdown(table.columns, table.rows)]

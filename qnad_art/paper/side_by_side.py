@@ -51,13 +51,14 @@ def comparisons(records: Sequence[Recorded]) -> Iterator[Comparison]:
     """Of every comparative suite, at its largest budget of every norm."""
     for record in records:
         if record.header.collection == "comparative":
-            for view in _views(record):
+            for view in views(record):
                 for norm in dict.fromkeys(budget.norm for budget in view.budgets):
                     largest = max(budget for budget in view.budgets if budget.norm == norm)
                     yield _comparison(record, view, largest)
 
 
-def _views(record: Recorded) -> list[View]:
+def views(record: Recorded) -> list[View]:
+    """The record's results, by network and device."""
     cells = [result.cell for result in record.results]
     gates = audit_results(record.results)
     classical = {r.cell.defence for r in record.results if r.provenance.device_hash is None}
