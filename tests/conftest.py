@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, Phase, settings
 from torch import nn
 
 from qnad_art.device import DeviceProfile, Edge, load_device
+from qnad_art.plugins import without_plugins
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # with more, processes and threads fight for the cores
@@ -29,6 +30,13 @@ def pytest_addoption(parser):
         action="store_true",
         help="the README's table of ART's attacks is written, not compared (without -n)",
     )
+
+
+def pytest_configure(config):
+    """What else is installed plays no part: tests of names are made while they are collected."""
+    built_ins_only = without_plugins()
+    built_ins_only.__enter__()
+    config.add_cleanup(lambda: built_ins_only.__exit__(None, None, None))
 
 
 @pytest.fixture(scope="session", autouse=True)

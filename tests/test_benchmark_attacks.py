@@ -294,6 +294,16 @@ def test_rand_version_averages_over_draws(already):
     assert np.abs(found - data.x[:COUNT]).max() <= EPS + 1e-6
 
 
+def test_rand_version_asks_a_network_without_noise_but_once():
+    classifier, settings = plain(), {"max_iter": 3}
+    with counted(classifier) as once:
+        expected = examples("autoattack-rand", classifier, **settings, eot_iter=1)
+    with counted(classifier) as passes:
+        found = examples("autoattack-rand", classifier, **settings, eot_iter=20)
+    assert passes.gradients == once.gradients > 0
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_attacks_for_probabilities_get_them():
     classifier = plain()
     attack = AttackSpec.parse("simba").make(classifier, None, batch_size=8)

@@ -74,13 +74,14 @@ class AutoAttack(EvasionAttack):  # type: ignore[misc]
         if y is None:
             y = self.estimator.predict(x, batch_size=self.batch_size)
         labels = check_and_transform_label_format(y, nb_classes=self.estimator.nb_classes)
-        best, (shares, margins) = x.copy(), self._judge(x, labels)
-        for attack in self.attacks:
+        outputs = self._outputs(x)
+        best, (shares, margins) = x.copy(), _judged(outputs, labels)
+        for attack in self._attacks_for(outputs):
             left = np.flatnonzero(shares > 0)
             if not len(left):
                 break
             made = self._within(attack.generate(x[left], labels[left]), x[left])
-            share, margin = self._judge(made, labels[left])
+            share, margin = _judged(self._outputs(made), labels[left])
             better = (share < shares[left]) | ((share == shares[left]) & (margin < margins[left]))
             won = left[better]
             best[won], shares[won], margins[won] = made[better], share[better], margin[better]
@@ -124,19 +125,16 @@ class AutoAttack(EvasionAttack):  # type: ignore[misc]
             for loss in losses
         ]
 
-    def _judge(self, x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Share of draws in which each image is right, and its mean margin."""
+    def _attacks_for(self, outputs: list[np.ndarray]) -> list[EvasionAttack]:
+        """The attacks on a network of which :meth:`_outputs` are known."""
+        return self.attacks
+
+    def _outputs(self, x: np.ndarray) -> list[np.ndarray]:
+        """Logits (N, classes) in each of the draws; of a network without noise, in two."""
         outputs: list[np.ndarray] = []
-        while len(outputs) < self.draws:
+        while len(outputs) < self.draws and not _equal(outputs):
             outputs.append(self.estimator.predict(x, batch_size=self.batch_size))
-            if len(outputs) == 2 and np.array_equal(outputs[0], outputs[1]):
-                break
-        logits = np.stack(outputs)
-        right = labels.argmax(1)
-        others = np.where(labels > 0, -np.inf, logits).max(2)
-        margins = logits[:, np.arange(len(x)), right] - others
-        shares: np.ndarray = (logits.argmax(2) == right).mean(0)
-        return shares, margins.mean(0)
+        return outputs
 
     def _within(self, made: np.ndarray, x: np.ndarray) -> np.ndarray:
         made = x + projection(made - x, self.eps, self.norm)
@@ -180,7 +178,26 @@ class AutoAttackRand(AutoAttack):
             self.estimator if already else averaged(self.estimator, self.eot_iter)
         )
 
+    def _attacks_for(self, outputs: list[np.ndarray]) -> list[EvasionAttack]:
+        # A mean over draws that are all the same is one of them, at a fraction of the cost.
+        return self._auto_pgd(self.estimator) if _equal(outputs) else self.attacks
+
     def _check_params(self) -> None:
         super()._check_params()
         if type(self.eot_iter) is not int or self.eot_iter < 1:
             raise ValueError(f"eot_iter must be a whole number from 1, not {self.eot_iter!r}.")
+
+
+def _equal(outputs: list[np.ndarray]) -> bool:
+    """Whether the first two draws are there and the same: no noise."""
+    return len(outputs) > 1 and np.array_equal(outputs[0], outputs[1])
+
+
+def _judged(outputs: list[np.ndarray], labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Share of draws in which each image is right, and its mean margin."""
+    logits = np.stack(outputs)
+    right = labels.argmax(1)
+    others = np.where(labels > 0, -np.inf, logits).max(2)
+    margins = logits[:, np.arange(len(right)), right] - others
+    shares: np.ndarray = (logits.argmax(2) == right).mean(0)
+    return shares, margins.mean(0)
