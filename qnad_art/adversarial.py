@@ -6,7 +6,7 @@ and weights (:mod:`qnad_art.finetune`) are what it optimises.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from qnad_art.errors import InvalidInputError
+
+Units = float | Tensor
+"""A number for all of an input, or a tensor that broadcasts over it."""
 
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
@@ -48,13 +51,16 @@ class AdversarialSettings:
     """How to optimise against attacks.
 
     Args:
-        epsilon: L∞ budget of the attack in training, in units of the network's input; it grows
-            from 0 over the first third of the steps.
+        epsilon: L∞ budget of the attack in training, in units of the images; it grows from 0 over
+            the first third of the steps.
         attack_steps: 1 is FGSM with a random start, more is PGD.
         robust_weight: in [0, 1], of the adversarial loss against the clean one.
         epochs, batch_size, learning_rate: of Adam, with a cosine schedule.
         patience: stop after so many epochs without a better one; ``None`` for never.
-        clip: smallest and largest input value.
+        clip: smallest and largest value of an image.
+        mean, std: of each channel, or one for all, where the inputs are standardised images:
+            (image - mean) / std. :class:`~qnad_art.QNAD` takes these and ``clip`` from its
+            classifier.
         validation_fraction: of the inputs, kept apart (at most 1,000 images); the epoch with the
             best sum of clean and robust validation accuracy (PGD of 10 steps, or of twice
             ``attack_steps``, with true gradients and with gradients through saturated activations),
@@ -77,6 +83,8 @@ class AdversarialSettings:
     learning_rate: float = 0.02
     patience: int | None = None
     clip: tuple[float, float] = (0.0, 1.0)
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
     validation_fraction: float = 0.1
     shot_noise: bool = True
     precision: Precision = "float32"
@@ -107,7 +115,11 @@ class AdversarialSettings:
                 f"validation_fraction is {self.validation_fraction}; it must lie between 0 and 1."
             )
         if len(self.clip) != 2 or not self.clip[0] < self.clip[1]:
-            raise InvalidInputError(f"clip is {self.clip}; give (lowest, highest) input value.")
+            raise InvalidInputError(f"clip is {self.clip}; give (lowest, highest) image value.")
+        if len(self.mean) != len(self.std) or not self.std or not min(self.std) > 0:
+            raise InvalidInputError(
+                f"mean is {self.mean} and std {self.std}; give as many of each, every std above 0."
+            )
         if self.precision not in PRECISIONS:
             raise InvalidInputError(
                 f"precision {self.precision!r} is not one of {', '.join(PRECISIONS)}."
@@ -119,7 +131,13 @@ class AdversarialSettings:
         """The settings that the result depends on, as plain JSON."""
         left_out = {"on_epoch", "on_step", "checkpoint", "resume"}
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
-        return {**values, "clip": list(self.clip)}
+        return {**values, **{name: list(values[name]) for name in ("clip", "mean", "std")}}
+
+    def in_units_of(self, x: Tensor, epsilon: float) -> tuple[Units, tuple[Units, Units]]:
+        """A budget and :attr:`clip`, both of images, for inputs ``x`` (N, C, …)."""
+        mean, std = (_by_channel(values, x) for values in (self.mean, self.std))
+        low, high = ((value - mean) / std for value in self.clip)
+        return epsilon / std, (low, high)
 
 
 def validation_steps(settings: AdversarialSettings) -> int:
@@ -158,15 +176,16 @@ def perturb(
     x: Tensor,
     y: Tensor,
     *,
-    epsilon: float,
+    epsilon: Units,
     steps: int,
-    clip: tuple[float, float],
+    clip: tuple[Units, Units],
     generator: torch.Generator,
 ) -> Tensor:
     """L∞ adversarial examples from a random start.
 
     One step is FGSM-RS with a step of 1.25 ε (Wong, Rice, Kolter 2020), more are PGD with steps of
-    2.5 ε / ``steps`` (Madry et al. 2018).
+    2.5 ε / ``steps`` (Madry et al. 2018). ``epsilon`` and ``clip`` are in units of ``x``, numbers
+    or broadcast over it.
     """
     size = (1.25 if steps == 1 else 2.5 / steps) * epsilon
     start = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
@@ -187,8 +206,27 @@ def split_validation(
     """(training, validation) images and labels, divided at random by the settings' seed."""
     if len(x) != len(y):
         raise InvalidInputError(f"{len(x)} inputs for {len(y)} labels; give as many of each.")
+    _, (low, high) = settings.in_units_of(x, settings.epsilon)
+    slack = 1e-3 * (high - low)
+    if bool(((x < low - slack) | (x > high + slack)).any()):
+        raise InvalidInputError(
+            f"The inputs run from {float(x.min()):.3g} to {float(x.max()):.3g}, beyond clip "
+            f"{settings.clip} (with mean {settings.mean} and std {settings.std}): give clip as the "
+            "range of the images, and mean and std if they were standardised."
+        )
     held = min(max(1, round(settings.validation_fraction * len(x))), VALIDATION_IMAGES)
     if len(x) <= held:
         raise InvalidInputError(f"{len(x)} inputs are too few to tune and to validate on.")
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(settings.seed))
     return (x[order[held:]], y[order[held:]]), (x[order[:held]], y[order[:held]])
+
+
+def _by_channel(values: Sequence[float], x: Tensor) -> Units:
+    if len(values) == 1:
+        return values[0]
+    if len(values) != x.shape[1]:
+        raise InvalidInputError(
+            f"mean and std have {len(values)} values, and the inputs {x.shape[1]} channels; give "
+            "one for all, or one for each."
+        )
+    return torch.tensor(values, dtype=x.dtype, device=x.device).view(-1, *(1,) * (x.dim() - 2))

@@ -30,6 +30,7 @@ from qnad_art.adversarial import (
 )
 from qnad_art.artifacts import load_tensors, save_tensors
 from qnad_art.errors import ArtifactError, InvalidInputError, differences
+from qnad_art.files import plain
 from qnad_art.modes import evaluating
 from qnad_art.module import QuantumExecutedModule
 
@@ -178,6 +179,7 @@ class AdversarialLoop:
 
     def _attack(self, x: Tensor, y: Tensor, epsilon: float, steps: int, *, through: bool) -> Tensor:
         """Adversarial examples; gradients pass ``through`` saturated activations, or not."""
+        budget, clip = self.settings.in_units_of(x, epsilon)
         with ExitStack() as stack:
             if through and isinstance(self.network, QuantumExecutedModule):
                 stack.enter_context(self.network.unsaturated_gradients())
@@ -185,9 +187,9 @@ class AdversarialLoop:
                 self.network,
                 x,
                 y,
-                epsilon=epsilon,
+                epsilon=budget,
                 steps=steps,
-                clip=self.settings.clip,
+                clip=clip,
                 generator=self.generator,
             )
 
@@ -297,5 +299,5 @@ class AdversarialLoop:
                 calibration = (layer.input_scale, layer.input_spread, layer.shot_share)
                 digest.update(repr((*calibration, layer.input_squares)).encode())
         identity["data and network"] = digest.hexdigest()[:16]
-        plain: dict[str, Any] = json.loads(json.dumps(identity))
-        return plain
+        as_read: dict[str, Any] = json.loads(json.dumps(identity, default=plain))
+        return as_read

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from qnad_art.engines import run_on
-from qnad_art.errors import CalibrationError
-from qnad_art.modes import evaluating
+from qnad_art.errors import CalibrationError, InvalidInputError
+from qnad_art.modes import evaluating, setting
 from qnad_art.module import QuantumExecutedModule
 from qnad_art.quantum_layer import QuantumLayer
 from qnad_art.sampling import NoiseSource
@@ -28,8 +28,9 @@ LEAST = 0.25
 def allocate_shots(module: QuantumExecutedModule, x: Tensor, *, batch_size: int = 64) -> None:
     """Divide the module's shots among the outputs of its layers, by their effect on the margin.
 
-    The number of shots an image stays what it was with ``module.shots`` for every product. The
-    shares (``layer.shot_share``, 1 on average over products) stay when ``shots`` changes.
+    The number of shots an image stays what it was with ``module.shots`` for every product, but for
+    rounding (no product has less than one). The shares (``layer.shot_share``, 1 on average over
+    products) stay when ``shots`` changes.
 
     Args:
         module: calibrated, with ``shots`` set.
@@ -41,12 +42,13 @@ def allocate_shots(module: QuantumExecutedModule, x: Tensor, *, batch_size: int 
     """
     if module.shots is None:
         raise CalibrationError("There are no shots to divide: set shots (say 1024) first.")
-    for layer in module.layers.values():
-        layer.shot_share = None
+    if len(x) == 0:
+        raise InvalidInputError("There are no images to divide the shots by: give at least one.")
     noise = NoiseSource(0)
     effects: dict[str, Tensor] = {}
     products: dict[str, float] = {}
-    with evaluating(module), torch.enable_grad():
+    layers = module.layers.values()
+    with evaluating(module), torch.enable_grad(), setting(layers, shot_share=None):
         for batch in x.split(batch_size):
             for name, (effect, count) in _effects(module, batch, noise).items():
                 effects[name] = effects.get(name, 0) + effect
@@ -56,8 +58,8 @@ def allocate_shots(module: QuantumExecutedModule, x: Tensor, *, batch_size: int 
     shares = {name: share.clamp_min(LEAST * average) for name, share in shares.items()}
     raised = _mean(shares, products)
     for name, share in shares.items():
-        if raised > 0:
-            module.layers[name].shot_share = tuple((share / raised).tolist())
+        found = tuple((share / raised).tolist()) if raised > 0 else None
+        module.layers[name].shot_share = found
 
 
 def _mean(shares: dict[str, Tensor], products: dict[str, float]) -> float:
@@ -72,6 +74,7 @@ def _effects(
 ) -> dict[str, tuple[Tensor, float]]:
     """By layer: V of every output, summed over images, and the products of one output."""
     names = {id(layer): name for name, layer in module.layers.items()}
+    images = len(x)
     calls: list[tuple[str, QuantumLayer, Tensor, Tensor, float]] = []
 
     def record(layer: QuantumLayer, x: Tensor) -> Tensor:
@@ -80,7 +83,7 @@ def _effects(
         if not mean.requires_grad:
             mean.requires_grad_()
         mean.retain_grad()
-        count = layer.products(x) / layer.weight.shape[0]
+        count = layer.products(x) / layer.weight.shape[0] / images
         calls.append((names[id(layer)], layer, mean, variance.detach(), count))
         return layer.disturbed(mean.clone(), variance.detach().clone(), noise)
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from qnad_art.errors import ArtifactError
-from qnad_art.files import parse_json, write_bytes
+from qnad_art.files import parse_json, plain, write_bytes
 
 FORMAT_VERSION = 1
 _CHECKSUM = "sha256"
@@ -24,7 +24,7 @@ def save_tensors(
     metadata = {
         "kind": kind,
         "format_version": str(FORMAT_VERSION),
-        "header": json.dumps(header, sort_keys=True, allow_nan=False),
+        "header": json.dumps(header, sort_keys=True, allow_nan=False, default=plain),
     }
     write_tensors(path, tensors, metadata)
 

@@ -25,7 +25,7 @@ class _Folding(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """As the plain layer's."""
         if isinstance(input, Deferred) and not torch.is_grad_enabled():
-            kernels = None if input.output is not None else normalised_kernels(input.layer, self)
+            kernels = normalised_kernels(input.layer, self) if input.pending else None
             if kernels is not None:
                 return input.normalised(kernels)
             input = input.settle()

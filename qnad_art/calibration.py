@@ -120,7 +120,7 @@ def _clipped_and_moments(layer: QuantumLayer, x: Tensor) -> Tensor:
     scale = layer.input_scale or torch.inf
     # Of the values themselves: a quotient may round above 1.
     beyond = layer.sum_outputs((x > scale) | (x < -scale))
-    count = layer.sum_outputs(x.new_ones(()).expand(x.shape))
+    count = layer.sum_outputs(x.new_ones((), dtype=torch.float64).expand(x.shape))
     square = (x.detach().float() / (layer.input_scale or 1.0)).square_().clamp_max_(1)
     sums = [layer.sum_outputs(square), layer.sum_outputs(square.square_()), count, beyond]
     return torch.stack([values.double() for values in sums])

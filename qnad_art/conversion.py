@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+# What is made in inference mode has no version, by which the layers notice changed weights.
+@torch.inference_mode(False)
 def convert(
     model: nn.Module,
     calibration: Tensor | npt.NDArray[np.floating] | None = None,
@@ -83,15 +85,10 @@ def convert(
     placement = device_placement(profile, compute=compute, order=order)
     table = response_table(profile, placement.sites, max_pairs=max_pairs, readout=readout)
     execution = Execution(table, shots, gain, headroom, bias)
-    network = copy.deepcopy(model)
-    noise = NoiseSource(seed)
-    layers = _chosen_layers(network, include, exclude)
-    if not layers:
-        raise InvalidInputError(
-            f"No Conv1d, Conv2d or Linear layer matches include={list(include)} and "
-            f"exclude={list(exclude)}."
-        )
-    for layer in layers:
+    chosen = _chosen_layers(model, include, exclude)
+    network, noise = copy.deepcopy(model), NoiseSource(seed)
+    for name in chosen:
+        layer = network.get_submodule(name)
         layer.__class__ = QUANTUM_CLASSES[type(layer)]
         assert isinstance(layer, QuantumLayer)
         layer.execute_as(execution, noise)
@@ -105,16 +102,19 @@ def convert(
     )
     module.training = model.training
     if calibration is not None:
-        parameter = next(module.parameters())
         data = torch.as_tensor(calibration)
-        module.calibrate(data.to(parameter.dtype), percentile=percentile)
+        if data.dtype == torch.uint8:  # images; tokens are int64
+            data = data.float()
+        module.calibrate(data, percentile=percentile)
     return module
 
 
-def _chosen_layers(
-    network: nn.Module, include: Sequence[str], exclude: Sequence[str]
-) -> list[nn.Module]:
-    """Layers to convert. A subclass of a plain layer may compute something else: not converted."""
+def _chosen_layers(network: nn.Module, include: Sequence[str], exclude: Sequence[str]) -> list[str]:
+    """Layers to convert. A subclass of a plain layer may compute something else: not converted.
+
+    Raises:
+        InvalidInputError: there are none, or one that cannot be.
+    """
 
     def matches(name: str, patterns: Sequence[str]) -> bool:
         return any(fnmatch(name, pattern) for pattern in patterns)
@@ -122,11 +122,24 @@ def _chosen_layers(
     for name, module in network.named_modules():
         if isinstance(module, QuantumLayer):
             raise InvalidInputError(f"{name} is quantum-executed already; convert the plain model.")
-    return [
-        module
+    chosen = {
+        name: module
         for name, module in network.named_modules()
         if type(module) in QUANTUM_CLASSES and matches(name, include) and not matches(name, exclude)
-    ]
+    }
+    if not chosen:
+        raise InvalidInputError(
+            f"No Conv1d, Conv2d or Linear layer matches include={list(include)} and "
+            f"exclude={list(exclude)}."
+        )
+    for name, module in chosen.items():
+        if "weight" not in module._parameters:
+            raise InvalidInputError(
+                f"The weight of {name!r} is no parameter but computed in every pass (pruning, "
+                "spectral or weight norm); make it one first: torch.nn.utils.prune.remove(layer, "
+                "'weight'), remove_spectral_norm(layer) or remove_weight_norm(layer)."
+            )
+    return list(chosen)
 
 
 def _forbid_fused_paths(network: nn.Module) -> None:
@@ -194,8 +207,7 @@ def conversion_report(
     module: QuantumExecutedModule, x: Tensor | npt.NDArray[np.floating]
 ) -> ConversionReport:
     """Report on a converted module; ``x`` (at least one input) gives the layers' input shapes."""
-    parameter = next(module.parameters())
-    products = module.products(torch.as_tensor(x).to(parameter.dtype))
+    products = module.products(torch.as_tensor(x))
     rows = []
     for name, part in module.network.named_modules():
         if isinstance(part, QuantumLayer):

@@ -17,10 +17,11 @@ from qnad_art.device import DEFAULT_DEVICE, DeviceProfile, load_device
 from qnad_art.errors import InvalidInputError, QnadError, UnknownNameError
 from qnad_art.estimator import QuantumExecutedClassifier
 from qnad_art.kernels import Bias, Gain
+from qnad_art.modes import evaluating
 from qnad_art.placement import Order
 from qnad_art.plugins import blamed_on, find_plugin
 from qnad_art.response import Readout
-from qnad_art.validation import check_inputs, check_labels
+from qnad_art.validation import check_inputs, check_labels, image_range
 
 if TYPE_CHECKING:
     from art.attacks import EvasionAttack
@@ -53,7 +54,8 @@ class QNAD(Transformer):  # type: ignore[misc]
             ``"equal"`` the same to every product.
         seed: of the shot noise, and of the strategy if it takes one.
         calibration_images: how many of the inputs set the activation scales.
-        **strategy_settings: of the strategy, e.g. ``pairs=2``.
+        **strategy_settings: of the strategy, e.g. ``pairs=2``. What ``"tuned"`` has to know of the
+            images (``clip``, ``mean``, ``std``) is the classifier's, unless given.
     """
 
     params = [  # noqa: RUF012
@@ -200,12 +202,13 @@ class QNAD(Transformer):  # type: ignore[misc]
                 settings["seed"] = self.seed
             if "max_pairs" in strategy_settings(self.strategy):
                 settings["max_pairs"] = self.max_pairs
+            if "clip" in strategy_settings(self.strategy):
+                settings = {**image_range(self.classifier), **settings}
         return build_strategy(self.strategy, **settings)
 
     def _own_labels(self, x: np.ndarray) -> np.ndarray:
-        training = self.classifier.model.training
-        labels: np.ndarray = self.classifier.predict(x)
-        self.classifier.model.train(training)
+        with evaluating(self.classifier.model):
+            labels: np.ndarray = self.classifier.predict(x)
         return labels
 
     def _execute(self, classifier: PyTorchClassifier, x: np.ndarray) -> QuantumExecutedClassifier:

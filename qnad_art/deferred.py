@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as modules
 from torch.utils._pytree import tree_map_only
 
+from qnad_art.errors import InvalidInputError
 from qnad_art.kernels import Kernels
 from qnad_art.tracing import is_tracing
 
@@ -27,6 +28,8 @@ class Deferred(Tensor):
     output: Tensor | None
     drawn: Any
     """State of the noise before normalised outputs were drawn."""
+    version: int | None
+    """Of ``x`` when the output was put off; without one in inference mode."""
 
     @classmethod
     def of(cls, layer: Any, x: Tensor) -> Deferred:
@@ -34,10 +37,17 @@ class Deferred(Tensor):
         shape = (len(x), *output_shape(layer, x))
         result: Deferred = Tensor._make_wrapper_subclass(cls, shape, dtype=x.dtype, device=x.device)
         result.layer, result.x, result.output, result.drawn = layer, x, None, None
+        result.version = _version(x)
         return result
+
+    @property
+    def pending(self) -> bool:
+        """Whether nothing has been drawn of it, with its own kernels or others."""
+        return self.output is None and self.drawn is None
 
     def normalised(self, kernels: Kernels) -> Tensor:
         """The output by other kernels of the layer, from which its own would be found again."""
+        self._check_input()
         if self.layer.execution.shots is not None:
             self.drawn = self.layer.noise.state(self.x.device)
         result: Tensor = self.layer.compiled(self.x, kernels)
@@ -45,13 +55,23 @@ class Deferred(Tensor):
 
     def settle(self) -> Tensor:
         """The output, now computed."""
-        if self.output is None and self.drawn is None:
+        if self.output is None:
+            self._check_input()
+        if self.pending:
             self.output = self.layer.compiled(self.x)
         elif self.output is None:  # with the noise that is in the normalised outputs already
             self.layer.defers = False
             with self.layer.noise.resumed(self.x.device, self.drawn):
                 self.output = self.layer.compiled(self.x)
         return self.output
+
+    def _check_input(self) -> None:
+        if _version(self.x) != self.version:
+            self.layer.defers = False
+            raise InvalidInputError(
+                "The input of a convolution was changed in place before the batch norm after it "
+                "ran. Run the pass again: this convolution is no longer put off until then."
+            )
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
@@ -61,6 +81,10 @@ class Deferred(Tensor):
     ) -> Any:
         args, kwargs = tree_map_only(Deferred, Deferred.settle, (args, kwargs or {}))
         return func(*args, **kwargs)
+
+
+def _version(x: Tensor) -> int | None:
+    return None if x.is_inference() else x._version
 
 
 def may_defer(layer: Any, x: Tensor) -> bool:

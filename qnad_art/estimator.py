@@ -110,6 +110,24 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
         return _quantum_part(self.model)
 
     @property
+    def bare_module(self) -> QuantumExecutedModule:
+        """:attr:`module`, if ``model`` is nothing but it, or draws of it averaged.
+
+        Raises:
+            InvalidInputError: other code is around it, which :mod:`qnad_art` does not know.
+        """
+        module: nn.Module = self.model
+        while isinstance(module, AveragedDraws | nn.DataParallel):
+            module = module.module
+        if isinstance(module, QuantumExecutedModule):
+            return module
+        raise InvalidInputError(
+            f"model is a {type(module).__name__} around a quantum-executed module: it can attack, "
+            "predict and train, but not be saved, nor have its shots allocated. Convert it as a "
+            "whole, qnad_art.convert(model, x), or pass (mean, std) as preprocessing."
+        )
+
+    @property
     def shots(self) -> int | None:
         """Shots a product, ``None`` for the exact expectation."""
         return self.module.shots
@@ -148,7 +166,7 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
         from qnad_art.allocation import allocate_shots
 
         inputs, _ = self._apply_preprocessing(check_inputs(x, self.input_shape), y=None, fit=False)
-        allocate_shots(self.module, torch.as_tensor(inputs))
+        allocate_shots(self.bare_module, torch.as_tensor(inputs))
 
     @contextmanager
     def frozen_draw(self) -> Iterator[None]:
@@ -164,7 +182,8 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
         The result shares the module (and its noise) with this one; attack it for an attack with
         expectation over transformation.
         """
-        return self._like(self, AveragedDraws(self.module, draws, of=of))
+        model = self.model.module if isinstance(self.model, AveragedDraws) else self.model
+        return self._like(self, AveragedDraws(model, draws, of=of))
 
     def report(self) -> ConversionReport:
         """What became quantum, what stayed classical, products an image."""
@@ -229,10 +248,18 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
     def set_params(self, **kwargs: Any) -> None:
         """As ART's; a ``model`` is wrapped again, which ART forgets."""
         model = kwargs.pop("model", None)
-        super().set_params(**kwargs)
-        if model is not None:
-            _quantum_part(model)
-            self._model = self._make_model_wrapper(model).to(self._device)
+        before: nn.Module = self.model
+        if model is not None:  # first, since shots and gain are the module's
+            self._install(model)
+        try:
+            super().set_params(**kwargs)
+        except BaseException:
+            self._install(before)
+            raise
+
+    def _install(self, model: nn.Module) -> None:
+        _quantum_part(model)
+        self._model = self._make_model_wrapper(model).to(self._device)
 
     def _apply_preprocessing(self, x: Any, y: Any, fit: bool = False, **kwargs: Any) -> Any:
         x, y = super()._apply_preprocessing(x, y, fit, **kwargs)

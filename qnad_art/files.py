@@ -33,7 +33,9 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Replace ``path`` by ``value`` as indented JSON (NaN and infinities are refused)."""
-    text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(
+        value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False, default=plain
+    )
     write_bytes(path, (text + "\n").encode())
 
 
@@ -70,7 +72,14 @@ def _no_number(name: str) -> NoReturn:
 
 def checksum(value: Any) -> str:
     """SHA-256 of plain data, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=plain).encode()).hexdigest()
+
+
+def plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as what JSON has; for ``default`` of :func:`json.dumps`."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{value!r} is a {type(value).__name__}, which JSON does not have")
 
 
 def cache_directory() -> Path:

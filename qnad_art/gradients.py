@@ -69,9 +69,10 @@ class _KernelsOfWeight(torch.autograd.Function):
         none = (None,) * (4 + len(gradients))
         if not any(ctx.needs_input_grad[:2]):
             return (None, None, *none)
+        again = torch.is_grad_enabled()  # somebody wants gradients of these gradients
         with torch.enable_grad():
-            weight = weight.detach().requires_grad_()
-            bias = None if bias is None else bias.detach().requires_grad_()
+            weight = _unknown(weight, again)
+            bias = None if bias is None else _unknown(bias, again)
             kernels = compile_kernels(weight, site, pairs, bias=bias, **ctx.settings)
             kernels = variance.take(kernels, ctx.form, squares=ctx.squares)
             used = [
@@ -81,5 +82,14 @@ class _KernelsOfWeight(torch.autograd.Function):
             ]
             outputs, given = zip(*used, strict=True)
             wanted = [weight] if bias is None else [weight, bias]
-            result = torch.autograd.grad(outputs, wanted, given, allow_unused=True)
+            result = torch.autograd.grad(
+                outputs, wanted, given, allow_unused=True, create_graph=again
+            )
         return (*result, *(None,) * (2 - len(result)), *none)
+
+
+def _unknown(tensor: Tensor, attached: bool) -> Tensor:
+    """What gradients are taken with respect to; ``attached`` to the graph of ``tensor``, or not."""
+    if attached and tensor.requires_grad:
+        return tensor.view_as(tensor)
+    return tensor.detach().requires_grad_()

@@ -46,7 +46,7 @@ class QuantumLinear(QuantumLayer, nn.Linear):
 
     def sum_outputs(self, values: Tensor) -> Tensor:
         """See :meth:`QuantumLayer.sum_outputs`."""
-        return values.flatten(0, -2).sum(0)
+        return self._batched(values).flatten(0, -2).sum(0)
 
 
 class _QuantumConv(QuantumLayer):

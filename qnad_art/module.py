@@ -9,9 +9,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from qnad_art.calibration import saturated, set_scales
 from qnad_art.crosstalk.plan import CrosstalkPlan, inherent_plan
+from qnad_art.deferred import Deferred
 from qnad_art.device import DeviceProfile
 from qnad_art.errors import InvalidInputError
 from qnad_art.kernels import Execution, Gain
@@ -71,6 +73,8 @@ class QuantumExecutedModule(nn.Module):
             raise InvalidInputError("The input holds NaN or infinite values; clean it first.")
         with self.noise.forward_pass():
             result: Tensor = self.network(x)
+            if type(result) is not Tensor:  # the pass is over: its noise is to be drawn in it
+                result = tree_map_only(Deferred, Deferred.settle, result)
         return result if x.dtype == given else result.to(given)
 
     @property
@@ -192,11 +196,12 @@ class QuantumExecutedModule(nn.Module):
 
     def clipping(self, x: Tensor, *, batch_size: int = 256) -> dict[str, float]:
         """Fraction of each layer's activations on ``x`` that saturates at the scale s_x."""
-        return saturated(self.network, x.split(batch_size))
+        return saturated(self.network, self._in_own_type(x).split(batch_size))
 
     def products(self, x: Tensor) -> dict[str, int]:
         """Products an image of ``x`` costs, by layer (zero padding is not executed)."""
-        counts = observe(self.network, [x[:1]], lambda layer, value: layer.products(value))
+        image = self._in_own_type(x[:1])
+        counts = observe(self.network, [image], lambda layer, value: layer.products(value))
         return {name: sum(values) for name, values in counts.items()}
 
     def _in_own_type(self, x: Tensor) -> Tensor:

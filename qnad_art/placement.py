@@ -104,6 +104,8 @@ class Placement:
         """
         rows, fan_in = wanted.shape
         served = self._matchings[self._matchings >= 0].to(torch.int16)
+        if not len(served):  # no compute qubit has a neighbour
+            return self.plain_sites((rows, fan_in)).clone()
         rank = (wanted.cumsum(1) - 1).clamp_min_(0) // 2 % len(served)
         return torch.where(wanted, served[rank], self.plain_sites((rows, fan_in)))
 
@@ -221,7 +223,7 @@ def device_placement(
     """
     if order not in ORDERS:
         raise InvalidInputError(f"order {order!r} is not one of {', '.join(ORDERS)}.")
-    chosen = _independent_set(device) if compute is None else tuple(compute)
+    chosen = _independent_set(device) if compute is None else tuple(int(q) for q in compute)
     count = len(device.qubits)
     for qubit in chosen:
         if not 0 <= qubit < count:

@@ -7,11 +7,15 @@ A layer computes with kernels from :mod:`qnad_art.kernels`, its plain linear map
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 from torch.nn import functional
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from qnad_art.deferred import Deferred, may_defer
 from qnad_art.errors import InvalidInputError
@@ -176,6 +180,7 @@ class QuantumLayer(ProductSums):
             return compile_kernels(weight, self.site, self.pairs, **self._settings())
         key, cache = self.settings_key(), self._cache
         if cache is None or cache[0] != key:
+            _count_fused_steps()
             # Holding what the key names keeps its ids from being given to other objects.
             with torch.inference_mode(False):  # its tensors could not be used for gradients later
                 cache = self._cache = (key, self._compile(), self._watched())
@@ -222,10 +227,11 @@ class QuantumLayer(ProductSums):
         self._cache = self._normalised = None
 
     def products(self, x: Tensor) -> int:
-        """Products (circuits) that an image costs in this layer; ``x`` is a batch of inputs."""
-        windows, executed, _ = self.windows(self._batched(x)[:1])
+        """Products (circuits) that a batch ``x`` of inputs costs in this layer."""
+        batch = self._batched(x)
+        windows, executed, _ = self.windows(batch[:1])
         outputs_a_group: int = self.weight.shape[0] // executed.shape[1]
-        return int(executed.sum()) * len(windows) * outputs_a_group
+        return int(executed.sum()) * len(windows) * outputs_a_group * len(batch)
 
     def windows(self, x: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
         """The activations that meet the weights, for engines that run products one by one.
@@ -290,6 +296,22 @@ def quantum_layers(network: nn.Module) -> dict[str, QuantumLayer]:
     """The quantum-executed layers by name, in the order of ``named_modules``."""
     parts = network.named_modules()
     return {name: part for name, part in parts if isinstance(part, QuantumLayer)}
+
+
+@cache
+def _count_fused_steps() -> None:
+    """Have fused optimizers count as changes what they do to weights, as all other code does.
+
+    Their kernels leave the version as it is that :func:`state_of` looks at: a network would be
+    trained, and the circuits stay those of the weights before.
+    """
+
+    def count(optimizer: Optimizer, *_: Any) -> None:
+        for group in optimizer.param_groups:
+            for weight in group["params"] if group.get("fused") else ():
+                increment_version(weight)
+
+    register_optimizer_step_post_hook(count)
 
 
 def state_of(tensor: Tensor) -> tuple[Any, ...]:

@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qnad_art.errors import InvalidInputError
+
 PIECE = 1 << 18
 """Numbers that are drawn at a time."""
 FEW = 1 << 13
@@ -31,19 +33,23 @@ class NoiseSource:
     """Standard normal draws from generators of its own (never torch's global one).
 
     Args:
-        seed: any integer; ``None`` takes a fresh one from the operating system, kept in ``seed``,
-            and in every process that gets the source by a fork or a pickle another one.
+        seed: an integer from -2⁶³ to 2⁶⁴ - 1; ``None`` takes a fresh one from the operating
+            system, kept in ``seed``, and in every process that gets the source by a fork or a
+            pickle another one.
     """
 
     def __init__(self, seed: int | None = None) -> None:
         self.reseed(seed)
 
     def reseed(self, seed: int | None = None) -> None:
-        """Start again from ``seed``."""
+        """Start again from ``seed``; within :meth:`frozen`, with its first draw in every pass."""
+        if seed is not None and not -(2**63) <= seed < 2**64:
+            raise InvalidInputError(f"seed is {seed}; it must lie between -2**63 and 2**64 - 1.")
+        frozen = getattr(self, "_frozen", None)
         self._fresh_in = os.getpid() if seed is None else None
         self.seed = secrets.randbits(63) if seed is None else seed
         self._generators: dict[torch.device, torch.Generator] = {}
-        self._frozen: dict[torch.device, Tensor] | None = None
+        self._frozen: dict[torch.device, Tensor] | None = None if frozen is None else {}
         self._pass = _Pass()
 
     def normal_like(self, reference: Tensor) -> Tensor:
@@ -168,6 +174,7 @@ class NoiseSource:
             shared = self._generators.setdefault(device, fresh)
         states, own = self._pass.states, self._pass.generators
         if states is None:
+            _forbid_in_backward()
             return shared
         if device not in own:
             own[device] = torch.Generator(device)
@@ -196,6 +203,16 @@ class _Pass(threading.local):
         self.generators: dict[torch.device, torch.Generator] = {}
         self.stream: np.random.SFC64 | None = None
         """Where all of the pass's draws on the CPU come from: a seed for each would take longer."""
+
+
+def _forbid_in_backward() -> None:
+    """Activation checkpointing runs a forward pass again in the backward pass, by then noise has
+    moved on: gradients would be those of another draw than the output's."""
+    if torch._C._current_graph_task_id() != -1:
+        raise InvalidInputError(
+            "Shot noise is asked for in a backward pass, as activation checkpointing does: the "
+            "gradients would belong to another draw. Go without checkpointing, or with shots=None."
+        )
 
 
 def _bits(stream: np.random.SFC64, count: int) -> Tensor:

@@ -62,7 +62,7 @@ class Variance:
         others = (self.constant, self.scale, self.factors)
         if mean.is_cuda or any(part is not None and part.requires_grad for part in others):
             deviation = self.full(mean.shape).clamp_min(_tiny(self.constant)).sqrt()
-            noise = source.normal_like(deviation).mul(deviation).mul(self.scale)
+            noise = _draw(deviation, source).mul(deviation).mul(self.scale)
             return (mean if shift is None else mean + shift) + noise.to(mean.dtype)
         result: Tensor = _Disturb.apply(mean, self.values, self, shift, source)
         return result
@@ -178,6 +178,14 @@ def _pieces(tensor: Tensor) -> list[slice]:
         return [_ALL]
     step = -(-count // pieces)
     return [slice(start, start + step) for start in range(0, count, step)]
+
+
+def _draw(like: Tensor, source: NoiseSource) -> Tensor:
+    """N(0, 1), the same that :func:`disturb_in_place` draws for an output of this shape."""
+    if like.is_cuda:
+        return source.normal_like(like)
+    shapes = [at(like, place).shape for place in _pieces(like)]
+    return torch.cat(list(source.draws(shapes))).to(like.dtype)
 
 
 def _tiny(values: Tensor) -> float:

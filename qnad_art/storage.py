@@ -134,7 +134,7 @@ def load_classifier(
         module = convert(
             network,
             device=DeviceProfile.from_dict(manifest["device"]),
-            include=list(saved.layers),
+            include=[glob.escape(name) for name in saved.layers],
             **saved.execution,
         )
         saved.calibrate(module)
@@ -195,7 +195,7 @@ def _is_save(directory: Path) -> bool:
 def _manifest(classifier: QuantumExecutedClassifier) -> dict[str, Any]:
     from qnad_art import __version__
 
-    module = classifier.module
+    module = classifier.bare_module
     if classifier.preprocessing_defences or classifier.postprocessing_defences:
         raise InvalidInputError(
             "Preprocessing and postprocessing defences are code and are not saved: save the "

@@ -80,3 +80,22 @@ def all_finite(x: Tensor) -> bool:
         return True
     extremes = torch.stack(torch.aminmax(x.detach()))  # NaN if any is
     return all(map(math.isfinite, extremes.tolist()))
+
+
+def image_range(classifier: Any) -> dict[str, Any]:
+    """What an ART classifier says of its images, as far as it does.
+
+    Returns:
+        ``clip``, the smallest and the largest value; ``mean`` and ``std`` of each channel, or one
+        for all, by which the network's inputs are standardised.
+    """
+    found: dict[str, Any] = {}
+    if classifier.clip_values is not None:
+        low, high = classifier.clip_values
+        found["clip"] = float(np.min(low)), float(np.max(high))
+    mean, std = (getattr(classifier.preprocessing, name, None) for name in ("mean", "std"))
+    if mean is not None and std is not None:
+        flat = (np.asarray(values, dtype=float).ravel() for values in (mean, std))
+        means, stds = np.broadcast_arrays(*flat)
+        found |= {"mean": tuple(means.tolist()), "std": tuple(stds.tolist())}
+    return found

@@ -91,7 +91,7 @@ class TestPerturb:
 
 def test_validation_is_apart_from_training_and_seeded():
     x, y = torch.arange(50.0)[:, None], torch.arange(50)
-    settings = AdversarialSettings(validation_fraction=0.2, seed=3)
+    settings = AdversarialSettings(validation_fraction=0.2, seed=3, clip=(0, 49))
     training, validation = split_validation(x, y, settings)
     assert len(validation[0]) == 10
     assert sorted([*training[1].tolist(), *validation[1].tolist()]) == list(range(50))

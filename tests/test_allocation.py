@@ -117,3 +117,35 @@ def test_the_defence_allocates_and_the_file_remembers(tmp_path):
         assert [layer.shot_share for layer in loaded.module.layers.values()] == shares
     with pytest.raises(InvalidInputError, match="margin, equal"):
         QNAD(classifier, allocation="fair")
+
+
+class Frames(nn.Module):
+    """Takes the frames of a film one by one, as images of a larger batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3)
+        self.head = nn.Linear(2 * 4 * 36, 3)
+
+    def forward(self, x):
+        frames = x.reshape(-1, 1, 8, 8)
+        return self.head(torch.relu(self.conv(frames)).reshape(len(x), -1))
+
+
+def test_a_layer_that_runs_several_times_an_image_is_paid_for_as_often():
+    films = torch.rand((16, 4, 8, 8), generator=torch.Generator().manual_seed(0))
+    module = convert(Frames().eval(), films, shots=1000, seed=0)
+    assert module.products(films) == {"conv": 4 * 2 * 9 * 36, "head": 3 * 288}
+    before = shots_an_image(module, films)
+    allocate_shots(module, films)
+    assert shots_an_image(module, films) == pytest.approx(before, rel=1e-5)
+
+
+@pytest.mark.parametrize("images_", [torch.empty(0, 1, 8, 8), torch.full((2, 1, 8, 8), torch.nan)])
+def test_shares_stay_where_there_are_no_others(module, data, images_):
+    allocate_shots(module, data)
+    before = [layer.shot_share for layer in module.layers.values()]
+    with pytest.raises(InvalidInputError):
+        allocate_shots(module, images_)
+    assert [layer.shot_share for layer in module.layers.values()] == before
+    assert None not in before

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint_sequential
 
 from qnad_art import convert
 from qnad_art.deferred import output_shape
+from qnad_art.errors import InvalidInputError
 from qnad_art.layers import QuantumConv2d
 
 
@@ -271,3 +272,70 @@ def test_copies_keep_nothing():
 def test_the_shape_is_known_before(layer):
     x = torch.rand(2, 2, *(11, 10)[: layer.weight.dim() - 2])
     assert output_shape(layer, x) == layer(x).shape[1:]
+
+
+class Twice(nn.Module):
+    """One convolution, two batch norms that are the same, and their difference."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.other = nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        out = self.conv(x)
+        return self.norm(out) - self.other(out)
+
+
+class Early(nn.Module):
+    """A network that returns what a convolution gave, though a batch norm is next in its list."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return self.conv(x)
+
+
+class InputChanged(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 3, 3)
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        x = self.first(x)
+        out = self.conv(x)
+        x.relu_()
+        return self.norm(out)
+
+
+def test_two_batch_norms_see_one_draw():
+    network, x = settled(Twice(), (3, 6, 6))
+    network.other.load_state_dict(network.norm.state_dict())
+    module = convert(network, x, shots=64, seed=0)
+    with torch.no_grad():
+        assert float(module(x).abs().max()) < 1e-5
+
+
+def test_an_output_that_leaves_the_network_is_computed_within_the_pass():
+    network, x = settled(Early(), (3, 6, 6))
+    module = convert(network, x, shots=64, seed=0)
+    with torch.no_grad(), module.frozen_draw():
+        first, second = module(x), module(x)
+    assert type(first) is torch.Tensor
+    assert first.numpy().shape == (6, 4, 4, 4)
+    assert torch.equal(first, second)
+
+
+def test_an_input_changed_in_place_is_noticed():
+    network, x = settled(InputChanged(), (3, 8, 8))
+    module = convert(network, x, device="ideal")
+    with torch.no_grad():
+        with pytest.raises(InvalidInputError, match=r"changed in place.*Run the pass again"):
+            module(x)
+        torch.testing.assert_close(module(x), network(x), rtol=1e-4, atol=1e-4)

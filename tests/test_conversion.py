@@ -11,6 +11,7 @@ import torch
 import torchvision
 from rich.console import Console
 from torch import nn
+from torch.nn.utils import prune
 
 from qnad_art.conversion import ConversionReport, LayerReport, conversion_report, convert
 from qnad_art.errors import ClippingWarning, InvalidInputError
@@ -388,3 +389,73 @@ class TestOddNetworks:
         noisy = convert(network, x, shots=4096, seed=0)(x)
         assert torch.isfinite(noisy).all()
         assert (noisy - network(x)).abs().max() < 0.2 * network(x).abs().max()
+
+
+def test_weights_that_are_computed_in_every_pass_are_refused():
+    pruned = nn.Linear(4, 3)
+    prune.l1_unstructured(pruned, "weight", 0.5)
+    for layer in (pruned, nn.utils.spectral_norm(nn.Linear(4, 3))):
+        with pytest.raises(InvalidInputError, match=r"weight of '0' is no parameter.*prune.remove"):
+            convert(nn.Sequential(layer))
+    prune.remove(pruned, "weight")
+    assert convert(nn.Sequential(pruned), torch.rand(5, 4)).products(torch.rand(1, 4)) == {"0": 12}
+
+
+class Tokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(10, 4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, tokens):
+        return self.head(self.words(tokens).mean(1))
+
+
+def test_tokens_stay_whole_numbers():
+    tokens = torch.arange(30).reshape(6, 5) % 10
+    assert convert(Tokens(), tokens, device="ideal")(tokens).shape == (6, 3)
+
+
+class OneVector(nn.Module):
+    """A layer whose input has no batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = nn.Linear(5, 4)
+        self.condition = nn.Parameter(torch.rand(5, generator=torch.Generator().manual_seed(0)))
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(x * self.gate(self.condition))
+
+
+def test_a_layer_without_a_batch_is_calibrated():
+    network, x = OneVector(), torch.rand((6, 4), generator=torch.Generator().manual_seed(1))
+    module = convert(network, x, device="ideal")
+    torch.testing.assert_close(module(x), network(x), rtol=1e-4, atol=1e-4)
+
+
+def test_half_precision_is_calibrated_as_single():
+    """65,504, the largest float16, is less than the activations of a channel."""
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(1352, 3))
+    x = torch.rand((256, 1, 28, 28), generator=torch.Generator().manual_seed(0))
+    single = convert(network, x, percentile=90)
+    half = convert(copy.deepcopy(network).half(), x.half(), percentile=90)
+    for expected, found in zip(single.layers.values(), half.layers.values(), strict=True):
+        assert found.clipped == pytest.approx(expected.clipped, abs=5e-3)
+        assert found.input_spread == pytest.approx(expected.input_spread, rel=1e-2)
+        assert found.input_squares == pytest.approx(expected.input_squares, rel=1e-2, abs=1e-3)
+
+
+def test_a_network_converted_in_inference_mode_runs_and_trains(converted):
+    with torch.inference_mode():
+        module, x = converted()
+        assert module(x).shape == (4, 3)
+    module(x).sum().backward()
+    assert all(parameter.grad is not None for parameter in module.parameters())
+
+
+def test_other_types_are_cast_wherever_images_are_taken(converted):
+    module, x = converted()
+    assert module.products(x.float()) == module.products(x)
+    assert module.clipping(x.float()) == module.clipping(x.float().double())

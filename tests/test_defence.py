@@ -9,11 +9,11 @@ import pytest
 import torch
 from art.attacks.evasion import FastGradientMethod
 from art.defences.transformer.transformer import Transformer
-from art.estimators.classification import SklearnClassifier
+from art.estimators.classification import PyTorchClassifier, SklearnClassifier
 from art_fixtures import images, network, one_hot, plain
 from torch import nn
 
-from qnad_art import QNAD, QuantumExecutedClassifier
+from qnad_art import QNAD, QuantumExecutedClassifier, adversarial_loop
 from qnad_art.crosstalk.random import Random
 from qnad_art.crosstalk.uniform import Uniform
 from qnad_art.errors import InvalidInputError, QnadError, UnknownNameError
@@ -302,3 +302,68 @@ def test_only_pytorch_classifiers_can_be_hardened():
         defence.fit(x.reshape(COUNT, -1), y)
     with pytest.raises(InvalidInputError, match="PyTorchClassifier"):
         fitted()(x, build_model("lenet5", image_size=8))
+
+
+def test_without_labels_every_part_keeps_its_mode():
+    classifier = plain()
+    classifier.model.train()
+    parts = list(classifier.model.modules())
+    parts[-1].eval()  # as a batch norm that was frozen
+    before = [part.training for part in parts]
+    QNAD(classifier, fraction=0.1).fit(data()[0])
+    assert [part.training for part in parts] == before
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tuning_attacks_the_images_that_the_classifier_takes(channels, monkeypatch):
+    """A classifier that standardises: ε and range are those of its images, not of its network."""
+    generator = np.random.default_rng(0)
+    x = generator.random((60, channels, 4, 4), dtype=np.float32) * 2 - 1
+    mean = np.linspace(0.1, 0.4, channels, dtype=np.float32).reshape(-1, 1, 1)
+    std = np.linspace(0.2, 0.5, channels, dtype=np.float32).reshape(-1, 1, 1)
+    classifier = PyTorchClassifier(
+        nn.Sequential(nn.Flatten(), nn.Linear(16 * channels, 3)),
+        nn.CrossEntropyLoss(),
+        (channels, 4, 4),
+        3,
+        clip_values=(-1, 1),
+        preprocessing=(mean, std),
+    )
+    seen, before = [], adversarial_loop.perturb
+
+    def watched(network, inputs, labels, **settings):
+        found = before(network, inputs, labels, **settings)
+        scale, offset = torch.tensor(std), torch.tensor(mean)
+        seen.append((inputs * scale + offset, found * scale + offset))
+        return found
+
+    monkeypatch.setattr(adversarial_loop, "perturb", watched)
+    QNAD(classifier, strategy="tuned", epochs=1, epsilon=0.25).fit(x, np.arange(60) % 3)
+    for images_, found in seen:
+        assert float(found.min()) >= -1 - 1e-5
+        assert float(found.max()) <= 1 + 1e-5
+        assert float((found - images_).abs().max()) <= 0.25 + 1e-5
+    moved = torch.cat([(found - images_).abs().amax((0, 2, 3)) for images_, found in seen[-1:]])
+    torch.testing.assert_close(moved, torch.full((channels,), 0.25), rtol=0, atol=1e-4)
+
+
+def test_tuning_refuses_inputs_beyond_the_range_of_images():
+    x, y = data()
+    with pytest.raises(InvalidInputError, match=r"run from 0 to 1, beyond clip \(0.0, 0.5\)"):
+        QNAD(plain(), strategy="tuned", epochs=1, clip=(0.0, 0.5)).fit(x, y)
+
+
+def test_mean_and_std_of_another_number_of_channels_are_refused():
+    x, y = data()
+    with pytest.raises(InvalidInputError, match="2 values, and the inputs 1 channels"):
+        QNAD(plain(), strategy="tuned", epochs=1, mean=(0, 0), std=(1, 1)).fit(x, y)
+    with pytest.raises(InvalidInputError, match="give as many of each"):
+        QNAD(plain(), strategy="tuned", mean=(0, 0), std=(1,))
+
+
+def test_numbers_of_numpy_can_be_saved(tmp_path):
+    defence = fitted(fraction=np.float32(0.25), compute=np.array([0, 2]))
+    classifier = defence(data()[0], defence.get_classifier())
+    classifier.shots = np.int64(10)
+    classifier.save("net", str(tmp_path))
+    assert QuantumExecutedClassifier.load(tmp_path / "net").shots == 10

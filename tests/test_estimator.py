@@ -538,3 +538,43 @@ def test_the_report_counts_every_product(exact):
     assert by_name["classifier.5"].products == 84 * 10
     assert all(row.quantum for row in report.layers)
     assert report.products == sum(row.products for row in report.layers)
+
+
+class Scaled(nn.Module):
+    """Code of a user's around a quantum-executed module."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        return self.module(x) / 2
+
+
+def test_what_is_around_the_module_is_averaged_and_not_lost(tmp_path):
+    whole = hardened(shots=SHOTS)
+    wrapped = QuantumExecutedClassifier(
+        Scaled(whole.module), nn.CrossEntropyLoss(), whole.input_shape, whole.nb_classes
+    )
+    x, _ = data()
+    wrapped.reseed(1)
+    expected = wrapped.predict(x)
+    wrapped.reseed(1)
+    same(wrapped.averaged(1).averaged(1).predict(x), expected)
+    for call in (lambda: wrapped.save("net", str(tmp_path)), lambda: wrapped.allocate_shots(x)):
+        with pytest.raises(InvalidInputError, match="Scaled around a quantum-executed module"):
+            call()
+
+
+def test_settings_are_those_of_the_new_model():
+    classifier, other = hardened(), hardened()
+    before = classifier.module
+    classifier.set_params(model=other.model, shots=100)
+    assert classifier.module is other.module
+    assert (before.shots, other.shots) == (None, 100)
+    with pytest.raises(InvalidInputError):
+        classifier.set_params(shots=77, model=nn.Linear(2, 2))
+    assert classifier.shots == 100
+    with pytest.raises(InvalidInputError):
+        classifier.set_params(shots=0, model=hardened().model)
+    assert classifier.module is other.module

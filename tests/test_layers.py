@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy import stats
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from qnad_art.conversion import convert
 from qnad_art.device import load_device
@@ -223,7 +224,8 @@ class TestExpectation:
         expected = 0
         for _, values, executed in windows(plain, x.numpy()):
             expected += values[0].size if executed is None else int(executed.sum())
-        assert layer.products(x) == layer.products(x[:1]) == layer.products(x[0]) == expected
+        assert layer.products(x[:1]) == layer.products(x[0]) == expected
+        assert layer.products(x) == len(x) * expected
 
     @pytest.mark.parametrize("name", ["linear", "conv1d", "conv1d circular", "conv2d all"])
     @pytest.mark.parametrize("shots", [None, 100])
@@ -604,3 +606,64 @@ class TestErrors:
         _, module, _ = case("linear")
         with pytest.raises(InvalidInputError, match=r"shape \(3, 7\)"):
             module.network.assign(torch.zeros(2, 2), torch.zeros(2, 2))
+
+
+@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
+def test_fused_optimizers_train_what_runs(make, small_net, random_tensor):
+    """Their kernels change weights without raising the version by which changes are noticed."""
+    x = random_tensor(8, 1, 4, 4)
+    losses = []
+    for fused in (False, True):
+        module = convert(small_net(), x, device="ideal")
+        optimizer = make(module.parameters(), lr=0.05, fused=fused)
+        for _ in range(5):
+            optimizer.zero_grad()
+            loss = module(x).square().sum()
+            loss.backward()
+            optimizer.step()
+        losses.append(float(module(x).square().sum().detach()))
+        for layer in module.layers.values():
+            layer.invalidate()
+        assert float(module(x).square().sum().detach()) == pytest.approx(losses[-1], rel=1e-9)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("bias", ["classical", "quantum"])
+def test_second_derivatives_by_weights_are_those_of_the_plain_network(
+    bias, small_net, random_tensor
+):
+    network, x = small_net(), random_tensor(8, 1, 4, 4)
+    module = convert(network, x, device="ideal", bias=bias)
+    found = []
+    for model in (network, module.network):
+        weights = list(model.parameters())
+        first = torch.autograd.grad(model(x).square().sum(), weights, create_graph=True)
+        squares = torch.stack([part.square().sum() for part in first]).sum()
+        found.append((first, torch.autograd.grad(squares, weights)))
+    for expected, result in zip(*found, strict=True):
+        torch.testing.assert_close(result, expected, rtol=1e-6, atol=1e-6)
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return checkpoint(self.network, x, use_reentrant=False)
+
+
+@pytest.mark.parametrize("shots", [None, 64])
+def test_activation_checkpointing_has_the_same_noise_or_none(shots, small_net, random_tensor):
+    x = random_tensor(8, 1, 4, 4).requires_grad_()
+    plain, checkpointed = (
+        convert(network, x.detach(), shots=shots, seed=0)
+        for network in (small_net(), Checkpointed(small_net()))
+    )
+    (expected,) = torch.autograd.grad(plain(x).square().sum(), x)
+    loss = checkpointed(x).square().sum()
+    if shots is None:
+        torch.testing.assert_close(torch.autograd.grad(loss, x)[0], expected)
+    else:
+        with pytest.raises(InvalidInputError, match="activation checkpointing"):
+            torch.autograd.grad(loss, x)

@@ -267,3 +267,13 @@ def test_fifteen_million_weights_take_seconds(nairobi, order):
     placed = placement.place(wanted, torch.rand(wanted.shape))
     assert time.perf_counter() - start < 10
     assert placed.numel() > 15e6
+
+
+@pytest.mark.parametrize("order", ["stretched", "aware", "plain"])
+def test_a_qubit_without_neighbours_gets_no_injection(nairobi, order):
+    edges = tuple(edge for edge in nairobi.edges if 0 not in (edge.control, edge.target))
+    placement = device_placement(
+        nairobi.model_copy(update={"edges": edges}), compute=[0], order=order
+    )
+    sites = placement.place(torch.ones(3, 7, dtype=torch.bool))
+    assert torch.equal(sites, placement.plain_sites((3, 7)))

@@ -7,6 +7,7 @@ from scipy import stats
 from torch import nn
 
 from qnad_art import convert, variance
+from qnad_art.errors import InvalidInputError
 from qnad_art.sampling import FEW, PIECE, NoiseSource
 from qnad_art.shot_noise import sum_of_squares
 
@@ -303,3 +304,38 @@ def test_calibration_measures_all_in_as_few_passes_as_can_be(percentile, passes)
         assert layer.input_squares == pytest.approx(squares.mean(1).tolist(), abs=1e-5)
         within = squares.var(1, correction=0).mean().sqrt()
         assert layer.input_spread == pytest.approx(float(within), rel=1e-3)
+
+
+@pytest.mark.parametrize("count", [20, 21, 32])
+def test_gradients_of_weights_do_not_change_the_draw(count):
+    """Their path draws in pieces, too, where an output is larger than one."""
+    network = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Flatten(), nn.Linear(8 * 28 * 28, 3))
+    x = torch.rand((count, 1, 28, 28), generator=torch.Generator().manual_seed(0))
+    module = convert(network.eval(), x, shots=100, seed=0)
+    with module.frozen_draw():
+        watched = module(x)
+        with torch.no_grad():
+            expected = module(x)
+    torch.testing.assert_close(watched.detach(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", [2**64, -(2**63) - 1])
+def test_seeds_out_of_range_are_refused(seed):
+    with pytest.raises(InvalidInputError, match=f"seed is {seed}"):
+        NoiseSource(seed)
+
+
+def test_a_frozen_source_stays_frozen_when_it_is_reseeded():
+    source = NoiseSource(0)
+    like = torch.empty(3)
+
+    def draw():
+        with source.forward_pass():
+            return source.normal_like(like)
+
+    with source.frozen():
+        before = draw()
+        source.reseed(1)
+        assert torch.equal(draw(), draw())
+        assert not torch.equal(draw(), before)
+    assert not torch.equal(draw(), draw())

@@ -269,13 +269,14 @@ class _EffectiveWeights:
 
     def _attacked(self, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         """Adversarial examples (PGD-5) of the network as it is."""
+        budget, clip = self.settings.in_units_of(x, self.settings.epsilon)
         return perturb(
             self.module,
             x,
             y,
-            epsilon=self.settings.epsilon,
+            epsilon=budget,
             steps=5,
-            clip=self.settings.clip,
+            clip=clip,
             generator=generator,
         )
 

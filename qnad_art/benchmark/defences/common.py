@@ -9,7 +9,6 @@ from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 from art.estimators.classification import PyTorchClassifier
 from pydantic import BeforeValidator, Field
 from torch import nn
@@ -20,6 +19,7 @@ from qnad_art.benchmark.victim import with_module
 from qnad_art.budget import parse_budget
 from qnad_art.datasets import Dataset
 from qnad_art.errors import ArtifactError, InvalidInputError
+from qnad_art.validation import image_range
 
 Count = Annotated[int, Field(strict=True, ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -45,10 +45,8 @@ def shuffled(work: Work) -> Dataset:
 
 def clip_range(classifier: PyTorchClassifier) -> tuple[float, float]:
     """Smallest and largest input value, (0, 1) if the classifier does not say."""
-    if classifier.clip_values is None:
-        return 0.0, 1.0
-    low, high = classifier.clip_values
-    return float(np.min(low)), float(np.max(high))
+    low, high = image_range(classifier).get("clip", (0.0, 1.0))
+    return low, high
 
 
 def save_module(module: nn.Module, folder: Path) -> None:

@@ -14,7 +14,6 @@ from qnad_art.benchmark.defences.common import (
     Epsilon,
     Fraction,
     Positive,
-    clip_range,
     shuffled,
 )
 from qnad_art.criticality import Scope
@@ -27,6 +26,7 @@ from qnad_art.estimator import QuantumExecutedClassifier
 from qnad_art.kernels import Bias, Gain
 from qnad_art.placement import Order
 from qnad_art.response import MAX_PAIRS, Readout
+from qnad_art.validation import image_range
 
 if TYPE_CHECKING:
     from art.attacks import EvasionAttack
@@ -234,7 +234,7 @@ class QnadTuned(_Qnad):
     def _strategy(self, classifier: PyTorchClassifier, work: Work) -> Any:
         return Tuned(
             **self._settings(),
-            clip=clip_range(classifier),
+            **image_range(classifier),
             seed=work.seed,
             on_epoch=lambda epoch: work.say(str(epoch)),
         )
