@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from qnad_art.benchmark.paired import score_ends, sign_ends
 from qnad_art.benchmark.statistics import (
     PERMUTATIONS,
     accuracy_interval,
@@ -109,18 +110,137 @@ def test_coverage_of_paired_differences():
     assert covered / REPETITIONS == pytest.approx(0.95, abs=0.02)
 
 
-def test_intervals_against_scipys_bootstrap():
+def scipys_bootstrap(values, level=0.95):
+    return stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=20_000,
+        confidence_level=level,
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+
+
+def assert_hardly_wider(found, known):
+    """The bootstrap's interval, or one that allows for images not seen: up to 20 % wider."""
+    near = 0.02 * (known.high - known.low)
+    assert found.low < known.low + near
+    assert found.high > known.high - near
+    assert found.high - found.low < 1.2 * (known.high - known.low)
+
+
+def test_accuracies_against_scipys_bootstrap():
+    sample = outcomes(np.random.default_rng(3), 150, 20, mean=0.85, correlation=0.3)
+    found, known = accuracy_interval(sample, resamples=20_000), scipys_bootstrap(sample.mean(0))
+    assert (found.low, found.high) == pytest.approx((known.low, known.high), abs=0.003)
+
+
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
+def test_differences_against_scipys_bootstrap(level):
     rng = np.random.default_rng(3)
-    first = outcomes(rng, 150, 20, mean=0.85, correlation=0.3)
-    second = outcomes(rng, 150, 20, mean=0.7, correlation=0.3)
-    for found, sample in [
-        (accuracy_interval(first, resamples=20_000), first.mean(0)),
-        (paired_difference(first, second, resamples=20_000), first.mean(0) - second.mean(0)),
-    ]:
-        known = stats.bootstrap(
-            (sample,), np.mean, n_resamples=20_000, rng=np.random.default_rng(0)
-        ).confidence_interval
-        assert (found.low, found.high) == pytest.approx((known.low, known.high), abs=0.003)
+    first, second = (outcomes(rng, 150, 20, mean=m, correlation=0.3) for m in (0.85, 0.7))
+    found = paired_difference(first, second, resamples=20_000, level=level)
+    assert_hardly_wider(found, scipys_bootstrap(first.mean(0) - second.mean(0), level))
+
+
+def differing(up, down, images):
+    """Single draws: ``up`` images that only the first gets right, ``down`` only the second."""
+    order = np.arange(images)[None]
+    return order < up, (order >= up) & (order < up + down)
+
+
+@pytest.mark.parametrize(
+    ("up", "down", "images", "level", "low", "high"),
+    [
+        # Fagerland, Lydersen & Laake 2014, Statistics in Medicine 33:2850: airways of 21 children.
+        (1, 7, 21, 0.95, -0.517, -0.026),
+        # scoreci.mp(25, 28, 618) of the R package PropCIs.
+        (28, 25, 618, 0.90, -0.0148, 0.0247),
+    ],
+)
+def test_score_intervals_against_published_ones(up, down, images, level, low, high):
+    first, second = differing(up, down, images)
+    found = score_ends(first[0] - second[0].astype(float), (-1, 1), level)
+    assert found == pytest.approx((low, high), abs=6e-4 if images == 21 else 6e-5)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.95, 0.9995])
+@pytest.mark.parametrize(
+    ("up", "down", "images"), [(3, 0, 1000), (0, 6, 1000), (4, 9, 50), (5, 0, 5), (6, 4, 10)]
+)
+def test_score_intervals_solve_tangos_equation(up, down, images, level):
+    """With the likeliest share of images down, given the difference, in closed form (eq. 8)."""
+    first, second = differing(up, down, images)
+    ends = score_ends(first[0] - second[0].astype(float), (-1, 1), level)
+    for end in ends:
+        b = -up - down + (2 * images - up + down) * end
+        c = -down * end * (1 - end)
+        share = (np.sqrt(b**2 - 8 * images * c) - b) / (4 * images)
+        variance = images * (2 * share + end * (1 - end))
+        score = (up - down - images * end) ** 2
+        z = stats.norm.isf((1 - level) / 2)
+        assert score == pytest.approx(z**2 * variance, rel=1e-6, abs=1e-9)
+    assert -1 <= ends[0] < (up - down) / images <= ends[1] <= 1
+
+
+def test_where_nothing_differs_the_score_is_wilsons():
+    """As far as images that differ as much as they can may have gone unseen."""
+    unseen = wilson(0, 40, level=0.9).high
+    found = score_ends(np.full(40, 0.25), (-0.5, 2), 0.9)
+    assert found == pytest.approx((0.25 - 0.75 * unseen, 0.25 + 1.75 * unseen))
+    assert score_ends(np.full(40, 2.0), (-0.5, 2), 0.9)[1] == 2
+
+
+@pytest.mark.parametrize(("up", "down"), [(3, 0), (0, 6), (9, 2), (40, 60)])
+def test_signs_of_single_draws_have_clopper_and_pearsons_interval(up, down):
+    first, second = differing(up, down, 200)
+    known = stats.binomtest(up, up + down).proportion_ci(0.99, method="exact")
+    found = sign_ends(first[0] - second[0].astype(float), 0.99)
+    share = (up + down) / 200
+    assert found == pytest.approx([share * (2 * end - 1) for end in known])
+
+
+def test_images_that_differ_unequally_count_as_fewer_equal_ones():
+    """One by 0.3 and three by 0.1 tell as much as three alike: (Σ size)² / Σ size² = 3."""
+    low = stats.binomtest(3, 3).proportion_ci(0.95, method="exact").low
+    values = np.array([0.3, 0.1, 0.1, 0.1, 0.0, 0.0])
+    assert sign_ends(values, 0.95) == pytest.approx((0.1 * (2 * low - 1), 0.1))
+    assert sign_ends(-values, 0.95) == pytest.approx((-0.1, 0.1 * (1 - 2 * low)))
+    assert sign_ends(np.zeros(9), 0.95) == (0, 0)
+
+
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.999])
+def test_zero_is_left_out_where_mcnemars_exact_test_leaves_it_out(level):
+    for up, down in itertools.product(range(0, 24), (0, 1, 2, 5)):
+        found = paired_difference(*differing(up, down, 1000), level=level)
+        known = stats.binomtest(up, max(up + down, 1)).pvalue if up + down else 1.0
+        assert (found.low > 0 or found.high < 0) == (known <= 1 - level)
+
+
+@pytest.mark.parametrize("draws", [1, 4])
+@pytest.mark.parametrize("expected", [2, 5])
+def test_false_alarms_are_rare_where_few_images_differ(draws, expected):
+    """Two defences that are alike but for rare images that one of them gets wrong at times."""
+    rng, images, alarms = np.random.default_rng(0), 1000, 0
+    for seed in range(400):
+        kind = rng.choice(3, images, p=[1 - 2 * expected / images, *2 * [expected / images]])
+        rates = np.ones(images) if draws == 1 else rng.random(images)
+        wrong = rng.random((2, draws, images)) < rates
+        first, second = (~(wrong[side] & (kind == side + 1)) for side in (0, 1))
+        found = paired_difference(first, second, seed=seed, resamples=400)
+        alarms += not found.low <= 0 <= found.high
+    assert alarms / 400 < 0.05
+
+
+def test_images_not_seen_may_go_either_way_in_several_draws_too():
+    """Three images that differ, in three of four draws, all in favour of the first."""
+    right = np.ones((4, 1000), dtype=bool)
+    second = right.copy()
+    second[:3, :3] = False
+    found = paired_difference(right, second)
+    assert found.value == pytest.approx(0.00225)
+    assert found.low < 0
+    second[:3, :9] = False
+    assert paired_difference(right, second).low > 0
 
 
 def common_variance(correct):
@@ -166,24 +286,15 @@ def test_what_draws_share_is_told_from_images_that_differ():
     assert found.high - found.low == pytest.approx(expected, rel=0.02)
 
 
-def test_level_seed_and_resamples_are_those_asked_for():
+def test_seed_and_resamples_are_those_asked_for():
+    """Where what draws have in common makes the bootstrap the widest."""
     rng = np.random.default_rng(3)
-    first, second = (outcomes(rng, 90, 5, mean=m, correlation=0.3) for m in (0.9, 0.6))
-    sample = first.mean(0) - second.mean(0)
-    for level in (0.5, 0.9, 0.99):
-        found = paired_difference(first, second, resamples=20_000, level=level)
-        known = stats.bootstrap(
-            (sample,),
-            np.mean,
-            n_resamples=20_000,
-            confidence_level=level,
-            rng=np.random.default_rng(0),
-        ).confidence_interval
-        assert (found.low, found.high) == pytest.approx((known.low, known.high), abs=0.004)
+    first, second = (outcomes(rng, 90, 5, mean=m, correlation=0.3, common=0.2) for m in (0.7, 0.5))
     parts = [(1.0, first), (-1.0, second)]
     usual = combined_difference(parts, seed=0, resamples=2000, level=0.95)
     assert combined_difference(parts) == paired_difference(first, second) == usual
     assert combined_difference(parts, seed=1) == paired_difference(first, second, seed=1) != usual
+    assert combined_difference(parts, resamples=500) != usual
     assert accuracy_interval(first) == accuracy_interval(first, seed=0, resamples=2000)
     assert accuracy_interval(first) != accuracy_interval(first, seed=1)
 
@@ -200,19 +311,6 @@ def test_skewed_accuracies_against_scipys_bootstrap():
     assert (found.low, found.high) == pytest.approx((known.low, known.high), abs=0.006)
 
 
-@pytest.mark.parametrize(("better", "worse", "images"), [(9, 2, 25), (6, 1, 12), (5, 0, 40)])
-def test_differences_of_single_draws_against_scipys_bootstrap(better, worse, images):
-    """Many resampled means are the mean itself: they count half as below it."""
-    first = np.arange(images)[None] < better
-    second = np.arange(images)[None] >= images - worse
-    found = paired_difference(first, second, resamples=20_000)
-    sample = first[0] - second[0].astype(float)
-    known = stats.bootstrap(
-        (sample,), np.mean, n_resamples=20_000, rng=np.random.default_rng(0)
-    ).confidence_interval
-    assert (found.low, found.high) == pytest.approx((known.low, known.high), abs=1e-9)
-
-
 @pytest.mark.parametrize("resamples", [1, 2, 3])
 def test_few_resamples_have_an_interval_too(resamples):
     """All may lie on one side of the mean, infinitely biased but for a bound on that."""
@@ -223,17 +321,27 @@ def test_few_resamples_have_an_interval_too(resamples):
 
 
 def test_a_sum_of_accuracies_stays_within_what_it_can_be():
-    """Three parts in [-0.5, 3]; all images alike, so the ends are Wilson's on that span."""
+    """Three parts in [-0.5, 3]; all images alike, and others may be as far as can be."""
     right = np.ones((2, 30), dtype=bool)
     half = right.copy()
     half[0] = False
     parts = [(2, right), (1, ~right), (-0.5, half)]
     found = combined_difference(parts, level=0.9)
-    margin = 3.5 / 2 * wilson(0, 30, level=0.9).high
+    unseen = wilson(0, 30, level=0.9).high
+    signs = stats.binomtest(30, 30).proportion_ci(0.9, method="exact")
     assert found.value == 1.75
-    assert (found.low, found.high) == pytest.approx((1.75 - margin, 1.75 + margin))
+    assert found.high == pytest.approx(1.75 + 1.25 * unseen)
+    assert found.low == pytest.approx(1.75 * (2 * signs.low - 1))
     assert combined_difference([(2, right), (-0.5, ~right)]).high == 2
     assert combined_difference([(2, ~right), (-0.5, right)]).low == -0.5
+
+
+def test_differences_within_rounding_are_none():
+    """0.3 - 0.1 - 0.2 of the draws, for every image."""
+    three, one, two = (np.repeat(np.arange(10)[:, None] < n, 50, axis=1) for n in (3, 1, 2))
+    found = combined_difference([(1, three), (-1, one), (-1, two)])
+    unseen = wilson(0, 50).high
+    assert (found.low, found.high) == pytest.approx((-2 * unseen, unseen))
 
 
 def test_the_difference_from_never_right_is_the_accuracy():
@@ -272,7 +380,8 @@ def test_differences_where_no_image_differs():
     right = np.ones((4, 50), dtype=bool)
     found = paired_difference(right, right)
     assert found.value == 0
-    assert found.high == -found.low == wilson(0, 50).high
+    assert found.high == pytest.approx(wilson(0, 50).high)
+    assert found.low == -found.high
     assert paired_difference(right, ~right).value == paired_difference(right, ~right).high == 1
 
 

@@ -4,7 +4,8 @@ The two-level bootstrap resamples images, each with all its draws, which carries
 between images and that of independent draws; what all images of a draw have in common (noise on
 weights, say) is resampled on top, draw by draw. Its share is shrunk by what independent draws
 alone would show (Davison & Hinkley 1997, section 3.8), else independent noise would count twice.
-Intervals are BCa (Efron 1987), 95 % unless said otherwise.
+Intervals are BCa (Efron 1987), 95 % unless said otherwise. Those of differences are widened to
+what few images that differ can tell (:mod:`~qnad_art.benchmark.paired`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from qnad_art.benchmark.paired import Ends, score_ends, sign_ends
 from qnad_art.benchmark.records import Bools, Interval, Record
 from qnad_art.errors import InvalidInputError
 
@@ -22,6 +24,8 @@ Floats = npt.NDArray[np.float64]
 LEVEL = 0.95
 RESAMPLES = 2000
 PERMUTATIONS = 99_999
+ROUNDING = 1e-12
+"""What sums of accuracies differ by where nothing does."""
 NEAR_ZERO = 0.05
 """Below this plain accuracy a relative improvement means nothing."""
 
@@ -52,7 +56,8 @@ def accuracy_interval(correct: Bools, *, seed: int = 0, resamples: int = RESAMPL
         return Interval(value=float(images.mean()), low=rate.low, high=rate.high)
     rng = np.random.default_rng(seed)
     means = _resampled(images, rng, resamples) + _common(correct, rng, resamples)
-    return _bca(images, means, bounds=(0.0, 1.0))
+    low, high = _bca(images, means)
+    return Interval(value=float(images.mean()), low=max(low, 0.0), high=min(high, 1.0))
 
 
 def paired_difference(
@@ -84,6 +89,10 @@ def combined_difference(
 ) -> Interval:
     """A weighted sum of mean accuracies on the same images, such as a difference of gains.
 
+    The interval is the hull of two that hold where few images differ, by the score and by the exact
+    test (:mod:`~qnad_art.benchmark.paired`), and of the bootstrap where a part has several draws.
+    Zero is left out only where the exact test on images leaves it out at that level.
+
     Args:
         parts: weight and outcomes (draws, images) of each, draws of its own.
         seed, resamples, level: as for :func:`paired_difference`, of which it is the general case.
@@ -92,17 +101,21 @@ def combined_difference(
     for _, outcomes in checked[1:]:
         _check_pair(checked[0][1], outcomes)
     values = np.asarray(sum(weight * outcomes.mean(0) for weight, outcomes in checked))
-    least, most = (sum(sign(w, 0.0) for w, _ in checked) for sign in (min, max))
-    if values.min() == values.max():
-        # No image differs from the others: as far as Wilson goes with none that does.
-        margin = (most - least) / 2 * wilson(0, values.size, level=level).high
-        value = float(values[0])
-        return Interval(value=value, low=max(value - margin, least), high=min(value + margin, most))
-    rng = np.random.default_rng(seed)
-    means = _resampled(values, rng, resamples)
-    for weight, outcomes in checked:
-        means += weight * _common(outcomes, rng, resamples)
-    return _bca(values, means, bounds=(least, most), level=level)
+    bounds = sum(min(w, 0.0) for w, _ in checked), sum(max(w, 0.0) for w, _ in checked)
+    alike = np.ptp(values) < ROUNDING
+    reach = float(np.abs(values).max())
+    ends = [
+        score_ends(values, bounds if alike else (-reach, reach), level),
+        sign_ends(values, level),
+    ]
+    if not alike and any(len(outcomes) > 1 for _, outcomes in checked):
+        ends.append(_bootstrapped(checked, values, seed, resamples, level))
+    lows, highs = zip(*ends, strict=True)
+    return Interval(
+        value=float(values.mean()),
+        low=max(min(lows), bounds[0]),
+        high=min(max(highs), bounds[1]),
+    )
 
 
 def higher_by_chance(first: Bools, second: Bools, *, seed: int = 0) -> float:
@@ -203,9 +216,18 @@ def _common(correct: Bools, rng: np.random.Generator, resamples: int) -> Floats:
     return np.asarray(effects[rng.integers(draws, size=(resamples, draws))].mean(1))
 
 
-def _bca(
-    values: Floats, means: Floats, bounds: tuple[float, float], level: float = LEVEL
-) -> Interval:
+def _bootstrapped(
+    parts: Sequence[tuple[float, Bools]], values: Floats, seed: int, resamples: int, level: float
+) -> Ends:
+    """Two-level bootstrap of the mean of ``values`` (images,), the weighted sum of ``parts``."""
+    rng = np.random.default_rng(seed)
+    means = _resampled(values, rng, resamples)
+    for weight, outcomes in parts:
+        means += weight * _common(outcomes, rng, resamples)
+    return _bca(values, means, level)
+
+
+def _bca(values: Floats, means: Floats, level: float = LEVEL) -> Ends:
     """Bias-corrected and accelerated interval of the mean of ``values`` from resampled means."""
     from scipy.special import ndtr, ndtri
 
@@ -216,4 +238,4 @@ def _bca(
     skew = float((deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5))
     tails = bias + ndtri([(1 - level) / 2, (1 + level) / 2])
     low, high = np.quantile(means, ndtr(bias + tails / (1 - skew * tails)))
-    return Interval(value=value, low=max(float(low), bounds[0]), high=min(float(high), bounds[1]))
+    return float(low), float(high)
