@@ -1,5 +1,6 @@
 """Schedules, workers that die, run folders: what a run does around the measuring of cells."""
 
+import json
 import os
 import signal
 import subprocess
@@ -261,6 +262,16 @@ class TestRunFolder:
         assert revised.cells == Run.open(run.folder).cells == cells
         assert revised.results() == results[:1]
         assert revised.failures() == ()
+
+    def test_what_a_revised_run_keeps_is_still_sealed(self, run):
+        for key, cell in run.cells.items():
+            run.append(a_result(key, cell))
+        revised = Run.begin(run.folder, NoSuite(), {"k0": run.cells["k0"]}, revise=True)
+        path = run.folder / "results.jsonl"
+        edited = {**json.loads(path.read_text()), "seconds": 0.5}
+        path.write_text(json.dumps(edited) + "\n")
+        with pytest.raises(ArtifactError, match="line 1 fails its checksum"):
+            revised.results()
 
     def test_a_folder_with_something_else_is_not_touched(self, tmp_path):
         (tmp_path / "thesis.txt").write_text("mine")

@@ -147,8 +147,7 @@ class Run:
 
     def append(self, result: Result) -> None:
         """Add a result, safely on disk when this returns; for one process at a time."""
-        content = json.loads(result.model_dump_json())
-        line = json.dumps(_sealed(content), ensure_ascii=False).encode() + b"\n"
+        line = _line(result)
         handle = os.open(self._results, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             written = os.write(handle, line)
@@ -213,8 +212,8 @@ class Run:
     def _keep(self, cells: Mapping[str, Cell]) -> None:
         """Drop the results of all other cells."""
         self.repair()
-        kept = [r for r in self.results() if cells.get(r.key) == r.cell]
-        write_bytes(self._results, b"".join(r.model_dump_json().encode() + b"\n" for r in kept))
+        kept = [result for result in self.results() if cells.get(result.key) == result.cell]
+        write_bytes(self._results, b"".join(_line(result) for result in kept))
         self.set_failures([f for f in self.failures() if cells.get(f.key) == f.cell])
 
     @property
@@ -254,6 +253,12 @@ def _refuse_foreign(folder: Path) -> None:
         own = {"lock", "prepared"}
         if any(entry.name not in own for entry in folder.iterdir()):
             raise InvalidInputError(f"{folder} is no run folder and not empty: give another.")
+
+
+def _line(result: Result) -> bytes:
+    """A result as a line of ``results.jsonl``, with its checksum."""
+    content = json.loads(result.model_dump_json())
+    return json.dumps(_sealed(content), ensure_ascii=False).encode() + b"\n"
 
 
 def _sealed(content: Mapping[str, Any]) -> dict[str, Any]:
