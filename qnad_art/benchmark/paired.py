@@ -17,7 +17,8 @@ expected up and down  bootstrap  Newcombe's  score  score, sign
 ====================  =========  ==========  =====  ===========
 
 At 99.9 % the bootstrap (BCa) missed up to 3.2 % (3 and 1), Newcombe's method 10 up to 1.0 %, and
-score and sign together at most 0.14 % (20 and 2).
+score and sign together at most 0.14 % (20 and 2). Of several draws (2,000 simulations), where 5 and
+5 images differ in part of 5 draws, the bootstrap missed 12 % at 95 %, with both 1.3 %.
 """
 
 from __future__ import annotations

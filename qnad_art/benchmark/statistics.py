@@ -91,7 +91,7 @@ def combined_difference(
 
     The interval is the hull of two that hold where few images differ, by the score and by the exact
     test (:mod:`~qnad_art.benchmark.paired`), and of the bootstrap where a part has several draws.
-    Zero is left out only where the exact test on images leaves it out at that level.
+    Zero is left out only where the exact test of signs leaves it out (McNemar's for single draws).
 
     Args:
         parts: weight and outcomes (draws, images) of each, draws of its own.
