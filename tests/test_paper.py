@@ -241,6 +241,36 @@ def test_each_operating_point_is_a_row_and_one_has_to_meet_all(gain, together):
     assert f"all three at one operating point in {together}." in page(records)
 
 
+def test_a_defence_stands_against_the_plain_network_of_its_own_record():
+    """Code may change between two records, so that the plain network's accuracy does."""
+
+    def left(plain):
+        return lambda model, defence, name, *_: plain if defence == "none" and name else 0.8
+
+    later = {"none": [], "tuned, again": [{"name": "hardened", "folder": "there"}]}
+    records = [record(left(0.3), defences=later, name="lenet5-mnist-again"), record(left(0.2))]
+    (evidence,) = networks(records)
+    rows = {row.method: row for row in table_rows([evidence]) if row.attack == "fgsm"}
+    assert rows["tuned"].plain.value == 0.2
+    assert rows["tuned"].gain.value == pytest.approx(0.6)
+    assert rows["tuned, again"].plain.value == 0.3
+    assert rows["tuned, again"].gain.value == pytest.approx(0.5)
+    assert evidence.accuracy("none", "fgsm", 0.3, "transfer").value == 0.2  # the largest counts
+
+
+def test_one_label_for_two_networks_is_refused():
+    def with_weights(made, name):
+        provenance = made.results[0].provenance.model_copy(update={"weights_hash": name * 64})
+        other = [r.model_copy(update={"provenance": provenance}) for r in made.results]
+        return Recorded(made.header, tuple(other))
+
+    same = [with_weights(table(), "a"), with_weights(table(name="lenet5-mnist-mild"), "a")]
+    assert len(networks(same)) == 1
+    other = [with_weights(table(), "a"), with_weights(table(name="lenet5-mnist-mild"), "b")]
+    with pytest.raises(ArtifactError, match=r"lenet5-mnist, .*lenet5-mnist-mild .*'lenet5'"):
+        networks(other)
+
+
 def test_jpeg_copies_are_said_to_be_copies():
     copies = table(data={"name": "cifar10", "provenance": JPEG})
     assert "**The CIFAR images are JPEG copies**" in page([copies])

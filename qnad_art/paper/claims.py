@@ -8,7 +8,7 @@ from functools import partial
 from typing import Literal
 
 from qnad_art.benchmark.records import Rung
-from qnad_art.paper.evidence import Evidence
+from qnad_art.paper.evidence import JUDGED, Evidence
 from qnad_art.paper.rules import (
     Finding,
     carries_over,
@@ -19,7 +19,6 @@ from qnad_art.paper.rules import (
 )
 
 Word = Literal["reproduced", "not reproduced", "only under transfer", "not measured"]
-JUDGED: tuple[Rung, Rung] = ("transfer", "adaptive")
 
 
 @dataclass(frozen=True)

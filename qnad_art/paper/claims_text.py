@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qnad_art.paper.claims import JUDGED, Claim
+from qnad_art.paper.claims import Claim
+from qnad_art.paper.evidence import JUDGED
 from qnad_art.paper.markdown import folded, markdown
 from qnad_art.paper.rules import Finding
 

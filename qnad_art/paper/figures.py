@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from qnad_art.benchmark.records import Rung
 from qnad_art.benchmark.report.chart import Chart, Panel, Point, Series
-from qnad_art.paper.claims import JUDGED
-from qnad_art.paper.evidence import Evidence, Fractions
+from qnad_art.paper.evidence import JUDGED, Evidence, Fractions
 from qnad_art.paper.table import PUBLISHED
 
 ACCURACY = "accuracy (%)"

@@ -8,8 +8,8 @@ from typing import Literal
 
 from qnad_art.benchmark.records import Interval
 from qnad_art.benchmark.statistics import RelativeImprovement, relative_improvement
-from qnad_art.paper.evidence import Evidence
-from qnad_art.paper.rules import difference
+from qnad_art.paper.evidence import Evidence, Where
+from qnad_art.paper.rules import best_uniform, difference
 
 Family = Literal["FGSM", "PGD"]
 INHERENT, UNIFORM = "inherent noise", "uniform, best fraction"
@@ -119,7 +119,7 @@ def table_rows(networks: Sequence[Evidence]) -> list[Row]:
             defences = {
                 INHERENT: (evidence.inherent, published.inherent[family]),
                 UNIFORM: (
-                    _best_uniform(evidence, attack, published.eps),
+                    best_uniform(evidence, attack, published.eps, "transfer"),
                     published.improvement[family],
                 ),
                 **{
@@ -136,14 +136,13 @@ def table_rows(networks: Sequence[Evidence]) -> list[Row]:
 def _row(
     evidence: Evidence, attack: str, eps: float, method: str, defence: str | None, printed: float
 ) -> Row | None:
-    plain = evidence.accuracy(evidence.plain, attack, eps, "transfer")
-    defended = evidence.accuracy(defence, attack, eps, "transfer")
-    gain = difference(evidence, defence, evidence.plain, attack, eps, "transfer")
-    above = difference(
-        evidence, defence, evidence.plain, attack, eps, "transfer", times=1 + printed
+    clean, transfer, adaptive = (
+        evidence.together(*(Where(name, *under) for name in (defence, evidence.plain)))
+        for under in ((), (attack, eps, "transfer"), (attack, eps, "adaptive"))
     )
-    if defence is None or plain is None or defended is None or gain is None or above is None:
+    if defence is None or transfer is None:
         return None
+    defended, plain = (result.accuracy for result in transfer)
     return Row(
         evidence.network,
         attack,
@@ -152,19 +151,10 @@ def _row(
         printed,
         plain,
         defended,
-        gain,
+        difference(transfer),
         relative_improvement(defended.value, plain.value),
-        above,
-        difference(evidence, evidence.plain, defence, None, None, None),
-        difference(evidence, defence, evidence.plain, attack, eps, "adaptive"),
+        difference(transfer, times=1 + printed),
+        None if clean is None else difference(clean[::-1]),
+        None if adaptive is None else difference(adaptive),
         tuple(evidence.failed(defence)),
     )
-
-
-def _best_uniform(evidence: Evidence, attack: str, eps: float) -> str | None:
-    known = {
-        label: accuracy.value
-        for fraction, label in evidence.fractions("qnad-uniform").items()
-        if fraction and (accuracy := evidence.accuracy(label, attack, eps, "transfer")) is not None
-    }
-    return max(known, key=lambda label: known[label]) if known else None
