@@ -328,6 +328,25 @@ def test_defences_stand_side_by_side_under_their_strongest_attacks():
     assert "| AT † |" in text
 
 
+def test_each_network_counts_at_its_own_lowest():
+    """Ties are common at 0: where the plain network is at 0 too, nothing can be below it."""
+
+    def left(model, defence, name, eps, rung):
+        if name is None:
+            return 0.9
+        if defence == "tuned":
+            return 0.0
+        return 0.7 if (name, rung) == ("pgd-strong", "adaptive") else 0.0
+
+    defences = {"none": [], "tuned": [{"name": "hardened"}]}
+    made = record(left, defences=defences, collection="comparative")
+    made = Recorded(made.header, tuple(sorted(made.results, key=lambda r: r.cell.rung or "")))
+    (found,) = comparisons([made])
+    (gain,) = (s.gain for s in found.standings if s.defence == "tuned")
+    assert gain.value == 0
+    assert gain.low < 0 < gain.high
+
+
 def test_records_come_back_and_damaged_ones_are_refused(tmp_path):
     made = table(failures=(("a cell", "it broke"),))
     path = made.write(tmp_path)

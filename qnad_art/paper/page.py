@@ -260,7 +260,7 @@ def _side_by_side(records: Sequence[Recorded]) -> str:
     intro = (
         "Every comparative suite at its largest ε. On each rung the accuracy under the attack of "
         "the suite that leaves the least, the most robust defence first (by its lowest accuracy). "
-        "The last column is paired by image, under the attack and on the rung of the lowest. "
+        "The last column compares each network at its own lowest, paired by image. "
         "†: failed the audit, unreliable. All ε are below, under *Every accuracy*."
     )
     return "\n\n".join(["## Defences side by side", intro, *parts]) if parts else ""

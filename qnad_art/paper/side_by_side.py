@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from qnad_art.benchmark.audit import audit_results
 from qnad_art.benchmark.comparison import difference, mismatch
-from qnad_art.benchmark.records import RUNGS, Interval, Rung
-from qnad_art.benchmark.report.view import Budget, View, place
+from qnad_art.benchmark.records import RUNGS, Interval, Result, Rung
+from qnad_art.benchmark.report.view import Budget, Condition, View, place
 from qnad_art.paper.record import Recorded
 
 
@@ -21,7 +22,7 @@ class Standing:
         unreliable: it failed the audit.
         clean: accuracy on clean images.
         left: by rung, accuracy under the attack that leaves the least.
-        gain: of the lowest of ``left``, less the plain network's under the same attack and rung.
+        gain: the lowest of ``left``, less the plain network's lowest under the same attacks.
     """
 
     defence: str
@@ -91,14 +92,26 @@ def _standing(view: View, defence: str, budget: Budget) -> Standing | None:
     if not measured:
         return None
     measured.sort(key=lambda item: -item[1].value)
-    weakest, _ = measured[-1]
-    plain = [] if view.undefended in (None, defence) else view.of(view.undefended, weakest)
-    pairs = zip(plain, view.of(defence, weakest), strict=False)
-    gains = [difference(a, b) for a, b in pairs if mismatch(a, b) is None]
     return Standing(
         defence,
         bool(view.failed(defence)),
         view.accuracy(defence),
         {condition.rung: accuracy for condition, accuracy in measured},
-        gains[0] if len(gains) == 1 else None,
+        _gain(view, defence, [condition for condition, _ in measured]),
     )
+
+
+def _gain(view: View, defence: str, conditions: Sequence[Condition]) -> Interval | None:
+    """Each at its own lowest: which of equals a defence is lowest under says nothing."""
+    if view.undefended in (None, defence):
+        return None
+    both = [_lowest(view, name, conditions) for name in (view.undefended, defence)]
+    pairs = zip(*both, strict=False)
+    gains = [difference(a, b) for a, b in pairs if mismatch(a, b) is None]
+    return gains[0] if len(gains) == 1 else None
+
+
+def _lowest(view: View, defence: str, conditions: Sequence[Condition]) -> list[Result]:
+    """Results under the condition that leaves the least."""
+    found = [results for c in conditions if (results := view.of(defence, c))]
+    return min(found, key=lambda results: fmean(r.accuracy.value for r in results), default=[])
