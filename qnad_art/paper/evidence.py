@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from qnad_art.benchmark.audit import audit_results, unreliable
 from qnad_art.benchmark.records import Interval, Result, Rung
 from qnad_art.errors import ArtifactError
+from qnad_art.paper.marks import audit_marks, worst
 from qnad_art.paper.record import Header, Recorded
 from qnad_art.paper.suites import SIZES
 
@@ -124,10 +124,23 @@ class Evidence:
         Between two records more may have changed than what is compared: the code, the crosstalk
         plan, the noise draws.
         """
-        for measured in self._measured:
-            if all(cell in measured for cell in cells):
-                return [measured[cell] for cell in cells]
-        return None
+        home = self._home(cells)
+        return None if home is None else [self._measured[home][cell] for cell in cells]
+
+    def _home(self, cells: Sequence[Where]) -> int | None:
+        """Number of the first record that has all of the cells."""
+        found = (n for n, m in enumerate(self._measured) if all(cell in m for cell in cells))
+        return next(found, None)
+
+    def mark(self, *cells: Where) -> str:
+        """What the audit of their record says of :meth:`together`: the worst of their marks."""
+        home = self._home(cells)
+        return "" if home is None else worst(self._marks[home][str(c.defence)] for c in cells)
+
+    @cached_property
+    def _marks(self) -> list[dict[str, str]]:
+        """Record by record."""
+        return [audit_marks(record.results) for record in self.records]
 
     def accuracy(
         self,
@@ -147,14 +160,6 @@ class Evidence:
         cells = [Where(defence, attack, eps, rung) for defence in defences]
         found = [{c.defence: m[c].accuracy for c in cells if c in m} for m in self._measured]
         return {str(defence): accuracy for defence, accuracy in max(found, key=len).items()}
-
-    @cached_property
-    def _failed(self) -> dict[str, list[str]]:
-        return {where[3]: unreliable(g) for where, g in audit_results(self.results).items()}
-
-    def failed(self, defence: str) -> list[str]:
-        """Names of the gates that a defence failed."""
-        return self._failed.get(defence, [])
 
     @property
     def images(self) -> int:

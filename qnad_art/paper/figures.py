@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from qnad_art.benchmark.records import Rung
 from qnad_art.benchmark.report.chart import Chart, Panel, Point, Series
-from qnad_art.paper.evidence import JUDGED, Evidence, Fractions
+from qnad_art.paper.evidence import JUDGED, Evidence, Fractions, Where
+from qnad_art.paper.marks import LEGEND, marked, worst
 from qnad_art.paper.table import PUBLISHED
 
 ACCURACY = "accuracy (%)"
-BANDS = "Bands are 95 % intervals."
+BANDS = f"Bands are 95 % intervals. {LEGEND}"
 
 
 def charts(evidence: Evidence) -> list[Chart]:
@@ -57,10 +60,20 @@ def _against_budget(evidence: Evidence) -> tuple[Panel, ...]:
                 points = _points(evidence, label, attack, rung)
                 # Gaps would be drawn as straight lines, above what was measured at every ε.
                 if {point.x for point in points} >= set(evidence.budgets(attack, rung)):
-                    curves.append(Series(name, look, points))
+                    mark = _mark(evidence, [label], attack, rung)
+                    curves.append(Series(marked(name, mark), look, points))
             if curves:
                 panels.append(Panel(f"{attack} · {rung}", tuple(curves)))
     return tuple(panels)
+
+
+def _mark(evidence: Evidence, labels: Iterable[str | None], attack: str, rung: Rung) -> str:
+    """Of a curve."""
+    return worst(
+        evidence.mark(Where(label, attack, eps, rung))
+        for label in labels
+        for eps in evidence.budgets(attack, rung)
+    )
 
 
 def _points(evidence: Evidence, label: str | None, attack: str, rung: Rung) -> tuple[Point, ...]:
@@ -86,13 +99,15 @@ def _against_fraction(evidence: Evidence) -> tuple[Panel, ...]:
 
 def _sweep(evidence: Evidence, members: Fractions, attack: str, rung: Rung) -> tuple[Series, ...]:
     """A curve for each ε, and one for clean images."""
+    mark = _mark(evidence, members.values(), attack, rung)
     all_budgets = sorted({e for a in evidence.attacks for e in evidence.budgets(a, rung)})
     curves = []
     for eps in evidence.budgets(attack, rung):
         known = [(f, evidence.accuracy(d, attack, eps, rung)) for f, d in members.items()]
         points = tuple(Point(f, accuracy) for f, accuracy in known if accuracy is not None)
         if len(points) > 1:
-            curves.append(Series(f"ε {eps:.3g}", 1 + all_budgets.index(eps), points))
+            name = marked(f"ε {eps:.3g}", mark)
+            curves.append(Series(name, 1 + all_budgets.index(eps), points))
     clean = [(f, evidence.accuracy(d)) for f, d in members.items()]
     shown = tuple(Point(f, accuracy) for f, accuracy in clean if accuracy is not None)
-    return (Series("clean", 0, shown), *curves) if curves else ()
+    return (Series(marked("clean", mark), 0, shown), *curves) if curves else ()

@@ -15,6 +15,7 @@ from qnad_art.benchmark.records import Interval, Result, Rung
 from qnad_art.benchmark.report.chart import percent, points
 from qnad_art.benchmark.statistics import combined_difference
 from qnad_art.paper.evidence import Evidence, Fractions, Where
+from qnad_art.paper.marks import worst
 
 RISK = 0.05
 RESAMPLES = 5_000
@@ -22,10 +23,11 @@ RESAMPLES = 5_000
 
 @dataclass(frozen=True)
 class Finding:
-    """Whether a claim holds on one rung, and the figures behind it."""
+    """Whether a claim holds on one rung, the figures behind it, and the worst of their marks."""
 
     holds: bool
     figures: str
+    mark: str = ""
 
 
 def inherent_helps(evidence: Evidence, attack: str, rung: Rung) -> Finding | None:
@@ -55,7 +57,7 @@ def optimum(evidence: Evidence, attack: str, rung: Rung, *, strategy: str) -> Fi
         text = f"ε {eps:.3g}, fraction {shown}; rise {points(rise)}, fall {points(fall)}"
         found.append((min(rise.low, fall.low), rise.value, text))
     low, _, text = max(found)
-    return Finding(low > 0, text)
+    return Finding(low > 0, text, _curve_mark(evidence, members, curves, attack, rung))
 
 
 def optimum_moves(evidence: Evidence, attack: str, rung: Rung, *, strategy: str) -> Finding | None:
@@ -81,7 +83,7 @@ def optimum_moves(evidence: Evidence, attack: str, rung: Rung, *, strategy: str)
         text = f"best fraction at {shown}; at ε {one:.3g} {points(own[0])}"
         found.append((min(d.low for d in own), f"{text}, at ε {other:.3g} {points(own[1])}"))
     low, text = max(found)
-    return Finding(low > 0, text)
+    return Finding(low > 0, text, _curve_mark(evidence, members, curves, attack, rung))
 
 
 @dataclass(frozen=True, order=True)
@@ -96,6 +98,7 @@ class _Condition:
     eps: float
     defence: str
     both: Sequence[Result] = field(compare=False)
+    mark: str
 
 
 def gains_grow(evidence: Evidence, method: str, rung: Rung) -> Finding | None:
@@ -108,7 +111,8 @@ def gains_grow(evidence: Evidence, method: str, rung: Rung) -> Finding | None:
             both = _with_plain(evidence, defence, attack, eps, rung)
             if clean is not None and both is not None:
                 loss = clean.value - both[1].accuracy.value
-                conditions.append(_Condition(loss, attack, eps, str(defence), both))
+                mark = _mark_with_plain(evidence, defence, attack, eps, rung)
+                conditions.append(_Condition(loss, attack, eps, str(defence), both, mark))
     if len(conditions) < 2:
         return None
     least, most = min(conditions), max(conditions)
@@ -121,7 +125,7 @@ def gains_grow(evidence: Evidence, method: str, rung: Rung) -> Finding | None:
     change = combined_difference(parts, resamples=RESAMPLES)
     gains = [f"{c.attack} ε {c.eps:.3g} {points(difference(c.both))}" for c in (most, least)]
     text = f"most: {gains[0]}; least: {gains[1]}; difference {points(change)}"
-    return Finding(change.low > 0, text)
+    return Finding(change.low > 0, text, worst((most.mark, least.mark)))
 
 
 def carries_over(
@@ -137,7 +141,8 @@ def carries_over(
     if findings[0] is None or findings[1] is None:
         return None
     text = f"first: {findings[0].figures}; second: {findings[1].figures}"
-    return Finding(findings[0].holds and findings[1].holds, text)
+    holds = findings[0].holds and findings[1].holds
+    return Finding(holds, text, worst((findings[0].mark, findings[1].mark)))
 
 
 def difference(both: Sequence[Result], *, times: float = 1.0, level: float = 1 - RISK) -> Interval:
@@ -152,6 +157,12 @@ def _with_plain(
 ) -> list[Result] | None:
     """A defence and the plain network of the same record."""
     return evidence.together(*(Where(d, attack, eps, rung) for d in (defence, evidence.plain)))
+
+
+def _mark_with_plain(
+    evidence: Evidence, defence: str | None, attack: str, eps: float, rung: Rung
+) -> str:
+    return evidence.mark(*(Where(d, attack, eps, rung) for d in (defence, evidence.plain)))
 
 
 def _gain_somewhere(
@@ -170,7 +181,8 @@ def _gain_somewhere(
     eps = max(gains, key=lambda e: (gains[e].low, gains[e].value))
     defended, plain = (percent(result.accuracy) for result in measured[eps])
     text = f"{labels[eps]}, ε {eps:.3g}: {plain} → {defended}, {points(gains[eps])}"
-    return Finding(gains[eps].low > 0, text)
+    marks = (_mark_with_plain(evidence, labels[e], attack, e, rung) for e in measured)
+    return Finding(gains[eps].low > 0, text, worst(marks))
 
 
 def _best(curve: dict[float, Interval]) -> float:
@@ -191,6 +203,20 @@ def _curves(
     return curves
 
 
+def _curve_mark(
+    evidence: Evidence,
+    members: Fractions,
+    curves: Mapping[float, Mapping[float, Interval]],
+    attack: str,
+    rung: Rung,
+) -> str:
+    """Of all the figures of the curves: each may have been the best."""
+    return worst(
+        evidence.mark(*(Where(members[f], attack, eps, rung) for f in curve))
+        for eps, curve in curves.items()
+    )
+
+
 def _fraction_gain(
     evidence: Evidence, labels: tuple[str, str], under: tuple[str, float, Rung], tests: int
 ) -> Interval:
@@ -204,11 +230,12 @@ def _defence_at(evidence: Evidence, method: str, attack: str, eps: float, rung: 
     """The tuned defence, or the uniform one whose fraction is best there."""
     if method == "tuned":
         return evidence.tuned
-    return best_uniform(evidence, attack, eps, rung)
+    return best_uniform(evidence, attack, eps, (rung,))
 
 
-def best_uniform(evidence: Evidence, attack: str, eps: float, rung: Rung) -> str | None:
-    """The uniform defence whose fraction is best there, inherent noise alone left out."""
+def best_uniform(evidence: Evidence, attack: str, eps: float, rungs: Sequence[Rung]) -> str | None:
+    """The uniform defence whose fraction is best at the lowest of ``rungs``; never inherent."""
     labels = [label for f, label in evidence.fractions("qnad-uniform").items() if f]
-    known = evidence.accuracies(labels, attack, eps, rung)
-    return max(known, key=lambda label: known[label].value, default=None)
+    found = [evidence.accuracies(labels, attack, eps, rung) for rung in rungs]
+    known = {d: min(a[d].value for a in found) for d in labels if all(d in a for a in found)}
+    return max(known, key=lambda label: known[label], default=None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -10,6 +10,7 @@ from qnad_art.benchmark.audit import audit_results
 from qnad_art.benchmark.comparison import difference, mismatch
 from qnad_art.benchmark.records import RUNGS, Interval, Result, Rung
 from qnad_art.benchmark.report.view import Budget, Condition, View, place
+from qnad_art.paper.marks import audit_marks
 from qnad_art.paper.record import Recorded
 
 
@@ -19,14 +20,14 @@ class Standing:
 
     Args:
         defence: its label.
-        unreliable: it failed the audit.
+        mark: of its audit.
         clean: accuracy on clean images.
         left: by rung, accuracy under the attack that leaves the least.
         gain: the lowest of ``left``, less the plain network's lowest under the same attacks.
     """
 
     defence: str
-    unreliable: bool
+    mark: str
     clean: Interval | None
     left: dict[Rung, Interval]
     gain: Interval | None
@@ -71,8 +72,11 @@ def views(record: Recorded) -> list[View]:
 
 def _comparison(record: Recorded, view: View, budget: Budget) -> Comparison:
     rungs = [c.rung for c in view.conditions if c.budget == budget]
+    marks = audit_marks(view.results)
     found = [
-        standing for defence in view.defences if (standing := _standing(view, defence, budget))
+        standing
+        for defence in view.defences
+        if (standing := _standing(view, defence, budget, marks))
     ]
     return Comparison(
         record,
@@ -83,7 +87,9 @@ def _comparison(record: Recorded, view: View, budget: Budget) -> Comparison:
     )
 
 
-def _standing(view: View, defence: str, budget: Budget) -> Standing | None:
+def _standing(
+    view: View, defence: str, budget: Budget, marks: Mapping[str, str]
+) -> Standing | None:
     measured = [
         (condition, accuracy)
         for condition in view.conditions
@@ -94,7 +100,7 @@ def _standing(view: View, defence: str, budget: Budget) -> Standing | None:
     measured.sort(key=lambda item: -item[1].value)
     return Standing(
         defence,
-        bool(view.failed(defence)),
+        marks[defence],
         view.accuracy(defence),
         {condition.rung: accuracy for condition, accuracy in measured},
         _gain(view, defence, [condition for condition, _ in measured]),
