@@ -271,6 +271,58 @@ def test_one_label_for_two_networks_is_refused():
         networks(other)
 
 
+def test_what_a_crosstalk_plan_hangs_on_is_said():
+    """Intervals leave out that a plan made anew gives another accuracy."""
+
+    def left(share):
+        return lambda model, defence, name, eps, rung: share if defence == "uniform 0.3" else 0.5
+
+    assert "the one plan that was made.\n" in page([table()])
+    again = record(left(0.7), name="lenet5-mnist-carry-over")
+    text = page([record(left(0.6)), again])
+    assert "differ by up to 10.0 points (lenet5, uniform 0.3, clean images: 70.0 in" in text
+
+
+def test_training_budgets_stand_under_the_defences():
+    defences = {
+        "none": [],
+        "tuned": [{"name": "hardened", "folder": "there"}],
+        "tuned, 64 shots": [{"name": "hardened", "folder": "elsewhere", "shots": 64}],
+        "AT": [{"name": "madry", "epochs": 5, "attack_steps": 3}],
+        "AT + uniform": [
+            {"name": "madry", "epochs": 5, "attack_steps": 3},
+            {"name": "qnad-uniform", "fraction": 0.3},
+        ],
+    }
+    more = {"defences": defences, "collection": "comparative"}
+    plans = {"there": {"epochs": 12, "attack_steps": 5}}
+    text = page([record(everywhere({}), plans=plans, **more)])
+    assert "**The defences were not trained with equal budgets**" in text
+    for said in (
+        "*tuned*: 12 × not recorded × 5",
+        "*tuned, 64 shots*: not recorded",
+        "*AT*, *AT + uniform*: 5 × not recorded × 3",
+    ):
+        assert said in text
+    assert "| elsewhere | not recorded | comparative/reduced/lenet5-mnist |" in text
+    assert "| there | attack_steps 5, epochs 12 | comparative/reduced/lenet5-mnist |" in text
+    plans["there"]["training_images"] = 59000
+    data = {"name": "mnist", "provenance": "Original pixels.", "train_images": "10000"}
+    text = page([record(everywhere({}), plans=plans, data=data, **more)])
+    assert "*tuned*: 12 × 59000 × 5" in text
+    assert "*AT*, *AT + uniform*: 5 × 10000 × 3" in text
+
+
+def test_every_accuracy_has_defences_as_rows_and_few_columns():
+    made = record(lambda model, defence, name, eps, rung: 0.9 - eps)
+    text = page([made]).split("## Every accuracy")[1]
+    tables = [line for line in text.splitlines() if line.startswith(("| transfer", "| adaptive"))]
+    assert len(tables) == 2
+    assert "fgsm L∞ ε 0.1 | fgsm L∞ ε 0.3 |" in tables[0]
+    assert max(line.count("|") for line in text.splitlines()) <= 9
+    assert text.count("| uniform 1.0 ‡ | 90.0 [") == 2
+
+
 def test_jpeg_copies_are_said_to_be_copies():
     copies = table(data={"name": "cifar10", "provenance": JPEG})
     assert "**The CIFAR images are JPEG copies**" in page([copies])
@@ -358,7 +410,11 @@ def test_defences_stand_side_by_side_under_their_strongest_attacks():
         weaker = 0.1 * (name == "pgd-strong") + 0.2 * (rung == "adaptive") + eps / 10
         return {"none": 0.4, "AT": 0.6, "tuned": 0.8}[defence] - weaker
 
-    defences = {"none": [], "tuned": [{"name": "hardened"}], "AT": [{"name": "madry"}]}
+    defences = {
+        "none": [],
+        "tuned": [{"name": "hardened", "folder": "there"}],
+        "AT": [{"name": "madry"}],
+    }
     made = record(left, defences=defences, collection="comparative", name="lenet5-mnist-defences")
     flagged = result(cell("audit", defence="AT"), outcomes(0.9), gates=(failed(),))
     made = Recorded(made.header, (*made.results, flagged))
@@ -389,7 +445,7 @@ def test_each_network_counts_at_its_own_lowest():
             return 0.0
         return 0.7 if (name, rung) == ("pgd-strong", "adaptive") else 0.0
 
-    defences = {"none": [], "tuned": [{"name": "hardened"}]}
+    defences = {"none": [], "tuned": [{"name": "hardened", "folder": "there"}]}
     made = record(left, defences=defences, collection="comparative")
     made = Recorded(made.header, tuple(sorted(made.results, key=lambda r: r.cell.rung or "")))
     (found,) = comparisons([made])
