@@ -181,6 +181,23 @@ def test_settings_carry_over_if_they_help_both_networks(second):
         assert verdict(made, "Noise settings carry over", method)[0] == word
 
 
+def test_the_best_of_many_has_to_be_better_than_the_only_one():
+    """The same gain of 4 images in 400: chosen on the same images from 20 fractions, or not."""
+    many = {f"uniform {n / 20}": [{"name": "qnad-uniform", "fraction": n / 20}] for n in range(20)}
+
+    def left(model, defence, name, eps, rung):
+        helped = 0.01 * (defence in ("uniform 0.3", "tuned") and eps == 0.3)
+        return 0.95 if name is None else 1.1 - 2 * eps + helped
+
+    defences = {name: DEFENCES[name] for name in ("none", "inherent", "tuned")} | many
+    more = {"defences": defences, "images": 400}
+    again = record(left, models=("lenet5", "again"), name="lenet5-mnist-carry-over", **more)
+    made = judged(left, again=[again], **more)
+    for text, name in (("Noise settings carry over", "fgsm"), ("Larger gains", "all attacks")):
+        assert verdict(made, text, "tuned", name=name)[0] == "reproduced"
+        assert verdict(made, text, "uniform", name=name)[0] == "not reproduced"
+
+
 def test_the_largest_size_counts():
     quick, full = (record(everywhere({}), size=size) for size in ("quick", "full"))
     (found,) = networks([quick, full])

@@ -47,7 +47,8 @@ def claims_section(made: Sequence[Claim]) -> str:
             "*not reproduced*: not even there. The verdict is the weakest over all networks and "
             "attacks; the count says in how many the claim is reproduced. A claim holds where the "
             "intervals of the differences that it speaks of leave out zero, all of a network, "
-            "attack and rung together at 95 % (Bonferroni). A verdict has the worst mark of the "
+            "attack and rung together at 95 % (Bonferroni, over ε and over the fractions that a "
+            "best one is chosen from). A verdict has the worst mark of the "
             f"figures that it rests on. {LEGEND}",
             "\n".join(f"- {text}: {rule}." for text, rule in rules),
             markdown(("claim", "method", "verdict", "reproduced", "by network and attack"), rows),

@@ -1,7 +1,8 @@
 """The rules that decide whether a claim of the paper holds for a network, an attack and a rung.
 
 A difference counts if its interval, paired by image, lies above zero. Where several differences
-could make a claim hold (one for each ε, say), their intervals hold together at 95 % (Bonferroni).
+could make a claim hold (one for each ε, or for each fraction that the best is chosen from), their
+intervals hold together at 95 % (Bonferroni).
 """
 
 from __future__ import annotations
@@ -122,7 +123,8 @@ def gains_grow(evidence: Evidence, method: str, rung: Rung) -> Finding | None:
         for condition, weights in zip((most, least), signs, strict=True)
         for sign, result in zip(weights, condition.both, strict=True)
     ]
-    change = combined_difference(parts, resamples=RESAMPLES)
+    level = 1 - RISK / _choices(evidence, method) ** 2  # one of the best at either end
+    change = combined_difference(parts, resamples=RESAMPLES, level=level)
     gains = [f"{c.attack} ε {c.eps:.3g} {points(difference(c.both))}" for c in (most, least)]
     text = f"most: {gains[0]}; least: {gains[1]}; difference {points(change)}"
     return Finding(change.low > 0, text, worst((most.mark, least.mark)))
@@ -137,7 +139,8 @@ def carries_over(
         label = _defence_at(pair[0], method, attack, eps, rung)
         if label is not None:
             chosen[eps] = label
-    findings = [_gain_somewhere(e, chosen, attack, rung) for e in pair]
+    choices = _choices(pair[0], method)  # for both: chosen on the first, but on the same images
+    findings = [_gain_somewhere(e, chosen, attack, rung, choices=choices) for e in pair]
     if findings[0] is None or findings[1] is None:
         return None
     text = f"first: {findings[0].figures}; second: {findings[1].figures}"
@@ -166,10 +169,18 @@ def _mark_with_plain(
 
 
 def _gain_somewhere(
-    evidence: Evidence, labels: Mapping[float, str | None], attack: str, rung: Rung
+    evidence: Evidence,
+    labels: Mapping[float, str | None],
+    attack: str,
+    rung: Rung,
+    *,
+    choices: int = 1,
 ) -> Finding | None:
-    """Whether a defence is above the plain network at one ε at least."""
-    level = 1 - RISK / max(len(labels), 1)
+    """Whether a defence is above the plain network at one ε at least.
+
+    ``choices``: of how many the defences are the best.
+    """
+    level = 1 - RISK / max(choices * len(labels), 1)
     measured = {
         eps: both
         for eps, label in labels.items()
@@ -233,9 +244,19 @@ def _defence_at(evidence: Evidence, method: str, attack: str, eps: float, rung: 
     return best_uniform(evidence, attack, eps, (rung,))
 
 
+def _choices(evidence: Evidence, method: str) -> int:
+    """Of how many defences :func:`_defence_at` takes the best."""
+    return 1 if method == "tuned" else max(len(_uniform(evidence)), 1)
+
+
+def _uniform(evidence: Evidence) -> list[str]:
+    """The uniform defences, without inherent noise alone."""
+    return [label for f, label in evidence.fractions("qnad-uniform").items() if f]
+
+
 def best_uniform(evidence: Evidence, attack: str, eps: float, rungs: Sequence[Rung]) -> str | None:
     """The uniform defence whose fraction is best at the lowest of ``rungs``; never inherent."""
-    labels = [label for f, label in evidence.fractions("qnad-uniform").items() if f]
+    labels = _uniform(evidence)
     found = [evidence.accuracies(labels, attack, eps, rung) for rung in rungs]
     known = {d: min(a[d].value for a in found) for d in labels if all(d in a for a in found)}
     return max(known, key=lambda label: known[label], default=None)

@@ -59,9 +59,9 @@ def spread_text(records: Sequence[Recorded]) -> str:
     where = "clean images" if cell.attack is None else f"{cell.attack} ε {cell.eps:.3g} {cell.rung}"
     points = 100 * (_accuracy(high) - _accuracy(low))
     return (
-        f"{text} Two records of the same network, images, settings and attack, whose plans were "
-        f"made on other training images, differ by up to {points:.1f} points ({cell.model}, "
-        f"{cell.defence}, {where}: {high}, {low})."
+        f"{text} Two records of the same network, images, settings and attack, each with a plan "
+        f"made anew from the training images of its suite, differ by up to {points:.1f} points "
+        f"({cell.model}, {cell.defence}, {where}: {high}, {low})."
     )
 
 

@@ -48,24 +48,34 @@ def table_section(rows: Sequence[Row]) -> str:
         "relative improvement", "above the paper's", "clean accuracy lost", "within the limit",
         "gain, at worst", "above plain, at worst",
     )  # fmt: skip
-    limits = ", ".join(f"{p.title} {100 * p.clean_cost:g}" for p in PUBLISHED.values())
+    limits = ", ".join(f"{100 * p.clean_cost:g} ({p.title})" for p in PUBLISHED.values())
     return "\n\n".join(
         [
             "## Table I",
-            "At the ε of the paper's Table I (0.3; 6/255). *the paper*: its relative improvement "
-            "(for inherent noise alone the most that it states); it prints no settings of PGD, so "
-            "a weak and a strong one stand against the same figure. *plain*, *defended*, *gain*: "
-            "rung transfer, the paper's setting. *relative improvement* is (defended − plain) / "
-            f"plain, and not meaningful where plain is below {100 * NEAR_ZERO:g} %. *above the "
-            "paper's*: defended against (1 + the paper's) · plain, which needs no ratio. "
-            f"*within the limit*: of the points of clean accuracy that may be lost ({limits}), by "
-            "the point value, as the project's target is; the interval stands beside it. "
-            "*at worst*: each network at the lower of the rungs transfer and adaptive (gradients "
-            "through the defence), the figure that counts: the adaptive attack does not try the "
-            "transferred examples. *uniform, best fraction*: chosen on these images, so "
-            "optimistic; named are the fraction that is best under transfer, which the clean "
-            "accuracy is that of, and the one that is best at worst. Both *above*: yes or no "
-            f"where the interval leaves out zero, else unclear. {LEGEND}",
+            "At the ε of the paper's Table I (0.3; 6/255).",
+            "\n".join(
+                [
+                    "- *the paper*: its relative improvement, for inherent noise alone the most "
+                    "that it states. It prints no settings of PGD, so a weak and a strong one "
+                    "stand against the same figure.",
+                    "- *uniform, best fraction*: chosen on these images, so optimistic. Named are "
+                    "the one that is best under transfer, whose clean accuracy is shown, and the "
+                    "one that is best at worst.",
+                    "- *plain*, *defended*, *gain*: rung transfer, the paper's setting.",
+                    "- *relative improvement*: (defended − plain) / plain; not meaningful where "
+                    f"plain is below {100 * NEAR_ZERO:g} %.",
+                    "- *above the paper's*: defended against (1 + the paper's) · plain, which "
+                    "needs no ratio.",
+                    "- *within the limit*: whether the point value of the clean accuracy lost, as "
+                    f"the project's target is stated, is within {limits} points; the interval "
+                    "stands beside it.",
+                    "- *at worst*: each network at the lower of the rungs transfer and adaptive "
+                    "(gradients through the defence). This is the figure that counts: the adaptive "
+                    "attack does not try the transferred examples, and may be the weaker one.",
+                    "- Both *above*: yes or no where the interval leaves out zero, else unclear.",
+                    f"- {LEGEND}",
+                ]
+            ),
             markdown(columns, shown),
             _cells(rows),
             *(text for label, text in POINTS.items() if any(r.method == label for r in rows)),
