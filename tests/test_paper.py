@@ -368,6 +368,7 @@ def test_what_failed_its_audit_or_was_not_audited_is_marked_everywhere():
         assert f" of {made.header.cells} | {said} |" in text
         drawn = {s.name for chart in charts(evidence) for p in chart.panels for s in p.series}
         assert f"noise + tuned crosstalk {mark}" in drawn
+        assert "noise + tuned crosstalk" not in drawn
     assert "- tuned: gradients exist" in page([failing])
     clean = page([audited])
     legend = "†: failed the audit, unreliable; ‡: not audited."

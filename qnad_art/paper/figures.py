@@ -11,7 +11,7 @@ from qnad_art.paper.marks import LEGEND, marked, worst
 from qnad_art.paper.table import PUBLISHED
 
 ACCURACY = "accuracy (%)"
-BANDS = f"Bands are 95 % intervals. {LEGEND}"
+BANDS = f"Bands are 95 % intervals. A mark is the worst of what is drawn: {LEGEND}"
 
 
 def charts(evidence: Evidence) -> list[Chart]:
@@ -60,18 +60,20 @@ def _against_budget(evidence: Evidence) -> tuple[Panel, ...]:
                 points = _points(evidence, label, attack, rung)
                 # Gaps would be drawn as straight lines, above what was measured at every ε.
                 if {point.x for point in points} >= set(evidence.budgets(attack, rung)):
-                    mark = _mark(evidence, [label], attack, rung)
+                    mark = _mark(evidence, [label])
                     curves.append(Series(marked(name, mark), look, points))
             if curves:
                 panels.append(Panel(f"{attack} · {rung}", tuple(curves)))
     return tuple(panels)
 
 
-def _mark(evidence: Evidence, labels: Iterable[str | None], attack: str, rung: Rung) -> str:
-    """Of a curve."""
+def _mark(evidence: Evidence, labels: Iterable[str | None]) -> str:
+    """The worst of all their figures, so that one name has one mark in all panels."""
     return worst(
         evidence.mark(Where(label, attack, eps, rung))
         for label in labels
+        for rung in JUDGED
+        for attack in evidence.attacks
         for eps in evidence.budgets(attack, rung)
     )
 
@@ -93,21 +95,20 @@ def _against_fraction(evidence: Evidence) -> tuple[Panel, ...]:
             for attack in evidence.attacks:
                 panel = _sweep(evidence, members, attack, rung)
                 if panel:
-                    panels.append(Panel(f"{name} · {attack} · {rung}", panel))
+                    title = f"{name} · {attack} · {rung}"
+                    panels.append(Panel(marked(title, _mark(evidence, members.values())), panel))
     return tuple(panels)
 
 
 def _sweep(evidence: Evidence, members: Fractions, attack: str, rung: Rung) -> tuple[Series, ...]:
     """A curve for each ε, and one for clean images."""
-    mark = _mark(evidence, members.values(), attack, rung)
     all_budgets = sorted({e for a in evidence.attacks for e in evidence.budgets(a, rung)})
     curves = []
     for eps in evidence.budgets(attack, rung):
         known = [(f, evidence.accuracy(d, attack, eps, rung)) for f, d in members.items()]
         points = tuple(Point(f, accuracy) for f, accuracy in known if accuracy is not None)
         if len(points) > 1:
-            name = marked(f"ε {eps:.3g}", mark)
-            curves.append(Series(name, 1 + all_budgets.index(eps), points))
+            curves.append(Series(f"ε {eps:.3g}", 1 + all_budgets.index(eps), points))
     clean = [(f, evidence.accuracy(d)) for f, d in members.items()]
     shown = tuple(Point(f, accuracy) for f, accuracy in clean if accuracy is not None)
-    return (Series(marked("clean", mark), 0, shown), *curves) if curves else ()
+    return (Series("clean", 0, shown), *curves) if curves else ()
