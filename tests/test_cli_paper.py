@@ -101,4 +101,6 @@ audit: false
     card = load_pretrained("lenet5-mnist").card
     assert made["epsilon"] == card["strategy_settings"]["epsilon"] == 0.3
     assert made["headroom"] == card["headroom"] == 1.5
+    assert made["training_images"] == card["training_images"] == 59000
+    assert record.header.data["train_images"] == "100"
     assert "robust_weight 0.7" in Path("book", "RESULTS.md").read_text()

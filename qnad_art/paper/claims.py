@@ -8,7 +8,8 @@ from functools import partial
 from typing import Literal
 
 from qnad_art.benchmark.records import Rung
-from qnad_art.paper.evidence import Evidence
+from qnad_art.paper.evidence import JUDGED, Evidence
+from qnad_art.paper.marks import worst
 from qnad_art.paper.rules import (
     Finding,
     carries_over,
@@ -19,7 +20,6 @@ from qnad_art.paper.rules import (
 )
 
 Word = Literal["reproduced", "not reproduced", "only under transfer", "not measured"]
-JUDGED: tuple[Rung, Rung] = ("transfer", "adaptive")
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,11 @@ class Judgement:
             return "not reproduced"
         return "reproduced" if adaptive.holds else "only under transfer"
 
+    @property
+    def mark(self) -> str:
+        """The worst of those of the figures that it rests on."""
+        return worst(finding.mark for finding in self.findings.values())
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -60,6 +65,11 @@ class Claim:
         order: tuple[Word, ...] = ("not reproduced", "only under transfer", "reproduced")
         words = {judgement.word for judgement in self.judgements}
         return next((word for word in order if word in words), "not measured")
+
+    @property
+    def mark(self) -> str:
+        """The worst of those of the judgements that decide."""
+        return worst(j.mark for j in self.judgements if j.word == self.word)
 
     @property
     def count(self) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qnad_art.paper.claims import JUDGED, Claim
+from qnad_art.paper.claims import Claim
+from qnad_art.paper.evidence import JUDGED
 from qnad_art.paper.markdown import folded, markdown
+from qnad_art.paper.marks import LEGEND, marked
 from qnad_art.paper.rules import Finding
 
 
@@ -15,9 +17,11 @@ def claims_section(made: Sequence[Claim]) -> str:
         (
             claim.text,
             claim.method,
-            f"**{claim.word}**",
+            marked(f"**{claim.word}**", claim.mark),
             claim.count,
-            "; ".join(f"{j.network} {j.attack}: {j.word}" for j in claim.judgements),
+            "; ".join(
+                f"{j.network} {j.attack}: {marked(j.word, j.mark)}" for j in claim.judgements
+            ),
         )
         for claim in made
     ]
@@ -43,7 +47,9 @@ def claims_section(made: Sequence[Claim]) -> str:
             "*not reproduced*: not even there. The verdict is the weakest over all networks and "
             "attacks; the count says in how many the claim is reproduced. A claim holds where the "
             "intervals of the differences that it speaks of leave out zero, all of a network, "
-            "attack and rung together at 95 % (Bonferroni):",
+            "attack and rung together at 95 % (Bonferroni, over ε and over the fractions that a "
+            "best one is chosen from). A verdict has the worst mark of the "
+            f"figures that it rests on. {LEGEND}",
             "\n".join(f"- {text}: {rule}." for text, rule in rules),
             markdown(("claim", "method", "verdict", "reproduced", "by network and attack"), rows),
             folded(
@@ -58,14 +64,19 @@ def attack_choice_section(made: Sequence[Claim]) -> str:
     """Verdicts that hang on how strong PGD is."""
     rows = []
     for claim in made:
-        by_place = {(j.network, j.attack): j.word for j in claim.judgements}
+        by_place = {(j.network, j.attack): j for j in claim.judgements}
         for network in dict.fromkeys(j.network for j in claim.judgements):
             weak, strong = (by_place.get((network, f"pgd-{kind}")) for kind in ("weak", "strong"))
-            if weak is not None and strong is not None and "not measured" not in (weak, strong):
-                rows.append((claim.text, claim.method, network, weak, strong))
+            if weak is None or strong is None or "not measured" in (weak.word, strong.word):
+                continue
+            rows.append((claim, network, weak, strong))
     if not rows:
         return ""
-    differ = [row for row in rows if row[3] != row[4]]
+    differ = [
+        (claim.text, claim.method, network, *(marked(j.word, j.mark) for j in (weak, strong)))
+        for claim, network, weak, strong in rows
+        if weak.word != strong.word
+    ]
     return "\n\n".join(
         [
             "## What hangs on the settings of PGD",
@@ -83,4 +94,5 @@ def attack_choice_section(made: Sequence[Claim]) -> str:
 def _finding(finding: Finding | None) -> str:
     if finding is None:
         return "not measured"
-    return f"{'holds' if finding.holds else 'does not hold'}: {finding.figures}"
+    word = marked("holds" if finding.holds else "does not hold", finding.mark)
+    return f"{word}: {finding.figures}"

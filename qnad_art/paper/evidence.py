@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from qnad_art.benchmark.audit import audit_results, unreliable
-from qnad_art.benchmark.comparison import scored
-from qnad_art.benchmark.records import Bools, Interval, Result, Rung
+from qnad_art.benchmark.records import Interval, Result, Rung
+from qnad_art.errors import ArtifactError
+from qnad_art.paper.marks import audit_marks, worst
 from qnad_art.paper.record import Header, Recorded
 from qnad_art.paper.suites import SIZES
 
 Fractions = dict[float, str]
 """Labels of defences by the fraction of weights that they put under crosstalk."""
 
+JUDGED: tuple[Rung, Rung] = ("transfer", "adaptive")
+"""The paper's setting, and an attacker who knows the defence."""
+
 AGAIN = "again"
 """Label of the same architecture, trained differently."""
+
+
+class Where(NamedTuple):
+    """A defence under an attack at ε on a rung; on clean images without an attack."""
+
+    defence: str | None
+    attack: str | None = None
+    eps: float | None = None
+    rung: Rung | None = None
 
 
 @dataclass(frozen=True)
@@ -28,22 +38,35 @@ class Evidence:
 
     Args:
         network: its label: ``lenet5``, ``alexnet``, ``vgg16``.
-        headers: of the records that they come from.
-        results: all kinds.
+        records: that they come from, with these results alone; the largest first, which counts
+            where several measured the same.
     """
 
     network: str
-    headers: tuple[Header, ...]
-    results: tuple[Result, ...]
+    records: tuple[Recorded, ...]
+
+    @property
+    def headers(self) -> tuple[Header, ...]:
+        """Of the records."""
+        return tuple(record.header for record in self.records)
 
     @cached_property
-    def _by_condition(self) -> dict[tuple[str, str | None, float | None, Rung | None], Result]:
-        cells = [(r.cell, r) for r in self.results if r.cell.kind != "audit"]
-        return {(c.defence, c.attack, c.eps, c.rung): result for c, result in cells}
+    def results(self) -> tuple[Result, ...]:
+        """All kinds, of all records."""
+        return tuple(result for record in self.records for result in record.results)
+
+    @cached_property
+    def _measured(self) -> list[dict[Where, Result]]:
+        """Record by record."""
+        return [_by_place(record.results) for record in self.records]
 
     @cached_property
     def _steps(self) -> dict[str, list[dict[str, Any]]]:
-        return {label: steps for header in self.headers for label, steps in header.defences.items()}
+        found: dict[str, list[dict[str, Any]]] = {}
+        for header in self.headers:
+            for label, steps in header.defences.items():
+                found.setdefault(label, steps)
+        return found
 
     def labels(self, *names: str) -> list[str]:
         """Defences that consist of just these steps, on the exact expectation."""
@@ -95,22 +118,29 @@ class Evidence:
         }
         return sorted(found)
 
-    def get(
-        self,
-        defence: str | None,
-        attack: str | None = None,
-        eps: float | None = None,
-        rung: Rung | None = None,
-    ) -> Result | None:
-        """A result; clean images without an attack; ``None`` if it was not measured."""
-        return None if defence is None else self._by_condition.get((defence, attack, eps, rung))
+    def together(self, *cells: Where) -> list[Result] | None:
+        """Results to compare, from the first record that has them all; ``None`` if none has.
 
-    def correct(
-        self, defence: str | None, attack: str | None, eps: float | None, rung: Rung | None
-    ) -> Bools | None:
-        """(draws, images) of a result."""
-        found = self.get(defence, attack, eps, rung)
-        return None if found is None else scored(found)
+        Between two records more may have changed than what is compared: the code, the crosstalk
+        plan, the noise draws.
+        """
+        home = self._home(cells)
+        return None if home is None else [self._measured[home][cell] for cell in cells]
+
+    def _home(self, cells: Sequence[Where]) -> int | None:
+        """Number of the first record that has all of the cells."""
+        found = (n for n, m in enumerate(self._measured) if all(cell in m for cell in cells))
+        return next(found, None)
+
+    def mark(self, *cells: Where) -> str:
+        """What the audit of their record says of :meth:`together`: the worst of their marks."""
+        home = self._home(cells)
+        return "" if home is None else worst(self._marks[home][str(c.defence)] for c in cells)
+
+    @cached_property
+    def _marks(self) -> list[dict[str, str]]:
+        """Record by record."""
+        return [audit_marks(record.results) for record in self.records]
 
     def accuracy(
         self,
@@ -119,17 +149,17 @@ class Evidence:
         eps: float | None = None,
         rung: Rung | None = None,
     ) -> Interval | None:
-        """With its 95 % interval."""
-        found = self.get(defence, attack, eps, rung)
-        return None if found is None else found.accuracy
+        """With its 95 % interval; clean images without an attack; ``None``: not measured."""
+        found = self.together(Where(defence, attack, eps, rung))
+        return None if found is None else found[0].accuracy
 
-    @cached_property
-    def _failed(self) -> dict[str, list[str]]:
-        return {where[3]: unreliable(g) for where, g in audit_results(self.results).items()}
-
-    def failed(self, defence: str) -> list[str]:
-        """Names of the gates that a defence failed."""
-        return self._failed.get(defence, [])
+    def accuracies(
+        self, defences: Iterable[str], attack: str, eps: float, rung: Rung
+    ) -> dict[str, Interval]:
+        """Of several defences, to compare: from the record that has the most of them."""
+        cells = [Where(defence, attack, eps, rung) for defence in defences]
+        found = [{c.defence: m[c].accuracy for c in cells if c in m} for m in self._measured]
+        return {str(defence): accuracy for defence, accuracy in max(found, key=len).items()}
 
     @property
     def images(self) -> int:
@@ -165,26 +195,41 @@ def trained_again(records: Sequence[Recorded]) -> list[tuple[Evidence, Evidence]
 
 
 def _merged(network: str, records: Sequence[Recorded]) -> Evidence:
-    """Results of a network in several records on the same images: those of the largest."""
+    """A network's results in several records, on the images of the largest.
+
+    Raises:
+        ArtifactError: the label stands for different networks.
+    """
     mine = [record for record in records if network in record.header.models]
     mine.sort(key=lambda record: -record.header.cells)
-    hashes = {r.provenance.data_hash for r in mine[0].results[:1]}
-    results = [
-        result
+    images = {r.provenance.data_hash for r in mine[0].results[:1]}
+    kept = [
+        Recorded(
+            record.header,
+            tuple(
+                result
+                for result in record.results
+                if result.cell.model == network and result.provenance.data_hash in images
+            ),
+        )
         for record in mine
-        for result in record.results
-        if result.cell.model == network and _same_images(result, hashes)
     ]
-    return Evidence(network, tuple(record.header for record in mine), tuple(results))
+    _check_weights(network, kept)
+    return Evidence(network, tuple(kept))
 
 
-def _same_images(result: Result, hashes: set[str]) -> bool:
-    return result.provenance.data_hash in hashes
+def _check_weights(network: str, records: Sequence[Recorded]) -> None:
+    places: dict[str, str] = {}
+    for record in records:
+        for result in record.results:
+            places.setdefault(result.provenance.weights_hash, str(record.header.place))
+    if len(places) > 1:
+        raise ArtifactError(
+            f"The records {', '.join(places.values())} have networks with different weights under "
+            f"the label {network!r}: make them again with one network, or remove the others."
+        )
 
 
-def stacked(parts: Sequence[Bools | None]) -> list[Bools] | None:
-    """All of ``parts``, or ``None`` if one is missing or of other images."""
-    present = [part for part in parts if part is not None]
-    if len(present) < len(parts) or len({np.shape(part)[1] for part in present}) > 1:
-        return None
-    return present
+def _by_place(results: Iterable[Result]) -> dict[Where, Result]:
+    cells = [(result.cell, result) for result in results if result.cell.kind != "audit"]
+    return {Where(c.defence, c.attack, c.eps, c.rung): result for c, result in cells}

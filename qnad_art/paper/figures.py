@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from qnad_art.benchmark.records import Rung
 from qnad_art.benchmark.report.chart import Chart, Panel, Point, Series
-from qnad_art.paper.claims import JUDGED
-from qnad_art.paper.evidence import Evidence, Fractions
+from qnad_art.paper.evidence import JUDGED, Evidence, Fractions, Where
+from qnad_art.paper.marks import LEGEND, marked, worst
 from qnad_art.paper.table import PUBLISHED
 
 ACCURACY = "accuracy (%)"
-BANDS = "Bands are 95 % intervals."
+BANDS = f"Bands are 95 % intervals. A mark is the worst of what is drawn: {LEGEND}"
 
 
 def charts(evidence: Evidence) -> list[Chart]:
@@ -58,10 +60,22 @@ def _against_budget(evidence: Evidence) -> tuple[Panel, ...]:
                 points = _points(evidence, label, attack, rung)
                 # Gaps would be drawn as straight lines, above what was measured at every ε.
                 if {point.x for point in points} >= set(evidence.budgets(attack, rung)):
-                    curves.append(Series(name, look, points))
+                    mark = _mark(evidence, [label])
+                    curves.append(Series(marked(name, mark), look, points))
             if curves:
                 panels.append(Panel(f"{attack} · {rung}", tuple(curves)))
     return tuple(panels)
+
+
+def _mark(evidence: Evidence, labels: Iterable[str | None]) -> str:
+    """The worst of all their figures, so that one name has one mark in all panels."""
+    return worst(
+        evidence.mark(Where(label, attack, eps, rung))
+        for label in labels
+        for rung in JUDGED
+        for attack in evidence.attacks
+        for eps in evidence.budgets(attack, rung)
+    )
 
 
 def _points(evidence: Evidence, label: str | None, attack: str, rung: Rung) -> tuple[Point, ...]:
@@ -81,7 +95,8 @@ def _against_fraction(evidence: Evidence) -> tuple[Panel, ...]:
             for attack in evidence.attacks:
                 panel = _sweep(evidence, members, attack, rung)
                 if panel:
-                    panels.append(Panel(f"{name} · {attack} · {rung}", panel))
+                    title = f"{name} · {attack} · {rung}"
+                    panels.append(Panel(marked(title, _mark(evidence, members.values())), panel))
     return tuple(panels)
 
 

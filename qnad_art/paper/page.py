@@ -6,19 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qnad_art.benchmark.report.chart import percent, points
-from qnad_art.benchmark.report.tables import accuracies, duration
-from qnad_art.benchmark.statistics import NEAR_ZERO
 from qnad_art.errors import ArtifactError
 from qnad_art.files import write_bytes
+from qnad_art.paper.budgets import WARNING, budget_text
 from qnad_art.paper.claims import claims
 from qnad_art.paper.claims_text import attack_choice_section, claims_section
+from qnad_art.paper.every import every_accuracy
 from qnad_art.paper.evidence import Evidence, networks, trained_again
 from qnad_art.paper.figures import charts
-from qnad_art.paper.markdown import folded, markdown, ratio_text, sign
+from qnad_art.paper.markdown import markdown, sign
+from qnad_art.paper.marks import LEGEND, marked
 from qnad_art.paper.record import Recorded, read_records
-from qnad_art.paper.side_by_side import comparisons, views
-from qnad_art.paper.table import PUBLISHED, Row, table_rows
+from qnad_art.paper.side_by_side import comparisons
+from qnad_art.paper.spread import spread_text
+from qnad_art.paper.table import PUBLISHED, table_rows
+from qnad_art.paper.table_text import table_section
 from qnad_art.paper.training import training_pairs
+from qnad_art.paper.what_was_run import tuned_section, what_was_run
 
 FIGURES = Path("results", "figures")
 
@@ -48,47 +52,21 @@ def page(records: Sequence[Recorded]) -> str:
     made = claims(found, again)
     sections = [
         _head(records),
+        what_was_run(records),
         _baselines(found),
-        _table(table_rows(found)),
-        _plans(records),
+        table_section(table_rows(found)),
+        tuned_section(records),
         claims_section(made),
         attack_choice_section(made),
         _training(records),
         _side_by_side(records),
         _figures(found),
-        _all(records),
+        every_accuracy(records),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def _head(records: Sequence[Recorded]) -> str:
-    rows = []
-    for record in records:
-        header = record.header
-        images = max((r.images for r in record.results if r.cell.kind != "audit"), default=0)
-        measured = f"{len(record.results):,} of {header.cells:,}"
-        if header.failures:
-            measured += f", {len(header.failures)} failed"
-        rows.append(
-            (
-                str(header.place),
-                f"{header.data['name']}, {images:,} images",
-                measured,
-                duration(record.seconds),
-                header.machine,
-                header.recorded,
-                f"`{header.command}`",
-            )
-        )
-    columns = (
-        "suite", "test images", "cells", "core time", "machine", "recorded (UTC)", "command"
-    )  # fmt: skip
-    provenance = dict.fromkeys(record.header.data["provenance"] for record in records)
-    versions = dict.fromkeys(
-        ", ".join(f"{n} {v}" for n, v in sorted(record.header.versions.items()))
-        for record in records
-    )
-    jpeg = any("JPEG" in text for text in provenance)
     return "\n\n".join(
         [
             "# Results",
@@ -96,20 +74,9 @@ def _head(records: Sequence[Recorded]) -> str:
             "Accuracies are in %, with 95 % intervals in brackets (Wilson for one noise draw, "
             "two-level bootstrap for several); differences are in percentage points and paired "
             "by image. Circuits run on the compiled simulator (exact; `qnad verify` checks it "
-            "against Aer), on the exact expectation unless shots are given.",
-            "## What was run",
-            "*quick* and *reduced* suites take fewer test images than there are, *full* ones all.",
-            markdown(columns, rows),
-            "Data: " + " ".join(provenance),
-            *(
-                [
-                    "**The CIFAR images are JPEG copies**: accuracies are not comparable with "
-                    "those on the original pixels, the paper's among them, to the point."
-                ]
-                if jpeg
-                else []
-            ),
-            *(f"Versions: {text}." for text in versions),
+            "against Aer), on the exact expectation unless shots are given. "
+            "What counts of several rungs is the lowest.",
+            spread_text(records),
         ]
     )
 
@@ -130,98 +97,11 @@ def _baselines(found: Sequence[Evidence]) -> str:
     return "## Baselines\n\nClean accuracy in %.\n\n" + markdown(columns, rows) if rows else ""
 
 
-def _table(rows: Sequence[Row]) -> str:
-    if not rows:
-        return ""
-    shown = []
-    for row in rows:
-        within = {None: "", True: "yes", False: "**no**"}[row.within_limit]
-        shown.append(
-            (
-                PUBLISHED[row.network].title,
-                row.attack,
-                row.method + (" †" if row.unreliable else ""),
-                f"{100 * row.published:+.2f} %",
-                percent(row.plain),
-                percent(row.defended),
-                points(row.gain),
-                ratio_text(row.ratio),
-                sign(row.above),
-                points(row.clean_cost),
-                within,
-                points(row.adaptive),
-                sign(row.adaptive),
-            )
-        )
-    columns = (
-        "network", "attack", "method", "the paper", "plain", "defended", "gain",
-        "relative improvement", "above the paper's", "clean accuracy lost", "within the limit",
-        "gain, adaptive", "above plain, adaptive",
-    )  # fmt: skip
-    limits = ", ".join(f"{p.title} {100 * p.clean_cost:g}" for p in PUBLISHED.values())
-    return "\n\n".join(
-        [
-            "## Table I",
-            "At the ε of the paper's Table I (0.3; 6/255). *the paper*: its relative improvement "
-            "(for inherent noise alone the most that it states); it prints no settings of PGD, so "
-            "a weak and a strong one stand against the same figure. *plain*, *defended*, *gain*: "
-            "rung transfer, the paper's setting. *relative improvement* is (defended − plain) / "
-            f"plain, and not meaningful where plain is below {100 * NEAR_ZERO:g} %. *above the "
-            "paper's*: defended against (1 + the paper's) · plain, which needs no ratio. "
-            f"*within the limit*: points of clean accuracy that may be lost ({limits}). "
-            "*adaptive*: gradients through the defence, the honest figure. "
-            "*uniform, best fraction*: chosen on these images, so optimistic. yes or no: the "
-            "interval leaves out zero; else unclear. †: failed the audit, unreliable.",
-            markdown(columns, shown),
-            _cells(rows),
-        ]
-    )
-
-
-def _cells(rows: Sequence[Row]) -> str:
-    """How the six cells of Table I stand for tuned crosstalk."""
-    lines = []
-    for attack in dict.fromkeys(row.attack for row in rows):
-        mine = [row for row in rows if row.attack == attack and row.tuned]
-        above = {row.network for row in mine if row.above.low > 0}
-        held = {row.network for row in mine if row.adaptive is not None and row.adaptive.low > 0}
-        kept = {row.network for row in mine if row.within_limit}
-        together = {
-            row.network
-            for row in mine
-            if row.above.low > 0
-            and row.within_limit
-            and row.adaptive is not None
-            and row.adaptive.low > 0
-        }
-        lines.append(
-            f"- {attack}, tuned, of {len({row.network for row in mine})} networks: significantly "
-            f"above the paper's in {len(above)}, within the limit of clean accuracy in "
-            f"{len(kept)}, significantly above the plain network on the adaptive rung in "
-            f"{len(held)}; all three at one operating point in {len(together)}."
-        )
-    return "\n".join(lines)
-
-
-def _plans(records: Sequence[Recorded]) -> str:
-    """How the plans of the hardened folders were made; records of before do not say."""
-    known = {name: made for record in records for name, made in record.header.plans.items()}
-    if not known:
-        return ""
-    rows = [
-        (name, ", ".join(f"{setting} {value}" for setting, value in sorted(made.items())))
-        for name, made in known.items()
-    ]
-    intro = "The crosstalk of these folders was made by `qnad harden`, on training images alone."
-    return "\n\n".join(["## Tuned with", intro, markdown(("folder", "settings"), rows)])
-
-
 def _training(records: Sequence[Recorded]) -> str:
     rows = [
         (
             str(pair.record.header.place),
-            pair.alone,
-            pair.together,
+            *map(marked, (pair.alone, pair.together), pair.marks),
             str(pair.condition),
             percent(pair.first.accuracy),
             percent(pair.second.accuracy),
@@ -238,7 +118,8 @@ def _training(records: Sequence[Recorded]) -> str:
     )  # fmt: skip
     return (
         "## Adversarial training, alone and with QNAD\n\nThe same trained weights, clean and on "
-        "the rung adaptive; with QNAD less alone, paired by image.\n\n" + markdown(columns, rows)
+        f"the rung adaptive; with QNAD less alone, paired by image. {LEGEND}\n\n"
+        + markdown(columns, rows)
     )
 
 
@@ -248,7 +129,7 @@ def _side_by_side(records: Sequence[Recorded]) -> str:
         columns = ["defence", "clean", *comparison.rungs, "lowest, less the plain network's"]
         rows = [
             (
-                standing.defence + (" †" if standing.unreliable else ""),
+                marked(standing.defence, standing.mark),
                 percent(standing.clean),
                 *(percent(standing.left.get(rung)) for rung in comparison.rungs),
                 "" if standing.gain is None else points(standing.gain),
@@ -257,13 +138,17 @@ def _side_by_side(records: Sequence[Recorded]) -> str:
         ]
         title = f"{comparison.record.header.place}: {comparison.title}, {comparison.budget}"
         parts += [f"**{title}**", markdown(columns, rows)]
+        budgets = budget_text(
+            comparison.record, [standing.defence for standing in comparison.standings]
+        )
+        parts += [budgets] if budgets else []
     intro = (
         "Every comparative suite at its largest ε. On each rung the accuracy under the attack of "
         "the suite that leaves the least, the most robust defence first (by its lowest accuracy). "
-        "The last column is paired by image, under the attack and on the rung of the lowest. "
-        "†: failed the audit, unreliable. All ε are below, under *Every accuracy*."
+        "The last column compares each network at its own lowest, paired by image. "
+        f"{LEGEND} All ε are below, under *Every accuracy*."
     )
-    return "\n\n".join(["## Defences side by side", intro, *parts]) if parts else ""
+    return "\n\n".join(["## Defences side by side", intro, WARNING, *parts]) if parts else ""
 
 
 def _figures(found: Sequence[Evidence]) -> str:
@@ -277,24 +162,3 @@ def _figures(found: Sequence[Evidence]) -> str:
         "12 and 14. The upper rows are its setting, transfer."
     )
     return "\n\n".join(["## Figures", intro, *images]) if images else ""
-
-
-def _all(records: Sequence[Recorded]) -> str:
-    """Every accuracy and every failed gate, suite by suite."""
-    parts = ["## Every accuracy"]
-    for record in records:
-        header, tables = record.header, []
-        for view in views(record):
-            tables.append(f"**{view.title}**")
-            for table in accuracies(view):
-                tables += [f"{table.caption}.", markdown(table.columns, table.rows)]
-            failed = [
-                f"- {d}: {', '.join(view.failed(d))}" for d in view.defences if view.failed(d)
-            ]
-            if failed:
-                tables += ["Unreliable, gates of the audit that failed:", "\n".join(failed)]
-        failures = [f"- {cell}: {reason}" for cell, reason in header.failures]
-        if failures:
-            tables += ["Cells that could not be measured:", "\n".join(failures)]
-        parts.append(folded(f"{header.place}", "\n\n".join(tables)))
-    return "\n\n".join(parts)

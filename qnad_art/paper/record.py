@@ -5,6 +5,7 @@ The first line says what was run, every other is a :class:`~qnad_art.benchmark.r
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from collections.abc import Mapping
@@ -32,7 +33,8 @@ class Header(Record):
     Args:
         collection, size, name: of the suite.
         command: that makes the results.
-        data: name and provenance of the test images.
+        data: name and provenance of the test images; how many training images the suite takes,
+            which old records lack.
         models, defences: by label, as the suite gives them; files by their names only.
         versions: of the packages.
         machine: processor, cores, system and GPUs.
@@ -97,7 +99,11 @@ def record_run(run: Run, suite: SuiteFile, command: str, provenance: str) -> Rec
         size=suite.size,
         name=suite.path.stem,
         command=command,
-        data={"name": run.suite.data.name, "provenance": provenance},
+        data={
+            "name": run.suite.data.name,
+            "provenance": provenance,
+            "train_images": f"{run.suite.data.train_images or 'all'}",
+        },
         models={label: _named(m.model_dump(mode="json")) for label, m in run.suite.models.items()},
         defences={
             label: [_named(step) for step in steps_content(steps)]
@@ -146,7 +152,16 @@ def _plan_settings(folder: Path) -> dict[str, Any]:
     saved = read_saved(folder)
     plan = saved.plan()
     execution = {name: saved.execution[name] for name in ("headroom", "bias")}
-    return {"strategy": plan.strategy, **plan.settings, **execution}
+    return {"strategy": plan.strategy, **plan.settings, **execution, **_training_images(folder)}
+
+
+def _training_images(folder: Path) -> dict[str, int]:
+    """As far as the card says it that is in a pretrained folder, or beside one of `qnad harden`."""
+    cards = (folder / "card.json", folder.with_name(f"{folder.name}.card.json"))
+    for card in cards:
+        if card.exists():
+            return {"training_images": json.loads(card.read_bytes())["training_images"]}
+    return {}
 
 
 def _named(settings: Mapping[str, Any]) -> dict[str, Any]:

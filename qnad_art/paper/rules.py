@@ -1,19 +1,22 @@
 """The rules that decide whether a claim of the paper holds for a network, an attack and a rung.
 
 A difference counts if its interval, paired by image, lies above zero. Where several differences
-could make a claim hold (one for each ε, say), their intervals hold together at 95 % (Bonferroni).
+could make a claim hold (one for each ε, or for each fraction that the best is chosen from), their
+intervals hold together at 95 % (Bonferroni).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
 
-from qnad_art.benchmark.records import Interval, Rung
+from qnad_art.benchmark.comparison import scored
+from qnad_art.benchmark.records import Interval, Result, Rung
 from qnad_art.benchmark.report.chart import percent, points
 from qnad_art.benchmark.statistics import combined_difference
-from qnad_art.paper.evidence import Evidence, Fractions, stacked
+from qnad_art.paper.evidence import Evidence, Fractions, Where
+from qnad_art.paper.marks import worst
 
 RISK = 0.05
 RESAMPLES = 5_000
@@ -21,10 +24,11 @@ RESAMPLES = 5_000
 
 @dataclass(frozen=True)
 class Finding:
-    """Whether a claim holds on one rung, and the figures behind it."""
+    """Whether a claim holds on one rung, the figures behind it, and the worst of their marks."""
 
     holds: bool
     figures: str
+    mark: str = ""
 
 
 def inherent_helps(evidence: Evidence, attack: str, rung: Rung) -> Finding | None:
@@ -45,7 +49,7 @@ def optimum(evidence: Evidence, attack: str, rung: Rung, *, strategy: str) -> Fi
     for eps, curve in curves.items():
         best, largest = _best(curve), max(curve)
         rise, fall = (
-            _difference(evidence, (members[best], eps), (members[f], eps), attack, rung, tests)
+            _fraction_gain(evidence, (members[best], members[f]), (attack, eps, rung), tests)
             for f in (min(curve), largest)
         )
         shown = ", ".join(
@@ -54,7 +58,7 @@ def optimum(evidence: Evidence, attack: str, rung: Rung, *, strategy: str) -> Fi
         text = f"ε {eps:.3g}, fraction {shown}; rise {points(rise)}, fall {points(fall)}"
         found.append((min(rise.low, fall.low), rise.value, text))
     low, _, text = max(found)
-    return Finding(low > 0, text)
+    return Finding(low > 0, text, _curve_mark(evidence, members, curves, attack, rung))
 
 
 def optimum_moves(evidence: Evidence, attack: str, rung: Rung, *, strategy: str) -> Finding | None:
@@ -74,54 +78,56 @@ def optimum_moves(evidence: Evidence, attack: str, rung: Rung, *, strategy: str)
         if chosen[one] == chosen[other]:
             continue
         own = [
-            _difference(evidence, (chosen[here], here), (chosen[there], here), attack, rung, tests)
+            _fraction_gain(evidence, (chosen[here], chosen[there]), (attack, here, rung), tests)
             for here, there in (pair, pair[::-1])
         ]
         text = f"best fraction at {shown}; at ε {one:.3g} {points(own[0])}"
         found.append((min(d.low for d in own), f"{text}, at ε {other:.3g} {points(own[1])}"))
     low, text = max(found)
-    return Finding(low > 0, text)
+    return Finding(low > 0, text, _curve_mark(evidence, members, curves, attack, rung))
 
 
 @dataclass(frozen=True, order=True)
 class _Condition:
-    """An attack at a budget, what it costs the plain network, and the defence against it."""
+    """An attack at a budget, what it costs the plain network, and the defence against it.
+
+    ``both``: results of the defence and of the plain network.
+    """
 
     loss: float
     attack: str
     eps: float
     defence: str
+    both: Sequence[Result] = field(compare=False)
+    mark: str
 
 
 def gains_grow(evidence: Evidence, method: str, rung: Rung) -> Finding | None:
     """The gain where the attack hurts most against the gain where it hurts least."""
-    clean, plain = evidence.accuracy(evidence.plain), evidence.plain
+    clean = evidence.accuracy(evidence.plain)
     conditions = []
     for attack in evidence.attacks:
         for eps in evidence.budgets(attack, rung):
-            left = evidence.accuracy(plain, attack, eps, rung)
             defence = _defence_at(evidence, method, attack, eps, rung)
-            if clean is not None and left is not None and defence is not None:
-                conditions.append(_Condition(clean.value - left.value, attack, eps, defence))
+            both = _with_plain(evidence, defence, attack, eps, rung)
+            if clean is not None and both is not None:
+                loss = clean.value - both[1].accuracy.value
+                mark = _mark_with_plain(evidence, defence, attack, eps, rung)
+                conditions.append(_Condition(loss, attack, eps, str(defence), both, mark))
     if len(conditions) < 2:
         return None
     least, most = min(conditions), max(conditions)
-    parts = []
-    for weight, where in ((1.0, most), (-1.0, least)):
-        for sign, name in ((weight, where.defence), (-weight, plain)):
-            parts.append((sign, evidence.correct(name, where.attack, where.eps, rung)))
-    outcomes = stacked([part for _, part in parts])
-    if outcomes is None:
-        return None
-    weights = [weight for weight, _ in parts]
-    change = combined_difference(list(zip(weights, outcomes, strict=True)), resamples=RESAMPLES)
-    gains = [
-        f"{c.attack} ε {c.eps:.3g} "
-        f"{points(difference(evidence, c.defence, plain, c.attack, c.eps, rung))}"
-        for c in (most, least)
+    signs = ((1.0, -1.0), (-1.0, 1.0))
+    parts = [
+        (sign, scored(result))
+        for condition, weights in zip((most, least), signs, strict=True)
+        for sign, result in zip(weights, condition.both, strict=True)
     ]
+    level = 1 - RISK / _choices(evidence, method) ** 2  # one of the best at either end
+    change = combined_difference(parts, resamples=RESAMPLES, level=level)
+    gains = [f"{c.attack} ε {c.eps:.3g} {points(difference(c.both))}" for c in (most, least)]
     text = f"most: {gains[0]}; least: {gains[1]}; difference {points(change)}"
-    return Finding(change.low > 0, text)
+    return Finding(change.low > 0, text, worst((most.mark, least.mark)))
 
 
 def carries_over(
@@ -133,51 +139,61 @@ def carries_over(
         label = _defence_at(pair[0], method, attack, eps, rung)
         if label is not None:
             chosen[eps] = label
-    findings = [_gain_somewhere(e, chosen, attack, rung) for e in pair]
+    choices = _choices(pair[0], method)  # for both: chosen on the first, but on the same images
+    findings = [_gain_somewhere(e, chosen, attack, rung, choices=choices) for e in pair]
     if findings[0] is None or findings[1] is None:
         return None
     text = f"first: {findings[0].figures}; second: {findings[1].figures}"
-    return Finding(findings[0].holds and findings[1].holds, text)
+    holds = findings[0].holds and findings[1].holds
+    return Finding(holds, text, worst((findings[0].mark, findings[1].mark)))
 
 
-def difference(
-    evidence: Evidence,
-    defence: str | None,
-    against: str | None,
-    attack: str | None,
-    eps: float | None,
-    rung: Rung | None,
-    *,
-    times: float = 1.0,
-    level: float = 1 - RISK,
-) -> Interval | None:
-    """Accuracy of a defence less ``times`` that of another, paired; ``None`` if one is missing."""
-    both = stacked([evidence.correct(name, attack, eps, rung) for name in (defence, against)])
-    if both is None:
-        return None
-    parts = [(1.0, both[0]), (-times, both[1])]
+def difference(both: Sequence[Result], *, times: float = 1.0, level: float = 1 - RISK) -> Interval:
+    """Accuracy of the first less ``times`` that of the second, paired by image."""
+    first, second = map(scored, both)
+    parts = [(1.0, first), (-times, second)]
     return combined_difference(parts, resamples=RESAMPLES, level=level)
 
 
+def _with_plain(
+    evidence: Evidence, defence: str | None, attack: str, eps: float, rung: Rung
+) -> list[Result] | None:
+    """A defence and the plain network of the same record."""
+    return evidence.together(*(Where(d, attack, eps, rung) for d in (defence, evidence.plain)))
+
+
+def _mark_with_plain(
+    evidence: Evidence, defence: str | None, attack: str, eps: float, rung: Rung
+) -> str:
+    return evidence.mark(*(Where(d, attack, eps, rung) for d in (defence, evidence.plain)))
+
+
 def _gain_somewhere(
-    evidence: Evidence, labels: Mapping[float, str | None], attack: str, rung: Rung
+    evidence: Evidence,
+    labels: Mapping[float, str | None],
+    attack: str,
+    rung: Rung,
+    *,
+    choices: int = 1,
 ) -> Finding | None:
-    """Whether a defence is above the plain network at one ε at least."""
-    level = 1 - RISK / max(len(labels), 1)
-    gains = {
-        eps: gain
+    """Whether a defence is above the plain network at one ε at least.
+
+    ``choices``: of how many the defences are the best.
+    """
+    level = 1 - RISK / max(choices * len(labels), 1)
+    measured = {
+        eps: both
         for eps, label in labels.items()
-        if (gain := difference(evidence, label, evidence.plain, attack, eps, rung, level=level))
-        is not None
+        if (both := _with_plain(evidence, label, attack, eps, rung)) is not None
     }
-    if not gains:
+    if not measured:
         return None
+    gains = {eps: difference(both, level=level) for eps, both in measured.items()}
     eps = max(gains, key=lambda e: (gains[e].low, gains[e].value))
-    plain, defended = (
-        evidence.accuracy(name, attack, eps, rung) for name in (evidence.plain, labels[eps])
-    )
-    text = f"{labels[eps]}, ε {eps:.3g}: {percent(plain)} → {percent(defended)}"
-    return Finding(gains[eps].low > 0, f"{text}, {points(gains[eps])}")
+    defended, plain = (percent(result.accuracy) for result in measured[eps])
+    text = f"{labels[eps]}, ε {eps:.3g}: {plain} → {defended}, {points(gains[eps])}"
+    marks = (_mark_with_plain(evidence, labels[e], attack, e, rung) for e in measured)
+    return Finding(gains[eps].low > 0, text, worst(marks))
 
 
 def _best(curve: dict[float, Interval]) -> float:
@@ -191,35 +207,56 @@ def _curves(
     """Accuracy by ε and fraction, where 0, the largest and one between were measured."""
     curves = {}
     for eps in evidence.budgets(attack, rung):
-        known = {f: evidence.accuracy(label, attack, eps, rung) for f, label in members.items()}
-        curve = {fraction: accuracy for fraction, accuracy in known.items() if accuracy is not None}
+        known = evidence.accuracies(members.values(), attack, eps, rung)
+        curve = {fraction: known[label] for fraction, label in members.items() if label in known}
         if len(curve) > 2 and 0.0 in curve:
             curves[eps] = curve
     return curves
 
 
-def _difference(
+def _curve_mark(
     evidence: Evidence,
-    first: tuple[str, float],
-    second: tuple[str, float],
+    members: Fractions,
+    curves: Mapping[float, Mapping[float, Interval]],
     attack: str,
     rung: Rung,
-    tests: int,
+) -> str:
+    """Of all the figures of the curves: each may have been the best."""
+    return worst(
+        evidence.mark(*(Where(members[f], attack, eps, rung) for f in curve))
+        for eps, curve in curves.items()
+    )
+
+
+def _fraction_gain(
+    evidence: Evidence, labels: tuple[str, str], under: tuple[str, float, Rung], tests: int
 ) -> Interval:
-    """Between two measured cells, one of several intervals that hold together."""
-    both = stacked([evidence.correct(name, attack, eps, rung) for name, eps in (first, second)])
-    assert both is not None
-    parts = [(1.0, both[0]), (-1.0, both[1])]
-    return combined_difference(parts, resamples=RESAMPLES, level=1 - RISK / tests)
+    """Between two fractions of a curve, one of several intervals that hold together."""
+    both = evidence.together(*(Where(label, *under) for label in labels))
+    assert both is not None  # a curve is of one record
+    return difference(both, level=1 - RISK / tests)
 
 
 def _defence_at(evidence: Evidence, method: str, attack: str, eps: float, rung: Rung) -> str | None:
     """The tuned defence, or the uniform one whose fraction is best there."""
     if method == "tuned":
-        return evidence.tuned if evidence.get(evidence.tuned, attack, eps, rung) else None
-    known = {
-        label: accuracy.value
-        for fraction, label in evidence.fractions("qnad-uniform").items()
-        if fraction and (accuracy := evidence.accuracy(label, attack, eps, rung)) is not None
-    }
-    return max(known, key=lambda label: known[label]) if known else None
+        return evidence.tuned
+    return best_uniform(evidence, attack, eps, (rung,))
+
+
+def _choices(evidence: Evidence, method: str) -> int:
+    """Of how many defences :func:`_defence_at` takes the best."""
+    return 1 if method == "tuned" else max(len(_uniform(evidence)), 1)
+
+
+def _uniform(evidence: Evidence) -> list[str]:
+    """The uniform defences, without inherent noise alone."""
+    return [label for f, label in evidence.fractions("qnad-uniform").items() if f]
+
+
+def best_uniform(evidence: Evidence, attack: str, eps: float, rungs: Sequence[Rung]) -> str | None:
+    """The uniform defence whose fraction is best at the lowest of ``rungs``; never inherent."""
+    labels = _uniform(evidence)
+    found = [evidence.accuracies(labels, attack, eps, rung) for rung in rungs]
+    known = {d: min(a[d].value for a in found) for d in labels if all(d in a for a in found)}
+    return max(known, key=lambda label: known[label], default=None)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from qnad_art.benchmark.audit import audit_results
 from qnad_art.benchmark.comparison import difference, mismatch
-from qnad_art.benchmark.records import RUNGS, Interval, Rung
-from qnad_art.benchmark.report.view import Budget, View, place
+from qnad_art.benchmark.records import RUNGS, Interval, Result, Rung
+from qnad_art.benchmark.report.view import Budget, Condition, View, place
+from qnad_art.paper.marks import audit_marks
 from qnad_art.paper.record import Recorded
 
 
@@ -18,14 +20,14 @@ class Standing:
 
     Args:
         defence: its label.
-        unreliable: it failed the audit.
+        mark: of its audit.
         clean: accuracy on clean images.
         left: by rung, accuracy under the attack that leaves the least.
-        gain: of the lowest of ``left``, less the plain network's under the same attack and rung.
+        gain: the lowest of ``left``, less the plain network's lowest under the same attacks.
     """
 
     defence: str
-    unreliable: bool
+    mark: str
     clean: Interval | None
     left: dict[Rung, Interval]
     gain: Interval | None
@@ -70,8 +72,11 @@ def views(record: Recorded) -> list[View]:
 
 def _comparison(record: Recorded, view: View, budget: Budget) -> Comparison:
     rungs = [c.rung for c in view.conditions if c.budget == budget]
+    marks = audit_marks(view.results)
     found = [
-        standing for defence in view.defences if (standing := _standing(view, defence, budget))
+        standing
+        for defence in view.defences
+        if (standing := _standing(view, defence, budget, marks))
     ]
     return Comparison(
         record,
@@ -82,7 +87,9 @@ def _comparison(record: Recorded, view: View, budget: Budget) -> Comparison:
     )
 
 
-def _standing(view: View, defence: str, budget: Budget) -> Standing | None:
+def _standing(
+    view: View, defence: str, budget: Budget, marks: Mapping[str, str]
+) -> Standing | None:
     measured = [
         (condition, accuracy)
         for condition in view.conditions
@@ -91,14 +98,26 @@ def _standing(view: View, defence: str, budget: Budget) -> Standing | None:
     if not measured:
         return None
     measured.sort(key=lambda item: -item[1].value)
-    weakest, _ = measured[-1]
-    plain = [] if view.undefended in (None, defence) else view.of(view.undefended, weakest)
-    pairs = zip(plain, view.of(defence, weakest), strict=False)
-    gains = [difference(a, b) for a, b in pairs if mismatch(a, b) is None]
     return Standing(
         defence,
-        bool(view.failed(defence)),
+        marks[defence],
         view.accuracy(defence),
         {condition.rung: accuracy for condition, accuracy in measured},
-        gains[0] if len(gains) == 1 else None,
+        _gain(view, defence, [condition for condition, _ in measured]),
     )
+
+
+def _gain(view: View, defence: str, conditions: Sequence[Condition]) -> Interval | None:
+    """Each at its own lowest: which of equals a defence is lowest under says nothing."""
+    if view.undefended in (None, defence):
+        return None
+    both = [_lowest(view, name, conditions) for name in (view.undefended, defence)]
+    pairs = zip(*both, strict=False)
+    gains = [difference(a, b) for a, b in pairs if mismatch(a, b) is None]
+    return gains[0] if len(gains) == 1 else None
+
+
+def _lowest(view: View, defence: str, conditions: Sequence[Condition]) -> list[Result]:
+    """Results under the condition that leaves the least."""
+    found = [results for c in conditions if (results := view.of(defence, c))]
+    return min(found, key=lambda results: fmean(r.accuracy.value for r in results), default=[])

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from qnad_art.benchmark.records import Interval
+from qnad_art.benchmark.records import Interval, Result
 from qnad_art.benchmark.statistics import RelativeImprovement, relative_improvement
-from qnad_art.paper.evidence import Evidence
-from qnad_art.paper.rules import difference
+from qnad_art.paper.evidence import JUDGED, Evidence, Where
+from qnad_art.paper.marks import worst
+from qnad_art.paper.rules import best_uniform, difference
 
 Family = Literal["FGSM", "PGD"]
 INHERENT, UNIFORM = "inherent noise", "uniform, best fraction"
@@ -76,8 +77,10 @@ class Row:
         ratio: the relative improvement, and whether it means anything.
         above: defended less what the paper's improvement would make of the plain accuracy.
         clean_cost: clean accuracy of the plain network less that of the defended one.
-        adaptive: gain under the adaptive rung.
-        unreliable: failed gates of the audit.
+        hardest: defence that is judged at the lower of the rungs transfer and adaptive; another
+            one only where it is chosen by its accuracy there.
+        worst: its gain, each network at the lower of its own.
+        mark: of the audit.
     """
 
     network: str
@@ -91,8 +94,9 @@ class Row:
     ratio: RelativeImprovement
     above: Interval
     clean_cost: Interval | None
-    adaptive: Interval | None
-    unreliable: tuple[str, ...]
+    hardest: str | None
+    worst: Interval | None
+    mark: str
 
     @property
     def tuned(self) -> bool:
@@ -116,55 +120,60 @@ def table_rows(networks: Sequence[Evidence]) -> list[Row]:
             continue
         for attack in evidence.attacks:
             family: Family = "FGSM" if attack.startswith("fgsm") else "PGD"
-            defences = {
-                INHERENT: (evidence.inherent, published.inherent[family]),
-                UNIFORM: (
-                    _best_uniform(evidence, attack, published.eps),
-                    published.improvement[family],
-                ),
-                **{
-                    label: (label, published.improvement[family])
-                    for label in evidence.operating_points
-                },
+            uniform = [
+                best_uniform(evidence, attack, published.eps, rungs)
+                for rungs in (JUDGED[:1], JUDGED)
+            ]
+            tuned = {label: [label, label] for label in evidence.operating_points}
+            chosen: dict[str, Sequence[str | None]] = {
+                INHERENT: [evidence.inherent] * 2,
+                UNIFORM: uniform,
+                **tuned,
             }
-            for method, (defence, printed) in defences.items():
-                row = _row(evidence, attack, published.eps, method, defence, printed)
+            for method, (defence, hardest) in chosen.items():
+                by_family = published.inherent if method == INHERENT else published.improvement
+                under = (attack, published.eps)
+                row = _row(evidence, under, method, defence, hardest, by_family[family])
                 rows += [] if row is None else [row]
     return rows
 
 
 def _row(
-    evidence: Evidence, attack: str, eps: float, method: str, defence: str | None, printed: float
+    evidence: Evidence,
+    under: tuple[str, float],
+    method: str,
+    defence: str | None,
+    hardest: str | None,
+    printed: float,
 ) -> Row | None:
-    plain = evidence.accuracy(evidence.plain, attack, eps, "transfer")
-    defended = evidence.accuracy(defence, attack, eps, "transfer")
-    gain = difference(evidence, defence, evidence.plain, attack, eps, "transfer")
-    above = difference(
-        evidence, defence, evidence.plain, attack, eps, "transfer", times=1 + printed
-    )
-    if defence is None or plain is None or defended is None or gain is None or above is None:
+    cells = [Where(name, *under, "transfer") for name in (defence, evidence.plain)]
+    transfer = evidence.together(*cells)
+    clean = evidence.together(Where(evidence.plain), Where(defence))
+    if defence is None or transfer is None:
         return None
+    defended, plain = (result.accuracy for result in transfer)
+    lowest = [Where(name, *under, rung) for name in (hardest, evidence.plain) for rung in JUDGED]
     return Row(
         evidence.network,
-        attack,
+        under[0],
         method,
         defence,
         printed,
         plain,
         defended,
-        gain,
+        difference(transfer),
         relative_improvement(defended.value, plain.value),
-        above,
-        difference(evidence, evidence.plain, defence, None, None, None),
-        difference(evidence, defence, evidence.plain, attack, eps, "adaptive"),
-        tuple(evidence.failed(defence)),
+        difference(transfer, times=1 + printed),
+        None if clean is None else difference(clean),
+        hardest,
+        _worst(evidence.together(*lowest)),
+        worst((evidence.mark(*cells), evidence.mark(*lowest))),
     )
 
 
-def _best_uniform(evidence: Evidence, attack: str, eps: float) -> str | None:
-    known = {
-        label: accuracy.value
-        for fraction, label in evidence.fractions("qnad-uniform").items()
-        if fraction and (accuracy := evidence.accuracy(label, attack, eps, "transfer")) is not None
-    }
-    return max(known, key=lambda label: known[label]) if known else None
+def _worst(results: list[Result] | None) -> Interval | None:
+    """Gain of a defence, of both networks the lower of their two results."""
+    if results is None:
+        return None
+    pairs = results[:2], results[2:]
+    return difference([min(pair, key=lambda result: result.accuracy.value) for pair in pairs])

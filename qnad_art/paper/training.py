@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from qnad_art.benchmark.comparison import difference, mismatch
 from qnad_art.benchmark.records import Interval, Result
 from qnad_art.benchmark.report.view import condition_of
+from qnad_art.paper.marks import audit_marks
 from qnad_art.paper.record import Recorded
 
 TRAINERS = {"madry", "trades", "awp", "fast-adversarial-training", "finetune"}
@@ -16,7 +17,7 @@ QNAD = {"inherent", "qnad-uniform", "qnad-random", "qnad-tuned", "hardened"}
 
 @dataclass(frozen=True)
 class TrainingPair:
-    """A trained network and the same under QNAD, in one condition."""
+    """A trained network and the same under QNAD, in one condition, with the audit's marks."""
 
     record: Recorded
     alone: str
@@ -25,6 +26,7 @@ class TrainingPair:
     first: Result
     second: Result
     gain: Interval
+    marks: tuple[str, str]
 
 
 def training_pairs(records: Sequence[Recorded]) -> Iterator[TrainingPair]:
@@ -38,6 +40,7 @@ def training_pairs(records: Sequence[Recorded]) -> Iterator[TrainingPair]:
 
 
 def _pairs(record: Recorded, alone: str, together: str) -> Iterator[TrainingPair]:
+    marks = audit_marks(record.results)
     theirs = {
         result.cell.model_copy(update={"defence": "", "device": ""}): result
         for result in record.results
@@ -58,4 +61,5 @@ def _pairs(record: Recorded, alone: str, together: str) -> Iterator[TrainingPair
                 first,
                 result,
                 difference(first, result),
+                (marks[alone], marks[together]),
             )
