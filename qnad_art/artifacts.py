@@ -79,6 +79,8 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} does not exist.") from error
     except (OSError, SafetensorError) as error:
+        if Path(path).is_dir():
+            raise ArtifactError(f"{path} is a folder; give a safetensors file.") from error
         raise ArtifactError(f"{path} is no intact safetensors file: {error}.") from error
 
 

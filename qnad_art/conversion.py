@@ -178,6 +178,16 @@ class ConversionReport:
         """Products (circuits) that one image costs."""
         return sum(layer.products or 0 for layer in self.layers)
 
+    def __str__(self) -> str:
+        """The table as text, 100 characters wide."""
+        from io import StringIO
+
+        from rich.console import Console
+
+        text = StringIO()
+        Console(file=text, width=100).print(self)
+        return text.getvalue().rstrip()
+
     def __rich__(self) -> Table:
         """Table for rich."""
         from rich.box import SIMPLE_HEAD

@@ -147,6 +147,8 @@ def load_dataset(
         raise UnknownNameError("split", split, SPLITS)
     if name not in dataset_names() and Path(name).exists():
         return _images(Path(name), split, progress)
+    if Path(name).name != name:
+        raise DatasetError(f"{name} does not exist: give a folder or zip of images, or a name.")
     folder = data_dir or os.environ.get("QNAD_DATA_DIR")
     source = Source(split, Path(folder) if folder else None, download, progress)
     data = call_plugin("data set", name, lambda load: load(source))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qnad_art.device import DEFAULT_DEVICE, load_device
+from qnad_art.errors import InvalidInputError
 from qnad_art.files import write_bytes, write_json
 from qnad_art.measure import Images, Labels, Proportion, package_versions, pgd_examples
 from qnad_art.unfinished import Unfinished
@@ -55,6 +56,13 @@ class QuickstartSettings:
     test_images: int = 1000
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.shots is not None and self.shots < 1:
+            raise InvalidInputError(
+                f"shots is {self.shots}; give a whole number from 1, or leave it out for the exact "
+                "expectation."
+            )
+
     @classmethod
     def fast(cls, **changes: Any) -> QuickstartSettings:
         """A run of about a minute: fewer epochs, images and budgets."""
@@ -96,6 +104,7 @@ class QuickstartResult:
     device_hash: str
     zz_source: str
     products_per_image: int
+    products_with_biases: int
     crosstalk_achieved: dict[str, float]
     versions: dict[str, str]
     cells: list[Accuracy] = field(default_factory=list)
@@ -156,6 +165,7 @@ def run_quickstart(
         device_hash=device.hash,
         zz_source=device.zz_source,
         products_per_image=noisy.report().products,
+        products_with_biases=hardened[-1].report().products,
         crosstalk_achieved={
             name: classifiers[name].plan.achieved for name in NETWORKS if "crosstalk" in name
         },

@@ -81,9 +81,9 @@ class Resources:
             f"{1e6 * self.repetition_delay:g} µs{left_out}",
         )
         headings = ("products", "circuits", "1q gates", "2q gates", "time")
-        table.add_column("layer", no_wrap=True)
+        table.add_column("layer", overflow="fold")
         for heading in headings:
-            table.add_column(heading, justify="right", no_wrap=True)
+            table.add_column(heading, justify="right", overflow="fold")
         for row in (*self.layers, self.total):
             if row.name == "total":
                 table.add_section()

@@ -104,6 +104,26 @@ def test_command_prints_a_table_and_what_it_left_out(tmp_path):
     assert f"A: {results[-1].cell}: B has no such cell" in shown.output
 
 
+@pytest.mark.parametrize("columns", ["60", "80"])
+def test_command_fits_a_terminal(columns, tmp_path):
+    folder = run_folder(tmp_path / "a", a_suite())
+    arguments = ["compare", str(folder), "--defence", "none", "--against", "crosstalk 0.3"]
+    shown = CliRunner().invoke(app, arguments, env={"COLUMNS": columns})
+    assert shown.exit_code == 0, shown.output
+    assert "…" not in shown.output
+    words = shown.output.split()
+    assert words[: words.index("cell")].count("seed") == 1  # of all cells, above the table
+    assert "seed" not in words[words.index("cell") :]
+
+
+def test_command_says_that_there_is_nothing_to_compare(tmp_path):
+    a, b = run_folder(tmp_path / "a", a_suite()), run_folder(tmp_path / "b", [])
+    shown = CliRunner().invoke(app, ["compare", str(a), str(b)])
+    assert shown.exit_code == 0, shown.output
+    assert "nothing to compare" in shown.output
+    assert "Not compared" in shown.output
+
+
 def test_command_gives_json(tmp_path):
     results = a_suite()
     folder = run_folder(tmp_path / "a", results)

@@ -63,7 +63,15 @@ def test_verify_passes_and_fails_by_tolerance():
         (["verify", "--readout", "loud"], "twirled"),
         (["verify", "--products", "0"], "at least 1"),
         (["verify", "--shots", "-1"], "-1"),
+        (["verify", "--tolerance", "-1"], "tolerance is -1"),
         (["quickstart", "--device", "nowhere.json"], "does not exist"),
+        (["quickstart", "--shots", "0"], "shots is 0"),
+        (["quickstart", "--output", __file__], "is a file"),
+        (["train", "lenet5", "--data", "digits", "--output", "/"], "is a folder"),
+        (["train", "lenet5", "--data", "./nowhere"], "./nowhere does not exist"),
+        (["train", "lenet5", "--data", "digits", "--output", f"{__file__}/x"], "no folder"),
+        (["evaluate", "suite.yaml", "--engine", "dusk", "--dry-run"], "Did you mean 'dask'"),
+        (["devices", "export", "ibm_nairobi", f"{__file__}/x.json"], "x.json cannot be written"),
         (["bench", "inference", "--models", "lenet"], "lenet5"),
         (["bench", "inference", "--rounds", "1"], "at least 2"),
     ],
@@ -100,3 +108,35 @@ def test_quickstart_measures_every_cell(tmp_path):
         cells["tuned crosstalk", "FGSM", "transfer", 0.3] > cells["plain", "FGSM", "transfer", 0.3]
     )
     assert written["products_per_image"] == 406_656
+    assert written["products_with_biases"] == 413_174
+
+
+def test_quickstart_says_what_it_kept(tmp_path, monkeypatch):
+    def stopped(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("qnad_art.quickstart.run_quickstart", stopped)
+    folder = tmp_path / "out"
+    nothing = run(app, ["quickstart", "--fast", "--output", str(folder)])
+    folder.mkdir()
+    something = run(app, ["quickstart", "--fast", "--output", str(folder)])
+    assert nothing.exit_code == something.exit_code == 130
+    assert "nothing was kept" in nothing.output
+    assert "the same command goes on" in " ".join(something.output.split())
+
+
+def test_training_says_what_it_trains_on(tmp_path):
+    output = tmp_path / "weights.safetensors"
+    arguments = ["train", "lenet5", "--data", "digits", "--epochs", "1", "--resume"]
+    done = run(app, [*arguments, "--images", "100", "--output", str(output)])
+    assert done.exit_code == 0, done.output
+    assert "Used: 100 of them, drawn with seed 0." in done.output
+    assert "Validation: 10 of them" in done.output
+    assert "to continue from: this starts anew" in done.output
+
+
+def test_paper_that_runs_nothing_does_not_ask_for_records(tmp_path):
+    result = run(app, ["paper", "paper/alexnet*", "--output", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "LEFT OUT paper/reduced/alexnet" in result.output
+    assert isinstance(result.exception, SystemExit)

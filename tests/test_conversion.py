@@ -459,3 +459,10 @@ def test_other_types_are_cast_wherever_images_are_taken(converted):
     module, x = converted()
     assert module.products(x.float()) == module.products(x)
     assert module.clipping(x.float()) == module.clipping(x.float().double())
+
+
+def test_a_report_prints_as_a_table(converted):
+    module, x = converted()
+    text = str(conversion_report(module, x))
+    assert "Conv2d" in text
+    assert "products an image" in text

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,43 @@ def _press_ctrl_c(epoch):
     raise KeyboardInterrupt
 
 
+def test_ctrl_c_while_measuring_leaves_no_figures_of_another(weights, tmp_path, monkeypatch):
+    output = tmp_path / "net"
+    card = tmp_path / "net.card.json"
+    command = ("harden", weights, *QUICK, "--test-images", "20", "--output", output)
+    assert run(*command).exit_code == 0
+    assert json.loads(card.read_text())["strategy_settings"]["fraction"] == 0.3
+    with monkeypatch.context() as patch:
+        patch.setattr("qnad_art.measure.compare", lambda *_, **__: _press_ctrl_c(None))
+        stopped = run(*command, "--fraction", "0.2")
+    assert stopped.exit_code == 130
+    assert f"The classifier that was in {output} is replaced" in " ".join(stopped.output.split())
+    assert "with --resume to measure it" in stopped.output
+    assert not card.exists()
+    resumed = run(*command, "--fraction", "0.2", "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    assert "epoch" not in resumed.output
+    assert json.loads(card.read_text())["strategy_settings"]["fraction"] == 0.2
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["net", "net.card.json"]
+
+
+def test_a_folder_describes_itself(weights, tmp_path):
+    output = tmp_path / "net"
+    options = ("--strategy", "uniform", "--test-images", "20", "--output", output)
+    assert run("harden", weights, *DATA, *options).exit_code == 0
+    assert run("describe", output).exit_code == 0
+    assert "leave out --device" in str(run("describe", output, "--device", "ideal").exception)
+    plan = output / "plan.safetensors"
+    assert "give its JSON file" in str(run("describe", _renamed(plan)).exception)
+
+
+def _renamed(path):
+    """The plan, made for a device that is not one by name."""
+    plan = replace(CrosstalkPlan.load(path), device="mylab")
+    plan.save(path)
+    return path
+
+
 def test_raw_weights_need_the_name_of_the_network(weights, tmp_path, no_test_data):
     raw = tmp_path / "raw.safetensors"
     tensors = {name: value.contiguous() for name, value in network().state_dict().items()}
@@ -165,6 +203,8 @@ def test_raw_weights_need_the_name_of_the_network(weights, tmp_path, no_test_dat
         (["harden", "--precision", "half"], "bfloat16"),
         (["harden", "--output", "."], "exists and is no saved classifier"),
         (["tune", "--images", "0"], "Cannot take 0 images"),
+        (["tune", "--output", "."], "is a folder"),
+        (["tune", "--search", "--epsilon", "0.1", "--output", __file__], "is a file"),
         (["tune", "--trials", "3"], "add --search"),
         (["tune", "--shots", "10", "--shots", "20"], "--search to choose"),
         (["tune", "--search"], "needs --epsilon"),

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from art_fixtures import hardened
 from torch import nn
 from typer.testing import CliRunner
 
@@ -279,7 +280,7 @@ class TestCommand:
     def figures(self, *arguments):
         result = self.run(*arguments, "--json")
         assert result.exit_code == 0, result.output
-        return json.loads(result.output)
+        return json.loads(result.stdout)
 
     def test_table_fits_a_terminal(self):
         result = CliRunner().invoke(app, ["resources", "lenet5"], env={"COLUMNS": "80"})
@@ -314,9 +315,27 @@ class TestCommand:
         again = self.figures(weights, "--plan", folder, "--shots", found["shots"])
         assert again["total"]["two_qubit_gates"] == found["total"]["two_qubit_gates"]
         assert self.figures(folder, "--device", "ibm_mumbai")["crosstalk"] == 0
+        elsewhere = self.run(folder, "--device", "ibm_mumbai")
+        assert "Without the crosstalk of the folder, which is for ibm_nairobi" in elsewhere.stderr
+
+    def test_a_folder_has_its_own_readout(self, tmp_path):
+        classifier = hardened(readout="raw")
+        classifier.save("raw", str(tmp_path))
+        own = self.figures(tmp_path / "raw")
+        assert own == self.figures(tmp_path / "raw", "--readout", "raw")
+        assert own != self.figures(tmp_path / "raw", "--readout", "twirled")
 
     def test_errors_say_what_to_do(self):
         assert isinstance(self.run("lenet6").exception, UnknownNameError)
         both = self.run("lenet5", "--plan", "x", "--fraction", 0.1)
         assert "give one of them" in str(both.exception)
         assert "twirled" in str(self.run("lenet5", "--readout", "loud").exception)
+        assert "--fraction asks for" in str(self.run("lenet5", "--pairs", 3).exception)
+        assert "by name" in str(self.run("lenet5", "--model", "alexnet").exception)
+
+    def test_narrow_terminals_break_lines_and_cut_nothing(self):
+        shown = CliRunner().invoke(
+            app, ["resources", "lenet5", "--fraction", "0.3"], env={"COLUMNS": "60"}
+        )
+        assert shown.exit_code == 0, shown.output
+        assert "…" not in shown.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from qnad_art.benchmark.comparison import Comparison, Pair
+    from qnad_art.benchmark.records import Cell
 
 
 def compare(
@@ -50,18 +52,28 @@ def compare(
         typer.echo(_json(found, names))
         return
     console = Console()
-    console.print(_table(found, names))
+    if found.pairs:
+        console.print(_table(found, names))
+    else:
+        console.print(f"A: {names[0]}\nB: {names[1]}\nThere is nothing to compare.", soft_wrap=True)
     _print_unmatched(console, found)
 
 
 def _table(found: Comparison, names: tuple[str, str]) -> Table:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     from qnad_art.benchmark.report.chart import percent, points
 
-    of_one_run = {pair.a.cell.defence for pair in found.pairs} == {names[0]}
+    cells = [pair.a.cell for pair in found.pairs]
+    if {cell.defence for cell in cells} == {names[0]}:  # of one run, and in the title
+        cells = [cell.model_copy(update={"defence": ""}) for cell in cells]
+    shared, own = _told_apart(cells)
     table = Table(
-        title=f"A: {names[0]}\nB: {names[1]}",
+        box=SIMPLE_HEAD,  # three columns of numbers fit 60 characters
+        pad_edge=False,
+        collapse_padding=True,
+        title=f"A: {names[0]}\nB: {names[1]}\n{shared}",
         title_justify="left",
         caption=(
             "Accuracy in % with 95 % intervals; B - A in percentage points, paired by image. Of 20 "
@@ -69,21 +81,30 @@ def _table(found: Comparison, names: tuple[str, str]) -> Table:
         ),
         caption_justify="left",
     )
-    table.add_column("cell", overflow="fold")
+    table.add_column("cell", overflow="fold", min_width=12)
     for heading in ("A", "B", "B - A"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("")
-    for pair in found.pairs:
-        cell = pair.a.cell.model_copy(update={"defence": ""}) if of_one_run else pair.a.cell
-        remarks = [pair.verdict, *(f"unreliable, {name}" for name in pair.unreliable)]
+    for cell, pair in zip(own, found.pairs, strict=True):
         table.add_row(
-            str(cell),
-            percent(pair.a.accuracy),
-            percent(pair.b.accuracy),
-            points(pair.difference),
-            "\n".join(remarks),
+            "\n".join([cell, pair.verdict, *(f"unreliable, {name}" for name in pair.unreliable)]),
+            *(
+                text.replace(" [", "\n[")
+                for text in (
+                    percent(pair.a.accuracy),
+                    percent(pair.b.accuracy),
+                    points(pair.difference),
+                )
+            ),
         )
     return table
+
+
+def _told_apart(cells: Sequence[Cell]) -> tuple[str, list[str]]:
+    """What all cells share, and what each has of its own, as text."""
+    parts = [str(cell).split(" · ") for cell in cells]
+    shared = [part for part in parts[0] if all(part in others for others in parts)]
+    own = [" · ".join(p for p in of_one if p not in shared) or "this one" for of_one in parts]
+    return " · ".join(shared), own
 
 
 def _print_unmatched(console: Console, found: Comparison) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from qnad_art.device import DeviceProfile
 
 
 def describe(
@@ -20,11 +23,16 @@ def describe(
     from qnad_art.crosstalk.plan import CrosstalkPlan
     from qnad_art.crosstalk.report import plan_report
     from qnad_art.device import load_device
+    from qnad_art.errors import InvalidInputError
     from qnad_art.estimator import QuantumExecutedClassifier
     from qnad_art.placement import Placement
 
     console = Console()
     if path.is_dir():
+        if device is not None:
+            raise InvalidInputError(
+                f"{path} is a folder and holds its device: leave out --device, which is for plans."
+            )
         classifier = QuantumExecutedClassifier.load(path)
         module = classifier.module
         console.print(classifier.report())
@@ -33,7 +41,21 @@ def describe(
     else:
         plan = CrosstalkPlan.load(path)
         compute = tuple(site.qubit for site in plan.sites if site.neighbour is None)
-        profile = load_device(device or plan.device)
+        profile = _device(plan.device) if device is None else load_device(device)
         console.print(plan_report(plan, Placement(compute, plan.sites), profile))
     settings = ", ".join(f"{name}={value}" for name, value in sorted(plan.settings.items()))
     console.print(f"Strategy {plan.strategy}: {settings or 'no settings'}", soft_wrap=True)
+
+
+def _device(name: str) -> DeviceProfile:
+    """The device that a plan names, if it is one by name."""
+    from qnad_art.device import load_device
+    from qnad_art.errors import InvalidInputError, UnknownNameError
+
+    try:
+        return load_device(name)
+    except UnknownNameError as error:
+        raise InvalidInputError(
+            f"The plan is for the device {name!r}, which is none by name: give its JSON file with "
+            "--device."
+        ) from error

@@ -38,7 +38,7 @@ def show(device: Annotated[str, typer.Argument(help="Device name or JSON file.")
     )
     qubits = Table(title="Qubits")
     for heading in ("qubit", "runs", "T1 µs", "T2 µs", "sx error", "p(1|0)", "p(0|1)"):
-        qubits.add_column(heading, justify="right")
+        qubits.add_column(heading, justify="right", overflow="fold")
     for index, qubit in enumerate(profile.qubits):
         qubits.add_row(
             str(index),
@@ -52,7 +52,7 @@ def show(device: Annotated[str, typer.Argument(help="Device name or JSON file.")
     console.print(qubits)
     edges = Table(title=f"{profile.two_qubit_gate} gates")
     for heading in ("control", "target", "error", "duration ns", "ZZ kHz"):
-        edges.add_column(heading, justify="right")
+        edges.add_column(heading, justify="right", overflow="fold")
     for edge in profile.edges:
         edges.add_row(
             str(edge.control),

@@ -15,7 +15,7 @@ from rich.markup import escape
 from qnad_art.cli import inputs
 from qnad_art.cli.inputs import duration
 from qnad_art.cli.screen import Console, printable
-from qnad_art.errors import InvalidInputError
+from qnad_art.errors import InvalidInputError, UnknownNameError
 
 if TYPE_CHECKING:
     from qnad_art.benchmark.runner import Progress, Report
@@ -70,8 +70,11 @@ def evaluate(
         raise InvalidInputError("Give a suite: qnad evaluate SUITE.yaml (or --schema).")
     folder = data_dir or os.environ.get("QNAD_DATA_DIR")
     images = None if folder is None else str(Path(folder).resolve())
+    from qnad_art.benchmark.engines import ENGINES
     from qnad_art.benchmark.sinks import check_sinks
 
+    if engine not in ENGINES:  # also where nothing is left to measure
+        raise UnknownNameError("engine", engine, ENGINES)
     if dry_run:
         _list(console, suite, images, only, workers)
         return

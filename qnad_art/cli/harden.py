@@ -97,15 +97,17 @@ def harden(
     test = inputs.take_images(test, min(test_images, len(test)), seed)
     defence = fit.run(plain, training, **execution)
     hardened = defence(training.x, plain)
+    card = output.with_name(f"{output.name}.card.json")
+    if output.exists():
+        console.print(f"The classifier that was in {output} is replaced.")
+    card.unlink(missing_ok=True)  # its figures are those of another
     hardened.save(output.name, str(output.parent))
-    checkpoint.unlink(missing_ok=True)
     console.print(hardened.report())
     inputs.print_plan(console, hardened.module)
     console.print(f"Hardened classifier written to {output}")
 
     figures = _measure(console, plain, hardened, test, budget)
     console.print(_table(figures, budget, len(test), shots))
-    card = output.with_name(f"{output.name}.card.json")
     _write_card(
         card,
         hardened,
@@ -119,6 +121,7 @@ def harden(
         shots=shots,
         seed=seed,
     )
+    checkpoint.unlink(missing_ok=True)
     console.print(f"Settings and figures written to {card}")
 
 
@@ -146,7 +149,10 @@ def _measure(console: Console, plain: Any, hardened: Any, test: Any, budget: flo
                 on_stage=lambda stage: status.update(f"Measuring: {stage}"),
             )
         except KeyboardInterrupt:
-            console.print("Stopped while measuring; the hardened classifier is complete.")
+            console.print(
+                "Stopped while measuring; the hardened classifier is complete. Repeat the command "
+                "with --resume to measure it."
+            )
             raise typer.Exit(130) from None
 
 

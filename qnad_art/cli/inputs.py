@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -86,6 +87,28 @@ Resume = Annotated[
 def given(**options: Any) -> dict[str, Any]:
     """The options that were given; defaults stay where the settings are defined."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def check_file(path: Path) -> None:
+    """Raise :class:`InvalidInputError` where no file can be written, before hours of work."""
+    if path.is_dir():
+        raise InvalidInputError(f"{path} is a folder; give the name of a file.")
+    _check_parents(path)
+
+
+def check_folder(path: Path) -> None:
+    """As :func:`check_file`, for a folder to write files into."""
+    if path.exists() and not path.is_dir():
+        raise InvalidInputError(f"{path} is a file; give the name of a folder.")
+    _check_parents(path / "file")
+
+
+def _check_parents(path: Path) -> None:
+    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise InvalidInputError(
+            f"{path} cannot be written: {nearest} is no folder that may be written to."
+        )
 
 
 def load_split(
@@ -197,6 +220,8 @@ def checkpointed(console: Console, checkpoint: Path, resume: bool) -> Iterator[N
         console.print(
             f"An earlier run left {checkpoint}: --resume continues it; now it is replaced."
         )
+    if resume and not checkpoint.exists():
+        console.print(f"There is no {checkpoint} to continue from: this starts anew.")
     try:
         yield
     except KeyboardInterrupt:

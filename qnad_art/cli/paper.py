@@ -63,7 +63,7 @@ def paper(
     folder = data_dir or os.environ.get("QNAD_DATA_DIR")
     images = None if folder is None else str(Path(folder).resolve())
     record = record or output
-    complete = True
+    complete, ran = True, False
     for suite in find_suites(size, names or ()):
         try:
             content = _ready(suite, images, weights, hardened)
@@ -76,7 +76,8 @@ def paper(
         else:
             place = {"workers": workers, "gpu": gpu}
             complete &= _run(console, suite, content, output, record, images, place)
-    if not dry_run:
+            ran = True
+    if ran:
         results(record)
     raise typer.Exit(0 if complete else 1)
 

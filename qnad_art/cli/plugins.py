@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -110,6 +111,16 @@ def _show(console: Console, plugin: Plugin) -> bool:
         console.print(f"  broken        {error}\n")
         return False
     # The docstring of an instance would be that of its class.
-    text = inspect.getdoc(loaded) if callable(loaded) else repr(loaded)
+    text = inspect.getdoc(loaded) if callable(loaded) else _facts(loaded)
     console.print(f"\n{text or 'It has no docstring.'}\n")
     return True
+
+
+def _facts(entry: object) -> str:
+    """What an entry that is no class or function says of itself, a line for each of its fields."""
+    if not is_dataclass(entry):
+        return repr(entry)
+    values = {field.name: getattr(entry, field.name) for field in fields(entry)}
+    told = {name: value for name, value in values.items() if not callable(value)}
+    width = max(map(len, told), default=0)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in told.items())

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qnad_art.cli import inputs
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -36,6 +38,7 @@ def quickstart(
     )
 
     from qnad_art.cli.screen import Console
+    from qnad_art.device import load_device
     from qnad_art.quickstart import (
         QuickstartSettings,
         cells_to_measure,
@@ -43,8 +46,10 @@ def quickstart(
         save_quickstart,
     )
 
+    inputs.check_folder(output)
     make = QuickstartSettings.fast if fast else QuickstartSettings
     settings = make(device=device, shots=shots, seed=seed)
+    load_device(device)
     console = Console(highlight=True)
     console.print(
         f"QNAD quickstart: LeNet-5 on 5,000 MNIST images, its products run as circuits of {device}."
@@ -83,7 +88,11 @@ def quickstart(
             )
         except KeyboardInterrupt:
             progress.stop()
-            console.print(f"Stopped. What is done is kept in {output}: the same command goes on.")
+            if output.exists():
+                kept = f"What is done is kept in {output}: the same command goes on."
+            else:
+                kept = "No epoch was finished, so nothing was kept."
+            console.print(f"Stopped. {kept}")
             raise typer.Exit(130) from None
         progress.update(attacking, description="attacking")
     console.print(_table(result))
@@ -139,7 +148,10 @@ def _conclusions(result: QuickstartResult) -> list[str]:
         ]
         return 100 * sum(gains) / len(gains)
 
-    lines = [f"An image costs {result.products_per_image:,} products, each a circuit."]
+    lines = [
+        f"An image costs {result.products_per_image:,} products, each a circuit (with tuned "
+        f"crosstalk, where biases are products too, {result.products_with_biases:,})."
+    ]
     for network in NETWORKS[1:]:
         share = result.crosstalk_achieved.get(network)
         what = network.capitalize() + ("" if share is None else f" on {share:.1%} of the weights")

@@ -38,8 +38,13 @@ def resources(
     fraction: Annotated[
         float | None, typer.Option(help="Crosstalk on so many of the weights instead, 0 to 1.")
     ] = None,
-    pairs: Annotated[int, typer.Option(help="Gate pairs on each of them.")] = 1,
-    readout: Annotated[str, typer.Option(help="twirled or raw.")] = "twirled",
+    pairs: Annotated[
+        int | None, typer.Option(help="Gate pairs on each of them; default: 1.")
+    ] = None,
+    readout: Annotated[
+        str | None,
+        typer.Option(help="twirled or raw; default: the folder's own, else twirled."),
+    ] = None,
     repetition_delay: Annotated[
         float,
         typer.Option(help="µs between shots; default: that of IBM's devices (default_rep_delay)."),
@@ -54,16 +59,23 @@ def resources(
     from qnad_art.resources import inference_resources, random_plan
     from qnad_art.response import READOUTS
 
+    if plan is not None and fraction is not None:
+        raise InvalidInputError("--plan and --fraction both say the crosstalk; give one of them.")
+    if pairs is not None and fraction is None:
+        raise InvalidInputError("--pairs is of the crosstalk that --fraction asks for; give both.")
+    made, shape = _network(network, model)
+    readout = readout or _own_readout(made)
     chosen = [name for name in READOUTS if name == readout]
     if not chosen:
         raise InvalidInputError(f"readout {readout!r} is not one of {', '.join(READOUTS)}.")
-    if plan is not None and fraction is not None:
-        raise InvalidInputError("--plan and --fraction both say the crosstalk; give one of them.")
-    made, shape = _network(network, model)
     profile = _device(made, device)
     crosstalk = None if plan is None else _plan(plan)
     if fraction is not None:
-        crosstalk = random_plan(made, profile, fraction=fraction, pairs=pairs)
+        crosstalk = random_plan(
+            made, profile, fraction=fraction, pairs=1 if pairs is None else pairs
+        )
+    elif plan is None:
+        _say_what_is_left_out(made, profile)
     found = inference_resources(
         made,
         shape,
@@ -81,6 +93,7 @@ def resources(
 
 def _network(name: str, model: str | None) -> tuple[nn.Module, tuple[int, ...]]:
     """The network, plain or quantum-executed, and the shape of an input."""
+    from qnad_art.errors import InvalidInputError
     from qnad_art.estimator import QuantumExecutedClassifier
     from qnad_art.models import architecture_of, build_model, model_names
     from qnad_art.weights import load_model
@@ -90,6 +103,8 @@ def _network(name: str, model: str | None) -> tuple[nn.Module, tuple[int, ...]]:
         return classifier.module, tuple(classifier.input_shape)
     # What is neither a name nor looks like a file is a name with a typing error.
     is_file = name.endswith(".safetensors") or Path(name).is_file()
+    if model is not None and not is_file:
+        raise InvalidInputError(f"{name} is a network by name: --model is for files of weights.")
     network = load_model(name, model) if is_file else build_model(name).eval()
     made_for = architecture_of(network)
     return network, (made_for.in_channels, made_for.image_size, made_for.image_size)
@@ -107,6 +122,28 @@ def _device(network: nn.Module, name: str | None) -> DeviceProfile:
         same = load_device(own.name)
         return same if same.hash == own.hash else own
     return own
+
+
+def _own_readout(network: nn.Module) -> str:
+    from qnad_art.module import QuantumExecutedModule
+
+    if isinstance(network, QuantumExecutedModule):
+        return network.execution.table.readout
+    return "twirled"
+
+
+def _say_what_is_left_out(network: nn.Module, profile: DeviceProfile) -> None:
+    """A folder's crosstalk is for its own device; on another none is counted."""
+    from qnad_art.module import QuantumExecutedModule
+
+    if isinstance(network, QuantumExecutedModule) and network.plan.injected:
+        own = network.device_profile
+        if own.name != profile.name:
+            typer.echo(
+                f"Without the crosstalk of the folder, which is for {own.name}: --fraction puts "
+                f"some on {profile.name}.",
+                err=True,
+            )
 
 
 def _plan(path: Path) -> CrosstalkPlan:

@@ -59,6 +59,7 @@ def run_search(
         raise InvalidInputError(
             "--search needs --epsilon, the L∞ budget that robustness is judged at: 0.1 or 6/255."
         )
+    inputs.check_folder(output)
     settings |= {name: (value, value) for name, value in held.items()}
     wanted = SearchSettings(epsilon, seed=source.seed, **settings)
     plain, training = source.load(console)

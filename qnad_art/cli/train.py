@@ -33,7 +33,10 @@ def train(
     precision: inputs.Precision = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option(help="Fixes weights, batches and augmentation.")] = 0,
-    limit: Annotated[int | None, typer.Option(help="Use only so many training images.")] = None,
+    images: Annotated[
+        int | None,
+        typer.Option("--images", "--limit", help="Training images to use; default: all."),
+    ] = None,
     without_test_of: inputs.WithoutTestOf = None,
     validation_fraction: Annotated[
         float, typer.Option(help="Share of the training images to validate on; 0 for none.")
@@ -54,13 +57,18 @@ def train(
     settings = TrainSettings.for_model(model, device=device, seed=seed, **changes)
 
     console = Console(soft_wrap=True)
+    if output is not None:
+        inputs.check_file(output)
     training, test = _load(console, data, data_dir, download)
+    output = output or Path(f"{model}-{training.name}.safetensors")
     training = inputs.leave_out(console, training, without_test_of, data_dir)
-    if limit is not None:
-        training = training.take(limit, seed)
+    if images is not None:
+        training = training.take(images, seed)
+        console.print(f"Used: {len(training):,} of them, drawn with seed {seed}.")
     validation = None
     if validation_fraction:
         validation, training = training.split(validation_fraction, seed)
+        console.print(f"Validation: {len(validation):,} of them, kept from training.")
     network = build_model(
         model,
         num_classes=len(training.classes),
@@ -68,7 +76,6 @@ def train(
         image_size=training.x.shape[2],
         seed=seed,
     )
-    output = output or Path(f"{model}-{training.name}.safetensors")
     checkpoint = output.with_suffix(".checkpoint.safetensors")
     result = _train(console, network, training, validation, settings, checkpoint, resume)
     card = _test(console, network, test) | _describe(training, settings, result)
@@ -116,7 +123,7 @@ def _train(
             settings,
             validation=validation,
             checkpoint=checkpoint,
-            resume=resume,
+            resume=resume and checkpoint.exists(),
             on_epoch=on_epoch,
         )
 

@@ -124,6 +124,7 @@ def _tune(
     execution: dict[str, Any],
     resume: bool,
 ) -> None:
+    inputs.check_file(output)
     checkpoint = output.with_suffix(".checkpoint.safetensors")
     fit = inputs.CrosstalkFit(
         console, "tuned", settings, checkpoint=checkpoint, resume=resume, seed=source.seed

@@ -32,6 +32,8 @@ def verify(
         raise InvalidInputError(f"readout {readout!r} is not one of twirled, raw, both.")
     if shots < 0:
         raise InvalidInputError(f"shots is {shots}; give 0 (no counts) or more.")
+    if not tolerance >= 0:
+        raise InvalidInputError(f"tolerance is {tolerance:g}; give 0 or more.")
     console = Console(highlight=True)
     profile = load_device(device)
     table = Table(title=f"Compiled products against {engine} on {profile.name}")
@@ -60,7 +62,7 @@ def verify(
             Text("pass", "green") if result.passed else Text("FAIL", "bold red"),
         )
     console.print(table)
-    exact = "not compared" if result.largest_difference is None else f"within {tolerance:g}"
+    exact = "not compared" if result.largest_difference is None else f"to {tolerance:g}"
     counts = f"({shots:,} shots) at level {COUNTS_LEVEL:g}" if shots else "not compared"
-    console.print(f"Expectations {exact}; counts {counts}.")
+    console.print(f"To pass: expectations {exact}; counts {counts}.")
     raise typer.Exit(0 if passed else 1)

@@ -68,10 +68,10 @@ class PlanReport:
             caption="1 to 5+: weights by pairs; gates and ms: each weight counted once; "
             "steps: over those without crosstalk",
         )
-        table.add_column("layer", no_wrap=True)
+        table.add_column("layer", overflow="fold")
         headings = ("injected", "1 pair", "2", "3–4", "5+", "gates", "ms", "steps")
         for heading in headings:
-            table.add_column(heading, justify="right", no_wrap=True)
+            table.add_column(heading, justify="right", overflow="fold")
         for row in self.layers:
             time = 1e3 * row.seconds
             table.add_row(
