@@ -309,11 +309,15 @@ def _swap(aside: Path, directory: Path) -> None:
     :func:`_whole` finds the earlier one if the process is killed in it.
     """
     left = _holders(directory)
-    if not directory.exists():
+    if directory.exists():
+        _replace(aside, directory)
+    else:
         os.replace(aside, directory)
-        for holder in left:
-            shutil.rmtree(holder, ignore_errors=True)
-        return
+    for holder in left:  # by processes that were killed
+        shutil.rmtree(holder, ignore_errors=True)
+
+
+def _replace(aside: Path, directory: Path) -> None:
     holder = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}.old."))
     old = holder / "old"
     try:

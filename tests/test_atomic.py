@@ -89,6 +89,23 @@ def test_killed_at_random_moments(tmp_path, two, ideal):
     assert not list(tmp_path.glob(".net.old.*"))
 
 
+def test_killed_before_the_earlier_folder_is_removed(tmp_path, two, ideal):
+    code = SAVE.replace(
+        "print(",
+        "import os, shutil, signal\n"
+        "shutil.rmtree = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "print(",
+    )
+    process = child(code, tmp_path, *two)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.glob(".net.old.*"))) == 1
+    ideal.save("net", str(tmp_path))
+    later = QuantumExecutedClassifier.load(tmp_path / "net")
+    assert later.module.device_profile.name == "ideal"
+    assert not list(tmp_path.glob(".net.old.*"))
+
+
 def test_killed_between_the_two_steps_of_replacing_a_folder(tmp_path, two, ideal):
     code = SAVE.replace(
         "print(",

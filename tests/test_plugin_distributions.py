@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from qnad_art.plugins import KINDS
+from qnad_art.plugins import KINDS, VARIABLE
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -57,6 +57,7 @@ class Environment:
             capture_output=True,
             text=True,
             cwd=self.python.parent,  # not where the packages' sources are
+            env={name: value for name, value in os.environ.items() if name != VARIABLE},
             check=False,
         )
         assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
