@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from qnad_art.benchmark.documents import read_document
+from qnad_art.benchmark.estimate import EXACT_FACTOR, estimate
 from qnad_art.benchmark.schema import suite_schema
 from qnad_art.benchmark.suite import Suite, load_suite
 from qnad_art.benchmark.tasks import Fit, Network, Transfer
@@ -234,6 +235,18 @@ class TestWork:
         }
         reason = "defence none uses no quantum device: only once, under ibm_nairobi"
         assert workload.left_out == {reason: 6}
+
+    def test_a_ranking_is_not_taken_for_a_training(self):
+        ranked = [{"name": "qnad-uniform"}, {"name": "qnad-uniform", "ranked_at": 0.1}]
+        trained = [{"name": "madry", "epochs": 1, "attack_steps": 3}]
+        trained += [{**trained[0], "epochs": 2}]
+        workload = work(defences={f"{n}": step for n, step in enumerate([*ranked, *trained])})
+        expected = estimate(workload).seconds
+        fits = [expected[p.key] for p in workload.preparations.values() if isinstance(p, Fit)]
+        one_pass = fits[0]
+        assert fits == pytest.approx(
+            [one_pass, 2 * one_pass, *(n * 4 * one_pass / EXACT_FACTOR for n in (1, 2))]
+        )
 
     def test_common_steps_are_prepared_once(self):
         madry = {"name": "madry", "epochs": 1}

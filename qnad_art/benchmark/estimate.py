@@ -92,8 +92,10 @@ class _Estimator:
         return _CELL_SECONDS + slower * self._cell(work)
 
     def _fit(self, content: Mapping[str, Any]) -> float:
-        steps = content.get("attack_steps") or content.get("max_iter") or 3
-        own = self._training(content.get("epochs") or 1, attack_steps=steps)
+        if "epochs" in content:
+            own = self._training(content["epochs"], attack_steps=content.get("attack_steps", 1))
+        else:  # nothing is trained: weights are ranked, on attacked images or as they are
+            own = self._training(1, attack_steps=content.get("ranked_at") is not None)
         return own + sum(self._fit(part) for part in content.get("of", ()))
 
     def _training(self, epochs: int, attack_steps: int) -> float:

@@ -24,6 +24,8 @@ from qnad_art.benchmark.tasks import Preparations, Task
 from qnad_art.benchmark.workload import Workload, workload_of
 
 _TRUSTED_SECONDS = 10.0
+_TRUSTED_SHARE = 0.1
+"""Of all that is expected: the first jobs are not like the others."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def _jobs(
 def _execute(
     run: Run, jobs: Sequence[Job], record: _Record, engine: Engine, report: Report
 ) -> None:
-    clock = _Clock(len(jobs), engine.workers)
+    clock = _Clock(jobs, engine.workers)
     with Dispatch(jobs, engine) as dispatch:
         for event in dispatch.events():
             line = record.take(event)
@@ -188,10 +190,11 @@ class _Record:
 class _Clock:
     """Expected time, corrected by how long things really take."""
 
-    def __init__(self, jobs: int, workers: int) -> None:
-        self._of, self._workers = jobs, workers
-        # As if some work had taken what was expected: the first jobs say little.
-        self._jobs, self._expected, self._taken = 0, _TRUSTED_SECONDS, _TRUSTED_SECONDS
+    def __init__(self, jobs: Sequence[Job], workers: int) -> None:
+        self._of, self._workers = len(jobs), workers
+        # As if some work had taken what was expected.
+        trusted = max(_TRUSTED_SECONDS, _TRUSTED_SHARE * sum(job.cost for job in jobs))
+        self._jobs, self._expected, self._taken = 0, trusted, trusted
 
     def take(self, event: Event) -> None:
         self._jobs += not isinstance(event, Said)

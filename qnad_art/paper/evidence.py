@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from qnad_art.benchmark.records import Interval, Result, Rung
+from qnad_art.benchmark.records import Bools, Interval, Result, Rung
+from qnad_art.benchmark.worst import at_worst
 from qnad_art.errors import ArtifactError
 from qnad_art.paper.marks import audit_marks, worst
 from qnad_art.paper.record import Header, Recorded
@@ -160,6 +161,17 @@ class Evidence:
         cells = [Where(defence, attack, eps, rung) for defence in defences]
         found = [{c.defence: m[c].accuracy for c in cells if c in m} for m in self._measured]
         return {str(defence): accuracy for defence, accuracy in max(found, key=len).items()}
+
+    def at_worst(
+        self, defences: Iterable[str], attack: str, eps: float, rungs: Sequence[Rung]
+    ) -> dict[str, Bools]:
+        """Outcomes under all rungs together, of defences as for :meth:`accuracies`."""
+        cells = {d: [Where(d, attack, eps, rung) for rung in rungs] for d in defences}
+        found = [
+            {d: at_worst([m[c] for c in mine]) for d, mine in cells.items() if m.keys() >= {*mine}}
+            for m in self._measured
+        ]
+        return max(found, key=len)
 
     @property
     def images(self) -> int:

@@ -75,7 +75,7 @@ def _head(records: Sequence[Recorded]) -> str:
             "two-level bootstrap for several); differences are in percentage points and paired "
             "by image. Circuits run on the compiled simulator (exact; `qnad verify` checks it "
             "against Aer), on the exact expectation unless shots are given. "
-            "What counts of several rungs is the lowest.",
+            "What counts of several attacks and rungs is what they leave together.",
             spread_text(records),
         ]
     )
@@ -126,12 +126,13 @@ def _training(records: Sequence[Recorded]) -> str:
 def _side_by_side(records: Sequence[Recorded]) -> str:
     parts = []
     for comparison in comparisons(records):
-        columns = ["defence", "clean", *comparison.rungs, "lowest, less the plain network's"]
+        columns = ["defence", "clean", *comparison.rungs, "at worst", "less the plain network's"]
         rows = [
             (
                 marked(standing.defence, standing.mark),
                 percent(standing.clean),
                 *(percent(standing.left.get(rung)) for rung in comparison.rungs),
+                percent(standing.worst),
                 "" if standing.gain is None else points(standing.gain),
             )
             for standing in comparison.standings
@@ -144,8 +145,10 @@ def _side_by_side(records: Sequence[Recorded]) -> str:
         parts += [budgets] if budgets else []
     intro = (
         "Every comparative suite at its largest ε. On each rung the accuracy under the attack of "
-        "the suite that leaves the least, the most robust defence first (by its lowest accuracy). "
-        "The last column compares each network at its own lowest, paired by image. "
+        "the suite that leaves the least. *At worst*: under all attacks of all rungs together; an "
+        "image counts where none breaks it (with noise, in each draw, the one that fools the other "
+        "draws most). The most robust defence at worst comes first; the last column is paired by "
+        "image. "
         f"{LEGEND} All ε are below, under *Every accuracy*."
     )
     return "\n\n".join(["## Defences side by side", intro, WARNING, *parts]) if parts else ""

@@ -255,8 +255,6 @@ def _uniform(evidence: Evidence) -> list[str]:
 
 
 def best_uniform(evidence: Evidence, attack: str, eps: float, rungs: Sequence[Rung]) -> str | None:
-    """The uniform defence whose fraction is best at the lowest of ``rungs``; never inherent."""
-    labels = _uniform(evidence)
-    found = [evidence.accuracies(labels, attack, eps, rung) for rung in rungs]
-    known = {d: min(a[d].value for a in found) for d in labels if all(d in a for a in found)}
-    return max(known, key=lambda label: known[label], default=None)
+    """The uniform defence whose fraction is best under all ``rungs``; never inherent."""
+    left = evidence.at_worst(_uniform(evidence), attack, eps, rungs)
+    return max(left, key=lambda label: left[label].mean(), default=None)

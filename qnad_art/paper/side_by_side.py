@@ -1,15 +1,14 @@
-"""All defences of a comparative suite, each under the strongest attack of every rung."""
+"""All defences of a comparative suite, on every rung and under all attacks together."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 from qnad_art.benchmark.audit import audit_results
-from qnad_art.benchmark.comparison import difference, mismatch
-from qnad_art.benchmark.records import RUNGS, Interval, Result, Rung
-from qnad_art.benchmark.report.view import Budget, Condition, View, place
+from qnad_art.benchmark.records import RUNGS, Interval, Rung
+from qnad_art.benchmark.report.view import Budget, Condition, View, place, pooled
+from qnad_art.benchmark.statistics import paired_difference
 from qnad_art.paper.marks import audit_marks
 from qnad_art.paper.record import Recorded
 
@@ -23,19 +22,16 @@ class Standing:
         mark: of its audit.
         clean: accuracy on clean images.
         left: by rung, accuracy under the attack that leaves the least.
-        gain: the lowest of ``left``, less the plain network's lowest under the same attacks.
+        worst: under all attacks of all rungs together.
+        gain: ``worst``, less the plain network's.
     """
 
     defence: str
     mark: str
     clean: Interval | None
     left: dict[Rung, Interval]
+    worst: Interval
     gain: Interval | None
-
-    @property
-    def least(self) -> float:
-        """The lowest accuracy that was found."""
-        return min(interval.value for interval in self.left.values())
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,7 @@ def _comparison(record: Recorded, view: View, budget: Budget) -> Comparison:
         view.title,
         budget,
         tuple(rung for rung in RUNGS if rung in rungs),
-        tuple(sorted(found, key=lambda standing: -standing.least)),
+        tuple(sorted(found, key=lambda standing: -standing.worst.value)),
     )
 
 
@@ -95,7 +91,8 @@ def _standing(
         for condition in view.conditions
         if condition.budget == budget and (accuracy := view.accuracy(defence, condition))
     ]
-    if not measured:
+    worst = view.at_worst(defence, budget)
+    if worst is None:
         return None
     measured.sort(key=lambda item: -item[1].value)
     return Standing(
@@ -103,21 +100,16 @@ def _standing(
         marks[defence],
         view.accuracy(defence),
         {condition.rung: accuracy for condition, accuracy in measured},
+        worst,
         _gain(view, defence, [condition for condition, _ in measured]),
     )
 
 
 def _gain(view: View, defence: str, conditions: Sequence[Condition]) -> Interval | None:
-    """Each at its own lowest: which of equals a defence is lowest under says nothing."""
-    if view.undefended in (None, defence):
+    """Under what both were measured under: more attacks leave less."""
+    if view.undefended is None or view.undefended == defence:
         return None
-    both = [_lowest(view, name, conditions) for name in (view.undefended, defence)]
-    pairs = zip(*both, strict=False)
-    gains = [difference(a, b) for a, b in pairs if mismatch(a, b) is None]
-    return gains[0] if len(gains) == 1 else None
-
-
-def _lowest(view: View, defence: str, conditions: Sequence[Condition]) -> list[Result]:
-    """Results under the condition that leaves the least."""
-    found = [results for c in conditions if (results := view.of(defence, c))]
-    return min(found, key=lambda results: fmean(r.accuracy.value for r in results), default=[])
+    shared = [condition for condition in conditions if view.of(view.undefended, condition)]
+    theirs, ours = (view.outcomes_at_worst(d, shared) for d in (view.undefended, defence))
+    both = theirs.keys() & ours.keys()
+    return pooled([paired_difference(ours[seed], theirs[seed]) for seed in sorted(both)])

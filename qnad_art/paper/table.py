@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from qnad_art.benchmark.records import Interval, Result
-from qnad_art.benchmark.statistics import RelativeImprovement, relative_improvement
+from qnad_art.benchmark.statistics import (
+    RelativeImprovement,
+    paired_difference,
+    relative_improvement,
+)
+from qnad_art.benchmark.worst import at_worst
 from qnad_art.paper.evidence import JUDGED, Evidence, Where
 from qnad_art.paper.marks import worst
 from qnad_art.paper.rules import best_uniform, difference
@@ -77,9 +82,9 @@ class Row:
         ratio: the relative improvement, and whether it means anything.
         above: defended less what the paper's improvement would make of the plain accuracy.
         clean_cost: clean accuracy of the plain network less that of the defended one.
-        hardest: defence that is judged at the lower of the rungs transfer and adaptive; another
-            one only where it is chosen by its accuracy there.
-        worst: its gain, each network at the lower of its own.
+        hardest: defence that is judged on the rungs transfer and adaptive together; another one
+            only where it is chosen by its accuracy there.
+        worst: its gain there, each image under the attack that breaks it.
         mark: of the audit.
     """
 
@@ -172,8 +177,7 @@ def _row(
 
 
 def _worst(results: list[Result] | None) -> Interval | None:
-    """Gain of a defence, of both networks the lower of their two results."""
+    """Gain of a defence, from its results on both rungs and those of the plain network."""
     if results is None:
         return None
-    pairs = results[:2], results[2:]
-    return difference([min(pair, key=lambda result: result.accuracy.value) for pair in pairs])
+    return paired_difference(at_worst(results[:2]), at_worst(results[2:]))

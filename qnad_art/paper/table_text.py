@@ -69,9 +69,10 @@ def table_section(rows: Sequence[Row]) -> str:
                     "- *within the limit*: whether the point value of the clean accuracy lost, as "
                     f"the project's target is stated, is within {limits} points; the interval "
                     "stands beside it.",
-                    "- *at worst*: each network at the lower of the rungs transfer and adaptive "
-                    "(gradients through the defence). This is the figure that counts: the adaptive "
-                    "attack does not try the transferred examples, and may be the weaker one.",
+                    "- *at worst*: under the rungs transfer and adaptive (gradients through the "
+                    "defence) together, each network on each image under the one that breaks it "
+                    "(on the plain network both are the same attack). This is the figure that "
+                    "counts.",
                     "- Both *above*: yes or no where the interval leaves out zero, else unclear.",
                     f"- {LEGEND}",
                 ]

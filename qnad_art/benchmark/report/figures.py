@@ -158,9 +158,10 @@ def _pareto(view: View) -> Chart:
     for budget in view.budgets:
         found = []
         for defence in view.defences:
-            clean, worst = view.accuracy(defence), view.strongest(defence, budget)
-            if clean is not None and worst is not None:
-                found.append((defence, clean, *worst))
+            clean, worst = view.accuracy(defence), view.at_worst(defence, budget)
+            strongest = view.strongest(defence, budget)
+            if clean is not None and worst is not None and strongest is not None:
+                found.append((defence, clean, strongest[0], worst))
         front = _front(
             [(clean.value, left.value) for d, clean, _, left in found if not view.failed(d)]
         )
@@ -177,11 +178,11 @@ def _pareto(view: View) -> Chart:
     return Chart(
         key="pareto",
         kind="scatter",
-        title="Clean accuracy and what the strongest attack leaves",
+        title="Clean accuracy and what all attacks leave",
         caption=(
-            "Each defence under whichever of the attacks measured on it at this budget leaves the "
-            "least. The dotted line joins the defences that no other beats in both (the Pareto "
-            "front), unreliable ones left out. Bars are 95 % intervals."
+            "Each defence under all attacks measured on it at this budget together: an image "
+            "counts where none breaks it. The dotted line joins the defences that no other beats "
+            "in both (the Pareto front), unreliable ones left out. Bars are 95 % intervals."
         ),
         x_label="clean accuracy (%)",
         y_label="accuracy under attack (%)",

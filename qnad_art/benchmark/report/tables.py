@@ -28,7 +28,7 @@ def improvement(view: View, defence: str, condition: Condition | None) -> Improv
     if view.undefended is None:
         return None
     theirs, ours = view.of(view.undefended, condition), view.of(defence, condition)
-    plain, defended = pooled(theirs), pooled(ours)
+    plain, defended = view.accuracy(view.undefended, condition), view.accuracy(defence, condition)
     if plain is None or defended is None:
         return None
     ratio = relative_improvement(defended.value, plain.value)
@@ -43,23 +43,17 @@ def _gain(theirs: Sequence[Result], ours: Sequence[Result]) -> Interval | None:
         for result in ours
         if result.cell.seed in by_seed and not mismatch(by_seed[result.cell.seed], result)
     ]
-    if not found:
-        return None
-    return Interval(
-        value=sum(gain.value for gain in found) / len(found),
-        low=min(gain.low for gain in found),
-        high=max(gain.high for gain in found),
-    )
+    return pooled(found)
 
 
 def headline(view: View) -> Table:
-    """Each defence: clean accuracy and its cost, the strongest attack at each budget, audit."""
-    budgets = [f"strongest attack, {budget}" for budget in view.budgets]
+    """Each defence: clean accuracy and its cost, what all attacks at a budget leave, audit."""
+    budgets = [f"at worst, {budget}" for budget in view.budgets]
     rows = []
     for defence in view.defences:
         gain = improvement(view, defence, None)
         cost = "–" if defence == view.undefended else points(gain.gain if gain else None)
-        worst = [_strongest(view, defence, budget) for budget in view.budgets]
+        worst = [_at_worst(view, defence, budget) for budget in view.budgets]
         rows.append(
             (
                 view.label(defence),
@@ -70,21 +64,26 @@ def headline(view: View) -> Table:
             )
         )
     return Table(
-        caption=f"{view.title}: accuracy in % with 95 % intervals",
+        caption=f"{view.title}: accuracy in % with 95 % intervals; at worst, each image is under "
+        "the attack that breaks it",
         columns=("defence", "audit", "clean", "clean, against undefended", *budgets),
         headers=2,
         rows=tuple(rows),
     )
 
 
-def _strongest(view: View, defence: str, budget: Budget) -> str:
+def _at_worst(view: View, defence: str, budget: Budget) -> str:
     found = view.strongest(defence, budget)
     if found is None:
         return "missing"
-    condition, accuracy = found
+    condition, alone = found
     here = [c for c in view.conditions if c.budget == budget]
     tried = sum(view.accuracy(defence, c) is not None for c in here)
-    return f"{percent(accuracy)}\n{condition.attack}, {condition.rung}, of {tried} tried"
+    strongest = f"{condition.attack}, {condition.rung}"
+    if tried == 1:
+        return f"{percent(alone)}\n{strongest}"
+    left = percent(view.at_worst(defence, budget))
+    return f"{left}\nof {tried}; {strongest} alone {100 * alone.value:.1f}"
 
 
 def audit_words(view: View, defence: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 
-from qnad_art.benchmark.records import RUNGS, Cell, Gate, Interval, Result, Rung
+from qnad_art.benchmark.records import RUNGS, Bools, Cell, Gate, Interval, Result, Rung
 
 Gates = Mapping[tuple[str, str, str, str, int], Sequence[Gate]]
 
@@ -43,15 +43,14 @@ class Condition:
         return NO_BUDGET if self.budget is None else str(self.budget)
 
 
-def pooled(results: Sequence[Result]) -> Interval | None:
-    """One figure of the same cell under several seeds, ``None`` for none.
+def pooled(figures: Sequence[Interval]) -> Interval | None:
+    """One of the same figure under several seeds, ``None`` for none.
 
     The mean; its interval reaches from the lowest to the highest of theirs, which is wider than
     the 95 % interval of the mean.
     """
-    if not results:
+    if not figures:
         return None
-    figures = [result.accuracy for result in results]
     return Interval(
         value=fmean(figure.value for figure in figures),
         low=min(figure.low for figure in figures),
@@ -148,7 +147,7 @@ class View:
 
     def accuracy(self, defence: str, condition: Condition | None = None) -> Interval | None:
         """Over all seeds; ``None`` if it was not measured."""
-        return pooled(self.of(defence, condition))
+        return pooled([result.accuracy for result in self.of(defence, condition)])
 
     def strongest(self, defence: str, budget: Budget | None) -> tuple[Condition, Interval] | None:
         """The condition at a budget that leaves the defence the least, and what it leaves."""
@@ -159,6 +158,24 @@ class View:
             and (accuracy := self.accuracy(defence, condition)) is not None
         ]
         return min(measured, key=lambda item: item[1].value, default=None)
+
+    def at_worst(self, defence: str, budget: Budget | None) -> Interval | None:
+        """What all attacks at a budget leave together, over all seeds."""
+        from qnad_art.benchmark.statistics import accuracy_interval
+
+        here = [condition for condition in self.conditions if condition.budget == budget]
+        found = self.outcomes_at_worst(defence, here).values()
+        return pooled([accuracy_interval(outcomes) for outcomes in found])
+
+    def outcomes_at_worst(self, defence: str, conditions: Iterable[Condition]) -> dict[int, Bools]:
+        """By seed, (draws, images) of :func:`~qnad_art.benchmark.worst.at_worst`."""
+        from qnad_art.benchmark.worst import at_worst
+
+        by_seed: dict[int, list[Result]] = defaultdict(list)
+        for condition in conditions:
+            for result in self.of(defence, condition):
+                by_seed[result.cell.seed].append(result)
+        return {seed: at_worst(results) for seed, results in by_seed.items()}
 
 
 def place(cell: Cell) -> tuple[str, str, str]:
