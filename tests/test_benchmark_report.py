@@ -21,7 +21,7 @@ from qnad_art.benchmark.report import write_source
 from qnad_art.benchmark.report.chart import COLOURS, ink, percent, table_of
 from qnad_art.benchmark.report.circuits import circuit_drawings
 from qnad_art.benchmark.report.figures import charts_of
-from qnad_art.benchmark.report.matplotlib_figures import picture
+from qnad_art.benchmark.report.matplotlib_figures import matplotlib_figure, picture
 from qnad_art.benchmark.report.plotly_figures import plotly_figures
 from qnad_art.benchmark.report.source import families_of, read_source
 from qnad_art.benchmark.report.tables import accuracies, headline, improvements
@@ -152,6 +152,21 @@ def test_two_attacks_leave_less_than_the_stronger_alone():
     assert row[-1].splitlines()[0] == percent(accuracy_interval(np.zeros_like(one)))
     (pareto,) = charts(a_source(results))["pareto"].panels
     assert pareto.series[0].points[0].y.value == 0
+
+
+def test_the_names_of_many_defences_stand_below_the_panel():
+    results = [
+        result(of(defence=f"a defence with a long name {n}"), outcomes(0.5))
+        for n in range(25)
+        for of in (cell, attack)
+    ]
+    figure = matplotlib_figure(charts(a_source(results))["pareto"])
+    figure.canvas.draw()
+    (legend,), (axes,) = figure.legends, figure.axes
+    below = legend.get_window_extent()
+    assert below.y0 >= 0
+    assert below.y1 <= axes.get_tightbbox().y0
+    assert axes.get_window_extent().height > 200
 
 
 def test_improvement_gives_both_accuracies_and_says_where_a_ratio_means_nothing():

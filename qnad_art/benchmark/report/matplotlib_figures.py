@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -23,6 +24,8 @@ Extension = Literal["png", "svg"]
 
 WIDTH = 14.0
 """Inches that a figure takes if its panels let it."""
+FEW = 8
+"""Names that fit under a narrow figure."""
 
 
 def picture(chart: Chart, extension: Extension) -> bytes:
@@ -46,7 +49,11 @@ def matplotlib_figure(chart: Chart) -> Figure:
     width, height = _panel_size(chart)
     columns = max(1, min(3, len(chart.panels), int(WIDTH / width)))
     rows = math.ceil(len(chart.panels) / columns)
-    figure = Figure(figsize=(max(columns * width, 6.0), rows * height + 1), layout="constrained")
+    names = [_plain(name) for name, _ in chart.names] if chart.kind != "heat" else []
+    across = max(columns * width, 6.0 if len(names) <= FEW else 9.0)
+    beside = _beside(names, across)
+    below = 0.5 + 0.2 * math.ceil(len(names) / beside)
+    figure = Figure(figsize=(across, rows * height + below), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, panel in zip(grid, chart.panels, strict=False):
@@ -59,8 +66,14 @@ def matplotlib_figure(chart: Chart) -> Figure:
         axes.set_visible(False)
     figure.suptitle(_plain(chart.title), fontsize=12)
     if chart.kind != "heat":
-        _legend(figure, chart)
+        _legend(figure, names, beside)
     return figure
+
+
+def _beside(names: Sequence[str], width: float) -> int:
+    """Names in a line of the legend of a figure so many inches wide."""
+    longest = max(map(len, names), default=0)
+    return max(1, min(4, len(names), int(width * 11 / (longest + 6))))
 
 
 def _panel_size(chart: Chart) -> tuple[float, float]:
@@ -89,20 +102,17 @@ def _dress(axes: Axes, chart: Chart) -> None:
         axes.set_xticks([], minor=True)
 
 
-def _legend(figure: Figure, chart: Chart) -> None:
+def _legend(figure: Figure, names: Sequence[str], beside: int) -> None:
     """Every name once, in the order of the looks, under the panels."""
     entries: dict[str, Any] = {}
     for axes in figure.axes:
         handles, labels = axes.get_legend_handles_labels()
         entries.update(zip(labels, handles, strict=True))
-    names = [_plain(name) for name, _ in chart.names]
-    longest = max(map(len, names))
-    columns = max(1, min(4, len(names), int(figure.get_figwidth() * 11 / (longest + 6))))
     figure.legend(
         [entries[name] for name in names],
         names,
         loc="outside lower center",
-        ncols=columns,
+        ncols=beside,
         frameon=False,
         fontsize=9,
     )
