@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
 import yaml
 
 from qnad_art.benchmark.documents import read_document
 from qnad_art.benchmark.estimate import EXACT_FACTOR, estimate
 from qnad_art.benchmark.schema import suite_schema
+from qnad_art.benchmark.sources import images_of_seed, load_images
 from qnad_art.benchmark.suite import Suite, load_suite
 from qnad_art.benchmark.tasks import Fit, Network, Transfer
 from qnad_art.benchmark.workload import workload_of
@@ -247,6 +249,21 @@ class TestWork:
         assert fits == pytest.approx(
             [one_pass, 2 * one_pass, *(n * 4 * one_pass / EXACT_FACTOR for n in (1, 2))]
         )
+
+    def test_seeds_fit_defences_on_images_of_their_own(self):
+        fitted = {"plan": "qnad-uniform"}
+        data, seeds = BASE["data"], [0, 1]
+        all_of_them, some = (
+            work(data={**data, **own}, defences=fitted, seeds=seeds)
+            for own in ({}, {"fit_images": 20})
+        )
+        assert not {t.key for t in some.tasks} & {t.key for t in all_of_them.tasks}
+        training, _ = load_images(some.source.data, None)
+        first, second = (images_of_seed(some.source.data, training, seed) for seed in seeds)
+        assert len(first) == len(second) == 20
+        assert not np.array_equal(first.x, second.x)
+        with pytest.raises(InvalidInputError, match="Cannot take 51 images"):
+            work(data={**data, "fit_images": 51})
 
     def test_common_steps_are_prepared_once(self):
         madry = {"name": "madry", "epochs": 1}

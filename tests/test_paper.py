@@ -13,6 +13,7 @@ from qnad_art.paper.claims import claims
 from qnad_art.paper.evidence import networks, trained_again
 from qnad_art.paper.figures import charts
 from qnad_art.paper.page import page, write_page
+from qnad_art.paper.plans import over_plans
 from qnad_art.paper.record import Header, Recorded, read_records
 from qnad_art.paper.side_by_side import comparisons
 from qnad_art.paper.suites import SIZES, find_suites
@@ -406,6 +407,40 @@ def test_table_i_names_the_fractions_and_judges_at_the_lower_rung(hardest, chose
     assert row.gain.value == pytest.approx(0.2)
     assert row.worst.value == pytest.approx(0.1)
     assert f"uniform, best fraction (uniform 0.1; at worst {chosen})" in page([made])
+
+
+def test_what_holds_over_several_plans():
+    """One lucky plan of three is no gain; a small one of every plan is."""
+    luck, gain = {0: 0.2, 1: -0.1, 2: -0.1}, {0: 0.1, 1: 0.12, 2: 0.08}
+
+    def left(seed):
+        return everywhere({"uniform 0.3": luck[seed], "uniform 1.0": gain[seed]})
+
+    made = [record(left(seed), collection="comparative") for seed in range(3)]
+    together = Recorded(
+        made[0].header,
+        tuple(
+            r.model_copy(
+                update={"cell": r.cell.model_copy(update={"seed": seed}), "key": f"{r.key}{seed}"}
+            )
+            for seed, each in enumerate(made)
+            for r in each.results
+        ),
+    )
+    assert not list(over_plans(made))
+    found = {(o.defence, o.under): o for o in over_plans([together])}
+    assert {under for _, under in found} == {
+        "clean images",
+        *(f"{name} · transfer · L∞ ε 0.3" for name in ("fgsm", "pgd-weak", "pgd-strong")),
+        "at worst · L∞ ε 0.3",
+    }
+    lucky, sure = (found[f"uniform {f}", "fgsm · transfer · L∞ ε 0.3"] for f in (0.3, 1.0))
+    assert (lucky.plans, lucky.lowest, lucky.highest) == (3, 0.4, 0.7)
+    assert lucky.mean.value == pytest.approx(0.5)
+    assert lucky.gain.low < 0 < lucky.gain.high
+    assert lucky.mean.high - lucky.mean.low > 0.3
+    assert sure.gain.low > 0
+    assert "## Over crosstalk plans" in page([together])
 
 
 def test_training_alone_stands_against_training_with_qnad():

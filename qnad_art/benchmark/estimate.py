@@ -53,7 +53,8 @@ def estimate(workload: Workload) -> Estimate:
     """Expected seconds of all work; takes about a second a network."""
     training, test = load_images(workload.source.data, workload.source.data_dir)
     networks = [p for p in workload.preparations.values() if isinstance(p, Network)]
-    estimators = {p.key: _Estimator.of(p, training, test) for p in networks}
+    fitted_on = workload.source.data.fit_images or len(training)
+    estimators = {p.key: _Estimator.of(p, training, test, fitted_on) for p in networks}
     works = (*workload.preparations.values(), *workload.tasks)
     seconds = {work.key: estimators[_network_of(work)].seconds(work) for work in works}
     basis = "counts of passes, times a pass measured just now"
@@ -71,19 +72,20 @@ class _Estimator:
     classifier: PyTorchClassifier
     one: _Pass
     training: int
+    fitted_on: int
     test: int
 
     @classmethod
-    def of(cls, work: Network, training: Dataset, test: Dataset) -> _Estimator:
+    def of(cls, work: Network, training: Dataset, test: Dataset, fitted_on: int) -> _Estimator:
         network = (load_network if work.model.ready else untrained_network)(work.model, training)
         classifier = classifier_of(network.eval(), training)
-        return cls(classifier, _timed(classifier, test), len(training), len(test))
+        return cls(classifier, _timed(classifier, test), len(training), fitted_on, len(test))
 
     def seconds(self, work: AnyUnit) -> float:
         if isinstance(work, Network):
             if work.model.ready:
                 return 1.0
-            return self._training(work.model.training().epochs, attack_steps=0)
+            return work.model.training().epochs * self.training * self.one.gradient
         if isinstance(work, Transfer):
             return self._attack(work.attack.spec, work.attack.eps)
         slower = _slowness(work.victim)
@@ -93,13 +95,11 @@ class _Estimator:
 
     def _fit(self, content: Mapping[str, Any]) -> float:
         if "epochs" in content:
-            own = self._training(content["epochs"], attack_steps=content.get("attack_steps", 1))
+            passes = int(content["epochs"] * (content.get("attack_steps", 1) + 1))
         else:  # nothing is trained: weights are ranked, on attacked images or as they are
-            own = self._training(1, attack_steps=content.get("ranked_at") is not None)
+            passes = 1 if content.get("ranked_at") is None else 2
+        own = passes * self.fitted_on * self.one.gradient
         return own + sum(self._fit(part) for part in content.get("of", ()))
-
-    def _training(self, epochs: int, attack_steps: int) -> float:
-        return epochs * self.training * self.one.gradient * (attack_steps + 1)
 
     def _cell(self, task: Task) -> float:
         protocol, noisy = task.protocol, _noisy(task.victim)

@@ -29,6 +29,11 @@ def load_images(spec: DataSpec, data_dir: str | None) -> tuple[Dataset, Dataset]
     return _sample(training, spec.train_images, spec.seed), _sample(test, spec.images, spec.seed)
 
 
+def images_of_seed(spec: DataSpec, training: Dataset, seed: int) -> Dataset:
+    """Of a suite's training images, those that defences of a seed are fitted on."""
+    return training if spec.fit_images is None else training.take(spec.fit_images, seed)
+
+
 def _sample(data: Dataset, count: int | None, seed: int) -> Dataset:
     # Shuffled also where all are taken: folders are sorted by class.
     return data.take(len(data) if count is None else count, seed)

@@ -65,12 +65,15 @@ class DataSpec(Record):
     Args:
         name: as :func:`qnad_art.datasets.load_dataset`.
         images, train_images: how many test and training images; ``None`` for all.
-        seed: of the samples.
+        fit_images: how many of the training images defences are fitted on, other ones for each of
+            the suite's seeds; ``None`` for all.
+        seed: of the samples of test and training images.
     """
 
     name: Located
     images: Count | None = None
     train_images: Count | None = None
+    fit_images: Count | None = None
     seed: Seed = 0
 
     @field_validator("name")

@@ -15,7 +15,7 @@ from art.estimators.classification import PyTorchClassifier
 
 from qnad_art.benchmark.defence import Work
 from qnad_art.benchmark.defences import build_steps
-from qnad_art.benchmark.sources import classifier_of, data_hash, load_images
+from qnad_art.benchmark.sources import classifier_of, data_hash, images_of_seed, load_images
 from qnad_art.benchmark.tasks import Source, Step, Victim
 from qnad_art.benchmark.victim import reseed
 from qnad_art.datasets import Dataset
@@ -106,7 +106,8 @@ class Workbench:
 
     def work(self, step: Step, seed: int) -> Work:
         """What a step of a defence may use."""
-        return Work(self.training, _device(step), seed, self.say)
+        training = images_of_seed(self._source.data, self.training, seed)
+        return Work(training, _device(step), seed, self.say)
 
     @contextmanager
     def new_folder(self, key: str) -> Iterator[Path]:

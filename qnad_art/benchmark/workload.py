@@ -12,7 +12,13 @@ from qnad_art.benchmark.attacks import AttackSpec
 from qnad_art.benchmark.defence import Defence
 from qnad_art.benchmark.defences import steps_content, steps_identity
 from qnad_art.benchmark.records import Cell, Rung
-from qnad_art.benchmark.sources import data_hash, load_images, load_network, weights_hash
+from qnad_art.benchmark.sources import (
+    data_hash,
+    images_of_seed,
+    load_images,
+    load_network,
+    weights_hash,
+)
 from qnad_art.benchmark.suite import ModelSpec, Suite
 from qnad_art.benchmark.tasks import (
     Attacked,
@@ -81,6 +87,7 @@ def workload_of(suite: Suite, *, data_dir: str | None = None) -> Workload:
             same under different labels.
     """
     training, test = load_images(suite.data, data_dir)
+    images_of_seed(suite.data, training, 0)  # an error now, not in every worker
     source = Source(
         data=suite.data, data_dir=data_dir, training=data_hash(training), test=data_hash(test)
     )
@@ -172,7 +179,7 @@ class _Planner:
                 step=identity,
                 by=provider("defence", step.name),
                 seed=seed,
-                training=self.source.training,
+                training=self._fitted_on(),
                 device=profile.hash if step.quantum else None,
             )
             added = Step(
@@ -189,6 +196,10 @@ class _Planner:
                 label = f"fit {step.name} of {model}{where} · {defence} · seed {seed}"
                 self.preparations[key] = Fit(key=key, needs=needs, label=label, victim=victim)
         return victim
+
+    def _fitted_on(self) -> str:
+        count = self.suite.data.fit_images
+        return self.source.training if count is None else f"{count} of {self.source.training}"
 
     def _cells(self, where: Mapping[str, Any], victim: Victim) -> Iterator[Task]:
         yield self._task(Cell(kind="clean", **where), victim)

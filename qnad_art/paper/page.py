@@ -16,6 +16,7 @@ from qnad_art.paper.evidence import Evidence, networks, trained_again
 from qnad_art.paper.figures import charts
 from qnad_art.paper.markdown import markdown, sign
 from qnad_art.paper.marks import LEGEND, marked
+from qnad_art.paper.plans import OVER_PLANS, over_plans
 from qnad_art.paper.record import Recorded, read_records
 from qnad_art.paper.side_by_side import comparisons
 from qnad_art.paper.spread import spread_text
@@ -58,6 +59,7 @@ def page(records: Sequence[Recorded]) -> str:
         tuned_section(records),
         claims_section(made),
         attack_choice_section(made),
+        _plans(records),
         _training(records),
         _side_by_side(records),
         _figures(found),
@@ -95,6 +97,34 @@ def _baselines(found: Sequence[Evidence]) -> str:
         )
     columns = ("network", "images", "plain network", "the paper's")
     return "## Baselines\n\nClean accuracy in %.\n\n" + markdown(columns, rows) if rows else ""
+
+
+def _plans(records: Sequence[Recorded]) -> str:
+    rows = [
+        (
+            found.network,
+            marked(found.defence, found.mark),
+            found.under,
+            f"{found.plans}",
+            f"{100 * found.lowest:.1f} to {100 * found.highest:.1f}",
+            percent(found.mean),
+            points(found.gain),
+            sign(found.gain),
+        )
+        for found in over_plans(records)
+    ]
+    if not rows:
+        return ""
+    columns = (
+        "network", "defence", "under", "times", "each", "mean", "less the plain network's", "above",
+    )  # fmt: skip
+    return (
+        f"## {OVER_PLANS}\n\nEach defence made several times with the same settings, every time "
+        "on other training images and with another seed: crosstalk plans, and for the controls "
+        "weights. *Each*: from the lowest accuracy of one to the highest. Intervals are over test "
+        "images and plans (two-level bootstrap, a plan counting as a draw; few plans say little "
+        f"about how much plans differ). {LEGEND}\n\n" + markdown(columns, rows)
+    )
 
 
 def _training(records: Sequence[Recorded]) -> str:

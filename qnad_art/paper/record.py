@@ -33,8 +33,8 @@ class Header(Record):
     Args:
         collection, size, name: of the suite.
         command: that makes the results.
-        data: name and provenance of the test images; how many training images the suite takes,
-            which old records lack.
+        data: name and provenance of the test images; how many training images its defences are
+            fitted on, which old records lack.
         models, defences: by label, as the suite gives them; files by their names only.
         versions: of the packages.
         machine: processor, cores, system and GPUs.
@@ -102,7 +102,7 @@ def record_run(run: Run, suite: SuiteFile, command: str, provenance: str) -> Rec
         data={
             "name": run.suite.data.name,
             "provenance": provenance,
-            "train_images": f"{run.suite.data.train_images or 'all'}",
+            "train_images": f"{run.suite.data.fit_images or run.suite.data.train_images or 'all'}",
         },
         models={label: _named(m.model_dump(mode="json")) for label, m in run.suite.models.items()},
         defences={

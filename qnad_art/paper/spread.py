@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from qnad_art.benchmark.records import Result
 from qnad_art.benchmark.report.chart import percent
+from qnad_art.paper.plans import over_plans
 from qnad_art.paper.record import Recorded
 
 PLANNED = {"qnad-uniform", "qnad-random", "qnad-tuned"}
@@ -49,7 +50,8 @@ def spread_text(records: Sequence[Recorded]) -> str:
     """What the intervals leave out, and how much that was seen to be."""
     text = (
         "**Intervals cover test images and noise draws, not crosstalk plans**: what is said of "
-        "*uniform*, *random* or *tuned* crosstalk holds for the one plan that was made."
+        "*uniform*, *random* or *tuned* crosstalk holds for the one plan that was made"
+        f"{', except where it says otherwise' if any(over_plans(records)) else ''}."
     )
     pair = widest(records)
     if pair is None:
