@@ -81,7 +81,8 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
         """
         if not isinstance(classifier, PyTorchClassifier):
             raise InvalidInputError(
-                f"classifier is a {type(classifier).__name__}; QNAD needs an ART PyTorchClassifier."
+                f"classifier is a {type(classifier).__name__}; QNAD needs an ART PyTorchClassifier "
+                "(a bare torch module: wrap it in one, or use qnad_art.convert)."
             )
         inputs = check_inputs(x, classifier.input_shape)
         inputs, _ = classifier._apply_preprocessing(inputs, y=None, fit=False)

@@ -273,6 +273,9 @@ def _build(manifest: dict[str, Any], weights: dict[str, torch.Tensor]) -> nn.Mod
 
 
 def _load_weights(network: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    kinds = {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()}
+    if len(kinds) == 1:
+        network.to(kinds.pop())  # which is built in float32, whatever was saved
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:

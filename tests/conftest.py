@@ -28,7 +28,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--write-attack-table",
         action="store_true",
-        help="the README's table of ART's attacks is written, not compared (without -n)",
+        help="the table of ART's attacks is written, not compared (without -n)",
     )
 
 

@@ -1,4 +1,4 @@
-"""Every evasion attack of ART's on the noisy network, and the README's table of what ran.
+"""Every evasion attack of ART's on the noisy network, and the table of what ran.
 
 ``pytest -m slow tests/test_attack_table.py --write-attack-table`` writes the table's rows anew.
 """
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from qnad_art.estimator import QuantumExecutedClassifier
 from qnad_art.pretrained import load_pretrained
 
-README = Path(__file__).parent.parent / "README.md"
+TABLE = Path(__file__).parent.parent / "evaluations" / "art-attacks.md"
 HEAD = "| attack | ART's class | ε | expectation | shots | EOT | noise off |\n"
 RULE = "| --- | --- | --- | --- | --- | --- | --- |\n"
 DRAWS = 2
@@ -117,31 +117,31 @@ def row(name: str, cells: list[str]) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ATTACKS)
-def test_the_row_of_the_readme_says_how_the_attack_ran(name, tmp_path, monkeypatch, request):
+def test_the_row_of_the_table_says_how_the_attack_ran(name, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)  # GeoDA writes files
     attack = ATTACKS[name]
     cells = [outcome(attack, *execution) for execution in EXECUTIONS.values()]
     found = row(name, [*cells, without_noise(attack)])
-    text = README.read_text(encoding="utf-8")
+    text = TABLE.read_text(encoding="utf-8")
     if request.config.getoption("write_attack_table"):
         start = re.escape(found[: found.index("|", found.index("`") + 1)])
         text, count = re.subn(f"^{start}.*\n", lambda _: found, text, flags=re.M)
-        README.write_text(text, encoding="utf-8")
+        TABLE.write_text(text, encoding="utf-8")
         assert count == 1
     assert found in text
     assert set(cells) == {"✓"}
     assert found.endswith("| same |\n")
 
 
-def test_the_readme_has_a_row_for_every_attack_and_a_reason_for_the_others(request):
-    text = README.read_text(encoding="utf-8")
+def test_the_table_has_a_row_for_every_attack_and_a_reason_for_the_others(request):
+    text = TABLE.read_text(encoding="utf-8")
     start = text.index(HEAD + RULE) + len(HEAD + RULE)
     end = text.index("\n\n", start - 1) + 1
     rows = text[start:end].splitlines(keepends=True)
     if request.config.getoption("write_attack_table"):
         kept = {line.split(" |")[0].rstrip(" *†"): line for line in rows}
         rows = [kept.get(f"| {name}", row(name, 4 * ["not run"])) for name in ATTACKS]
-        README.write_text(text[:start] + "".join(rows) + text[end:], encoding="utf-8")
+        TABLE.write_text(text[:start] + "".join(rows) + text[end:], encoding="utf-8")
     assert [line.split(" |")[0].rstrip(" *†") for line in rows] == [f"| {n}" for n in ATTACKS]
     prose = re.sub(r"\s+", " ", text)
     for purpose in sorted(set(NOT_RUN.values())):

@@ -104,6 +104,15 @@ def test_what_is_loaded_is_what_was_saved(variant, tmp_path):
         assert torch.equal(loaded.plan.layers[name].pairs, layer.pairs)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_networks_of_other_precision_come_back_so(dtype, tmp_path):
+    original = hardened(plain(model=network().to(dtype)))
+    original.save("net", str(tmp_path))
+    loaded = Classifier.load(tmp_path / "net")
+    assert {p.dtype for p in loaded.module.parameters()} == {dtype}
+    assert np.array_equal(logits(loaded), logits(original))
+
+
 @pytest.mark.parametrize("of", ["logits", "probabilities"])
 def test_averaging_comes_back(of, tmp_path):
     original = hardened(shots=256).averaged(3, of=of)
