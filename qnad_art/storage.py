@@ -273,9 +273,13 @@ def _build(manifest: dict[str, Any], weights: dict[str, torch.Tensor]) -> nn.Mod
 
 
 def _load_weights(network: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    own = network.state_dict(keep_vars=True)
+    other = {n: t for n, t in own.items() if n in weights and t.dtype != weights[n].dtype}
     kinds = {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()}
-    if len(kinds) == 1:
-        network.to(kinds.pop())  # which is built in float32, whatever was saved
+    if other and len(kinds) == 1:  # built in float32, saved in another type
+        network.to(kinds.pop())
+    for name, tensor in other.items():
+        tensor.data = tensor.data.to(weights[name].dtype)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:

@@ -182,6 +182,19 @@ def test_settings_carry_over_if_they_help_both_networks(second):
         assert verdict(made, "Noise settings carry over", method)[0] == word
 
 
+def test_a_ruined_network_gains_nothing():
+    """Chance is more than what an attack may leave of the plain network."""
+
+    def left(model, defence, name, eps, rung):
+        ruined = model == "again" and defence == "tuned"
+        return 0.1 if ruined else 0.5 if name is None else 0.02 + 0.1 * (defence == "tuned")
+
+    again = record(left, models=("lenet5", "again"), name="lenet5-mnist-carry-over")
+    made = judged(left, again=[again])
+    assert verdict(made, "Noise settings carry over", "tuned")[0] == "not reproduced"
+    assert "ruined: clean 50.0 → 10.0" in page([record(left), again])
+
+
 def test_the_best_of_many_has_to_be_better_than_the_only_one():
     """The same gain of 10 images in 400: chosen on the same images from 20 fractions, or not."""
     many = {f"uniform {n / 20}": [{"name": "qnad-uniform", "fraction": n / 20}] for n in range(20)}
@@ -486,6 +499,35 @@ def test_defences_stand_side_by_side_on_every_rung_and_at_worst():
     text = page([made])
     assert "**comparative/reduced/lenet5-mnist-defences: lenet5 on mnist5k" in text
     assert "| AT † |" in text
+
+
+@pytest.mark.parametrize("missing", ["tuned", "none"])
+def test_who_was_not_under_all_attacks_has_no_figure_at_worst(missing):
+    """Equal everywhere, but PGD was not measured on one."""
+
+    def left(model, defence, name, eps, rung):
+        return 0.9 if name is None else {"fgsm": 0.6}.get(name, 0.1)
+
+    defences = {name: DEFENCES[name] for name in ("none", "inherent", "tuned")}
+    made = record(left, defences=defences, collection="comparative")
+    kept = [r for r in made.results if (r.cell.defence, r.cell.attack) != (missing, "pgd-weak")]
+    (found,) = comparisons([Recorded(made.header, tuple(kept))])
+    without = {s.defence for s in found.standings if s.worst is None}
+    assert without == {missing}
+    assert found.standings[-1].defence == missing
+    gains = {s.defence: s.gain for s in found.standings}
+    assert (gains["inherent"] is None) == (missing == "none")
+    assert gains[missing] is None
+    twice = [
+        r.model_copy(
+            update={"cell": r.cell.model_copy(update={"seed": seed}), "key": f"{r.key}{seed}"}
+        )
+        for seed in (0, 1)
+        for r in kept
+    ]
+    over = {(o.defence, o.under) for o in over_plans([Recorded(made.header, tuple(twice))])}
+    assert ("inherent", "at worst · L∞ ε 0.3") in over
+    assert ("tuned", "at worst · L∞ ε 0.3") not in over or missing == "none"
 
 
 def test_each_network_counts_at_its_own_lowest():

@@ -94,11 +94,13 @@ class _Estimator:
         return _CELL_SECONDS + slower * self._cell(work)
 
     def _fit(self, content: Mapping[str, Any]) -> float:
-        if "epochs" in content:
-            passes = int(content["epochs"] * (content.get("attack_steps", 1) + 1))
+        if epochs := content.get("epochs") or content.get("nb_epochs"):
+            passes = int(epochs) * (
+                (content.get("attack_steps") or content.get("max_iter") or 1) + 1
+            )
         else:  # nothing is trained: weights are ranked, on attacked images or as they are
             passes = 1 if content.get("ranked_at") is None else 2
-        own = passes * self.fitted_on * self.one.gradient
+        own = float(passes) * self.fitted_on * self.one.gradient
         return own + sum(self._fit(part) for part in content.get("of", ()))
 
     def _cell(self, task: Task) -> float:

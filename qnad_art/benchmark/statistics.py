@@ -199,9 +199,12 @@ def _resampled(values: Floats, rng: np.random.Generator, resamples: int) -> Floa
 
 
 def _common(correct: Bools, rng: np.random.Generator, resamples: int) -> Floats:
-    """Resampled mean (resamples,) of what all images of a draw have in common; 0 without that.
+    """Mean (resamples,) of what all images of a draw have in common, as it may be; 0 without that.
 
-    Of several images, since one alone leaves nothing to compare (and never comes here).
+    Few draws resampled vary less than the mean of so few does: it follows Student's t, with which
+    the 95 % interval of 5 draws that differ by 14 points misses 6 % of the time instead of 11, and
+    of 3 draws 5 instead of 22. Of several images, since one alone leaves nothing to compare (and
+    never comes here).
     """
     draws, images = correct.shape
     if draws == 1:
@@ -212,8 +215,8 @@ def _common(correct: Bools, rng: np.random.Generator, resamples: int) -> Floats:
     between = images * float(effects.var(ddof=1))
     if between <= within:
         return np.zeros(resamples)
-    effects *= np.sqrt((1 - within / between) * draws / (draws - 1))
-    return np.asarray(effects[rng.integers(draws, size=(resamples, draws))].mean(1))
+    spread = np.sqrt((between - within) / images / draws)
+    return np.asarray(spread * rng.standard_t(draws - 1, resamples))
 
 
 def _bootstrapped(

@@ -87,7 +87,10 @@ def workload_of(suite: Suite, *, data_dir: str | None = None) -> Workload:
             same under different labels.
     """
     training, test = load_images(suite.data, data_dir)
-    images_of_seed(suite.data, training, 0)  # an error now, not in every worker
+    try:
+        images_of_seed(suite.data, training, 0)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"data.fit_images: {error}") from None
     source = Source(
         data=suite.data, data_dir=data_dir, training=data_hash(training), test=data_hash(test)
     )

@@ -120,10 +120,10 @@ def _plans(records: Sequence[Recorded]) -> str:
     )  # fmt: skip
     return (
         f"## {OVER_PLANS}\n\nEach defence made several times with the same settings, every time "
-        "on other training images and with another seed: crosstalk plans, and for the controls "
-        "weights. *Each*: from the lowest accuracy of one to the highest. Intervals are over test "
-        "images and plans (two-level bootstrap, a plan counting as a draw; few plans say little "
-        f"about how much plans differ). {LEGEND}\n\n" + markdown(columns, rows)
+        "on another sample of the training images and with another seed: crosstalk plans, and for "
+        "the controls weights. *Each*: from the lowest accuracy of one to the highest. Intervals "
+        "are over test images and plans (a plan counts as a draw; what all its images have in "
+        f"common follows Student's t). {LEGEND}\n\n" + markdown(columns, rows)
     )
 
 
@@ -175,10 +175,11 @@ def _side_by_side(records: Sequence[Recorded]) -> str:
         parts += [budgets] if budgets else []
     intro = (
         "Every comparative suite at its largest ε. On each rung the accuracy under the attack of "
-        "the suite that leaves the least. *At worst*: under all attacks of all rungs together; an "
-        "image counts where none breaks it (with noise, in each draw, the one that fools the other "
-        "draws most). The most robust defence at worst comes first; the last column is paired by "
-        "image. "
+        "the suite that leaves the least. *At worst*: under all attacks together, on all rungs "
+        "but persistent and seed-known (where it counts how often one may ask); an image counts "
+        "where none breaks it. With noise that is the most that they leave: in each draw an image "
+        "is under the attack that fools the other draws most. The most robust defence at worst "
+        "comes first; the last column is paired by image. "
         f"{LEGEND} All ε are below, under *Every accuracy*."
     )
     return "\n\n".join(["## Defences side by side", intro, WARNING, *parts]) if parts else ""

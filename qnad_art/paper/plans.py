@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from qnad_art.benchmark.comparison import scored
-from qnad_art.benchmark.records import Bools, Interval
-from qnad_art.benchmark.report.view import Budget, View
-from qnad_art.benchmark.statistics import accuracy_interval, paired_difference
+from qnad_art.benchmark.records import Interval
+from qnad_art.benchmark.report.view import Condition, View
+from qnad_art.benchmark.worst import accuracy_at_worst, at_worst, gain_at_worst
 from qnad_art.paper.marks import audit_marks
 from qnad_art.paper.record import Recorded
 from qnad_art.paper.side_by_side import views
@@ -48,7 +45,7 @@ def over_plans(records: Sequence[Recorded]) -> Iterator[OverPlans]:
     """Of every record with several seeds, at the largest budget of every norm.
 
     On clean images, under the transferred examples of each attack (the paper's setting), and under
-    all attacks and rungs together.
+    all attacks together. Seeds that have not been under all of these are left out.
     """
     for record in records:
         if len({result.cell.seed for result in record.results}) > 1:
@@ -60,12 +57,11 @@ def over_plans(records: Sequence[Recorded]) -> Iterator[OverPlans]:
 
 
 def _of(record: Recorded, view: View, defence: str, mark: str) -> Iterator[OverPlans]:
-    theirs = {} if view.undefended is None else _conditions(view, view.undefended)
-    for under, by_seed in _conditions(view, defence).items():
-        # One draw of each: plans count like draws, of which the noise is then a part.
-        ours = np.concatenate([outcomes[:1] for _, outcomes in sorted(by_seed.items())])
-        plain = [outcomes[:1] for _, outcomes in sorted(theirs.get(under, {}).items())]
+    for under, conditions in _conditions(view):
+        ours = view.by_seed(defence, conditions)
+        theirs = view.by_seed(view.undefended, conditions) if view.undefended else []
         if len(ours) > 1:
+            each = [float(at_worst(results).mean()) for results in ours]
             yield OverPlans(
                 record,
                 view.title,
@@ -73,26 +69,20 @@ def _of(record: Recorded, view: View, defence: str, mark: str) -> Iterator[OverP
                 mark,
                 under,
                 len(ours),
-                float(ours.mean(1).min()),
-                float(ours.mean(1).max()),
-                accuracy_interval(ours),
-                paired_difference(ours, np.concatenate(plain)) if plain else None,
+                min(each),
+                max(each),
+                accuracy_at_worst(ours),
+                gain_at_worst(ours, theirs) if theirs else None,
             )
 
 
-def _conditions(view: View, defence: str) -> Mapping[str, Mapping[int, Bools]]:
-    """Outcomes (draws, images) by condition and seed."""
-    found = {"clean images": {r.cell.seed: scored(r) for r in view.of(defence, None)}}
-    for budget in _largest(view):
-        here = [condition for condition in view.conditions if condition.budget == budget]
+def _conditions(view: View) -> Iterator[tuple[str, Sequence[Condition | None]]]:
+    """By name, the conditions that count together."""
+    yield "clean images", [None]
+    for norm in dict.fromkeys(budget.norm for budget in view.budgets):
+        largest = max(budget for budget in view.budgets if budget.norm == norm)
+        here = view.one_try(largest)
         for condition in here:
             if condition.rung == "transfer":
-                results = view.of(defence, condition)
-                found[str(condition)] = {r.cell.seed: scored(r) for r in results}
-        found[f"at worst · {budget}"] = view.outcomes_at_worst(defence, here)
-    return {under: by_seed for under, by_seed in found.items() if by_seed}
-
-
-def _largest(view: View) -> list[Budget]:
-    norms = dict.fromkeys(budget.norm for budget in view.budgets)
-    return [max(b for b in view.budgets if b.norm == norm) for norm in norms]
+                yield str(condition), [condition]
+        yield f"at worst · {largest}", here

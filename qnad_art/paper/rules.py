@@ -2,7 +2,8 @@
 
 A difference counts if its interval, paired by image, lies above zero. Where several differences
 could make a claim hold (one for each ε, or for each fraction that the best is chosen from), their
-intervals hold together at 95 % (Bonferroni).
+intervals hold together at 95 % (Bonferroni). A network that has lost more than half of its clean
+accuracy is ruined, whatever it holds under attack: no gain counts.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from qnad_art.paper.marks import worst
 
 RISK = 0.05
 RESAMPLES = 5_000
+KEPT = 0.5
+"""Share of the plain network's clean accuracy below which a network is ruined."""
 
 
 @dataclass(frozen=True)
@@ -189,11 +192,22 @@ def _gain_somewhere(
     if not measured:
         return None
     gains = {eps: difference(both, level=level) for eps, both in measured.items()}
-    eps = max(gains, key=lambda e: (gains[e].low, gains[e].value))
+    lost = {label: _clean_if_ruined(evidence, label) for label in labels.values()}
+    eps = max(gains, key=lambda e: (not lost[labels[e]], gains[e].low, gains[e].value))
     defended, plain = (percent(result.accuracy) for result in measured[eps])
-    text = f"{labels[eps]}, ε {eps:.3g}: {plain} → {defended}, {points(gains[eps])}"
+    ruin = lost[labels[eps]]
+    text = f"{labels[eps]}, ε {eps:.3g}: {plain} → {defended}, {points(gains[eps])}{ruin}"
     marks = (_mark_with_plain(evidence, labels[e], attack, e, rung) for e in measured)
-    return Finding(gains[eps].low > 0, text, worst(marks))
+    return Finding(gains[eps].low > 0 and not ruin, text, worst(marks))
+
+
+def _clean_if_ruined(evidence: Evidence, defence: str | None) -> str:
+    """What a defence leaves of clean accuracy, if that is too little for a gain to mean any."""
+    clean = evidence.together(Where(defence), Where(evidence.plain))
+    if clean is None or clean[0].accuracy.value >= KEPT * clean[1].accuracy.value:
+        return ""
+    left, plain = (percent(result.accuracy.value) for result in clean)
+    return f"; ruined: clean {plain} → {left}"
 
 
 def _best(curve: dict[float, Interval]) -> float:

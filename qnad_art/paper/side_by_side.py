@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from qnad_art.benchmark.audit import audit_results
 from qnad_art.benchmark.records import RUNGS, Interval, Rung
-from qnad_art.benchmark.report.view import Budget, Condition, View, place, pooled
-from qnad_art.benchmark.statistics import paired_difference
+from qnad_art.benchmark.report.view import Budget, View, place
+from qnad_art.benchmark.worst import accuracy_at_worst, gain_at_worst
 from qnad_art.paper.marks import audit_marks
 from qnad_art.paper.record import Recorded
 
@@ -22,7 +22,7 @@ class Standing:
         mark: of its audit.
         clean: accuracy on clean images.
         left: by rung, accuracy under the attack that leaves the least.
-        worst: under all attacks of all rungs together.
+        worst: under all attacks together; ``None`` if it was not under all of them.
         gain: ``worst``, less the plain network's.
     """
 
@@ -30,7 +30,7 @@ class Standing:
     mark: str
     clean: Interval | None
     left: dict[Rung, Interval]
-    worst: Interval
+    worst: Interval | None
     gain: Interval | None
 
 
@@ -79,7 +79,7 @@ def _comparison(record: Recorded, view: View, budget: Budget) -> Comparison:
         view.title,
         budget,
         tuple(rung for rung in RUNGS if rung in rungs),
-        tuple(sorted(found, key=lambda standing: -standing.worst.value)),
+        tuple(sorted(found, key=lambda s: 1.0 if s.worst is None else -s.worst.value)),
     )
 
 
@@ -91,25 +91,18 @@ def _standing(
         for condition in view.conditions
         if condition.budget == budget and (accuracy := view.accuracy(defence, condition))
     ]
-    worst = view.at_worst(defence, budget)
-    if worst is None:
+    if not measured:
         return None
+    conditions = view.one_try(budget)
+    ours = view.by_seed(defence, conditions)
+    other = view.undefended if view.undefended != defence else None
+    theirs = [] if other is None else view.by_seed(other, conditions)
     measured.sort(key=lambda item: -item[1].value)
     return Standing(
         defence,
         marks[defence],
         view.accuracy(defence),
         {condition.rung: accuracy for condition, accuracy in measured},
-        worst,
-        _gain(view, defence, [condition for condition, _ in measured]),
+        accuracy_at_worst(ours) if ours else None,
+        gain_at_worst(ours, theirs) if ours and theirs else None,
     )
-
-
-def _gain(view: View, defence: str, conditions: Sequence[Condition]) -> Interval | None:
-    """Under what both were measured under: more attacks leave less."""
-    if view.undefended is None or view.undefended == defence:
-        return None
-    shared = [condition for condition in conditions if view.of(view.undefended, condition)]
-    theirs, ours = (view.outcomes_at_worst(d, shared) for d in (view.undefended, defence))
-    both = theirs.keys() & ours.keys()
-    return pooled([paired_difference(ours[seed], theirs[seed]) for seed in sorted(both)])

@@ -7,12 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from qnad_art.benchmark.records import Interval, Result
-from qnad_art.benchmark.statistics import (
-    RelativeImprovement,
-    paired_difference,
-    relative_improvement,
-)
-from qnad_art.benchmark.worst import at_worst
+from qnad_art.benchmark.statistics import RelativeImprovement, relative_improvement
+from qnad_art.benchmark.worst import gain_at_worst
 from qnad_art.paper.evidence import JUDGED, Evidence, Where
 from qnad_art.paper.marks import worst
 from qnad_art.paper.rules import best_uniform, difference
@@ -180,4 +176,4 @@ def _worst(results: list[Result] | None) -> Interval | None:
     """Gain of a defence, from its results on both rungs and those of the plain network."""
     if results is None:
         return None
-    return paired_difference(at_worst(results[:2]), at_worst(results[2:]))
+    return gain_at_worst([results[:2]], [results[2:]])

@@ -180,9 +180,10 @@ def _pareto(view: View) -> Chart:
         kind="scatter",
         title="Clean accuracy and what all attacks leave",
         caption=(
-            "Each defence under all attacks measured on it at this budget together: an image "
-            "counts where none breaks it. The dotted line joins the defences that no other beats "
-            "in both (the Pareto front), unreliable ones left out. Bars are 95 % intervals."
+            "Each defence under all attacks measured on it at this budget together, without the "
+            "rungs persistent and seed-known: an image counts where none breaks it. The dotted "
+            "line joins the defences that no other beats in both (the Pareto front), unreliable "
+            "ones left out. Bars are 95 % intervals."
         ),
         x_label="clean accuracy (%)",
         y_label="accuracy under attack (%)",

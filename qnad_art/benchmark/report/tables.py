@@ -64,8 +64,9 @@ def headline(view: View) -> Table:
             )
         )
     return Table(
-        caption=f"{view.title}: accuracy in % with 95 % intervals; at worst, each image is under "
-        "the attack that breaks it",
+        caption=f"{view.title}: accuracy in % with 95 % intervals. At worst: under all attacks "
+        "together, each image under the one that breaks it, without the rungs persistent and "
+        "seed-known, which have tables of their own",
         columns=("defence", "audit", "clean", "clean, against undefended", *budgets),
         headers=2,
         rows=tuple(rows),
@@ -78,12 +79,11 @@ def _at_worst(view: View, defence: str, budget: Budget) -> str:
         return "missing"
     condition, alone = found
     here = [c for c in view.conditions if c.budget == budget]
-    tried = sum(view.accuracy(defence, c) is not None for c in here)
-    strongest = f"{condition.attack}, {condition.rung}"
-    if tried == 1:
-        return f"{percent(alone)}\n{strongest}"
-    left = percent(view.at_worst(defence, budget))
-    return f"{left}\nof {tried}; {strongest} alone {100 * alone.value:.1f}"
+    tried = sum(bool(view.of(defence, c)) for c in view.one_try(budget))
+    strongest = f"{condition.attack}, {condition.rung} alone {100 * alone.value:.1f}"
+    missing = sum(not view.of(defence, c) for c in here)
+    notes = [f"of {tried}", strongest, *([f"{missing} missing"] if missing else [])]
+    return f"{percent(view.at_worst(defence, budget))}\n{'; '.join(notes)}"
 
 
 def audit_words(view: View, defence: str) -> str:

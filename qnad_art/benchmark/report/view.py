@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 
-from qnad_art.benchmark.records import RUNGS, Bools, Cell, Gate, Interval, Result, Rung
+from qnad_art.benchmark.records import RUNGS, Cell, Gate, Interval, Result, Rung
+from qnad_art.benchmark.worst import ONE_TRY, accuracy_at_worst
 
 Gates = Mapping[tuple[str, str, str, str, int], Sequence[Gate]]
 
@@ -46,8 +47,8 @@ class Condition:
 def pooled(figures: Sequence[Interval]) -> Interval | None:
     """One of the same figure under several seeds, ``None`` for none.
 
-    The mean; its interval reaches from the lowest to the highest of theirs, which is wider than
-    the 95 % interval of the mean.
+    The mean; its interval reaches from the lowest to the highest end of theirs. That shows how they
+    differ, and is no confidence interval of the mean over seeds.
     """
     if not figures:
         return None
@@ -159,23 +160,23 @@ class View:
         ]
         return min(measured, key=lambda item: item[1].value, default=None)
 
-    def at_worst(self, defence: str, budget: Budget | None) -> Interval | None:
-        """What all attacks at a budget leave together, over all seeds."""
-        from qnad_art.benchmark.statistics import accuracy_interval
-
+    def one_try(self, budget: Budget | None) -> list[Condition]:
+        """Conditions at a budget on the rungs that :mod:`~qnad_art.benchmark.worst` counts."""
         here = [condition for condition in self.conditions if condition.budget == budget]
-        found = self.outcomes_at_worst(defence, here).values()
-        return pooled([accuracy_interval(outcomes) for outcomes in found])
+        return [condition for condition in here if condition.rung in ONE_TRY]
 
-    def outcomes_at_worst(self, defence: str, conditions: Iterable[Condition]) -> dict[int, Bools]:
-        """By seed, (draws, images) of :func:`~qnad_art.benchmark.worst.at_worst`."""
-        from qnad_art.benchmark.worst import at_worst
+    def at_worst(self, defence: str, budget: Budget | None) -> Interval | None:
+        """What all that was measured at a budget leaves together; ``None`` for nothing."""
+        found = self.by_seed(defence, [c for c in self.one_try(budget) if self.of(defence, c)])
+        return accuracy_at_worst(found) if found else None
 
-        by_seed: dict[int, list[Result]] = defaultdict(list)
+    def by_seed(self, defence: str, conditions: Sequence[Condition | None]) -> list[list[Result]]:
+        """Results of a defence under conditions, of the seeds that have been under all of them."""
+        found: dict[int, list[Result]] = defaultdict(list)
         for condition in conditions:
             for result in self.of(defence, condition):
-                by_seed[result.cell.seed].append(result)
-        return {seed: at_worst(results) for seed, results in by_seed.items()}
+                found[result.cell.seed].append(result)
+        return [results for results in found.values() if len(results) == len(conditions)]
 
 
 def place(cell: Cell) -> tuple[str, str, str]:
