@@ -159,7 +159,8 @@ class QNAD(Transformer):  # type: ignore[misc]
         Args:
             x: inputs that set the activation scales, training images.
             transformed_classifier: the classifier to harden: the one given to the constructor, or
-                another of the same architecture (the plan carries over).
+                another of the same architecture (uniform and random plans carry over; a tuned one
+                belongs to its weights, and leaves others at chance).
         """
         hardened = self._execute(transformed_classifier, x)
         hardened.plan = self.plan

@@ -116,7 +116,7 @@ def test_a_claim_is_as_strong_as_its_weakest_place():
     made = judged(left)
     assert verdict(made, "Inherent", "inherent noise") == ("reproduced", "not reproduced")
     assert made[0].count == "2 of 3"
-    assert "Of 3 verdicts that both were measured for, 1 differ" in page([record(left)])
+    assert "Verdicts that both were measured for: 3; that differ: 1." in page([record(left)])
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def attack_choice_section(made: Sequence[Claim]) -> str:
         [
             "## What hangs on the settings of PGD",
             "The paper prints none. *weak*: 5 steps, no restart; *strong*: 40 steps, 5 restarts. "
-            f"Of {len(rows)} verdicts that both were measured for, {len(differ)} differ.",
+            f"Verdicts that both were measured for: {len(rows)}; that differ: {len(differ)}.",
             *(
                 [markdown(("claim", "method", "network", "weak", "strong"), differ)]
                 if differ

@@ -66,9 +66,8 @@ def table_section(rows: Sequence[Row]) -> str:
                     f"plain is below {100 * NEAR_ZERO:g} %.",
                     "- *above the paper's*: defended against (1 + the paper's) · plain, which "
                     "needs no ratio.",
-                    "- *within the limit*: whether the point value of the clean accuracy lost, as "
-                    f"the project's target is stated, is within {limits} points; the interval "
-                    "stands beside it.",
+                    "- *within the limit*: whether the point value of the clean accuracy lost is "
+                    f"within {limits} points; the interval stands beside it.",
                     "- *at worst*: under the rungs transfer and adaptive (gradients through the "
                     "defence) together, each network on each image under the one that breaks it "
                     "(on the plain network both are the same attack). This is the figure that "
