@@ -47,8 +47,8 @@ def matplotlib_figure(chart: Chart) -> Figure:
     from matplotlib.figure import Figure
 
     width, height = _panel_size(chart)
-    columns = max(1, min(3, len(chart.panels), int(WIDTH / width)))
-    rows = math.ceil(len(chart.panels) / columns)
+    rows = math.ceil(len(chart.panels) / max(1, min(3, int(WIDTH / width))))
+    columns = math.ceil(len(chart.panels) / rows)  # four are two and two
     names = [_plain(name) for name, _ in chart.names] if chart.kind != "heat" else []
     across = max(columns * width, 6.0 if len(names) <= FEW else 9.0)
     beside = _beside(names, across)
