@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from qnad_art.errors import ArtifactError, CacheWarning, DeviceError, PluginError
+from qnad_art.errors import ArtifactError, CacheWarning, DeviceError, PluginError, faults
 from qnad_art.files import cache_directory, read_json, write_json
 from qnad_art.plugins import call_plugin, find_plugin, plugin_names
 
@@ -193,11 +193,9 @@ class DeviceProfile(BaseModel):
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            faults = "; ".join(
-                f"{'.'.join(map(str, fault['loc'])) or 'profile'}: {fault['msg']}"
-                for fault in error.errors()[:5]
-            )
-            raise DeviceError(f"{source} is not a valid device profile: {faults}.") from error
+            raise DeviceError(
+                f"{source} is not a valid device profile: {faults(error)}."
+            ) from error
 
     @classmethod
     def ideal(cls) -> DeviceProfile:

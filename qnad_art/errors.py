@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+_MOST_FAULTS = 5
 
 
 class QnadError(Exception):
@@ -66,6 +72,17 @@ class CacheWarning(QnadWarning):
 
 class ClippingWarning(QnadWarning):
     """Activations lie outside the calibrated range and saturate."""
+
+
+def faults(error: ValidationError) -> str:
+    """What pydantic found, in a line: ``accuracy.low: Field required; …``."""
+    found = error.errors()
+    texts = [
+        ": ".join(filter(None, (".".join(map(str, fault["loc"])), fault["msg"])))
+        for fault in found[:_MOST_FAULTS]
+    ]
+    more = len(found) - len(texts)
+    return "; ".join([*texts, *([f"and {more} more"] if more else [])])
 
 
 def differences(there: Mapping[str, object], here: Mapping[str, object]) -> str:

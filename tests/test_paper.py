@@ -556,7 +556,12 @@ def test_records_come_back_and_damaged_ones_are_refused(tmp_path):
     assert read_records(tmp_path) == [made]
     assert "it broke" in page([made])
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(ArtifactError, match="lenet5-mnist"):
+    with pytest.raises(
+        ArtifactError, match=r"lenet5-mnist\.jsonl, line \d+, .*EOF.*record the suite"
+    ):
+        read_records(tmp_path)
+    path.write_bytes(b"")
+    with pytest.raises(ArtifactError, match="line 1"):
         read_records(tmp_path)
     with pytest.raises(ArtifactError, match="no records"):
         write_page(tmp_path / "elsewhere")

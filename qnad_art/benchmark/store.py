@@ -25,7 +25,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from qnad_art.benchmark.records import Cell, Record, Result
-from qnad_art.errors import ArtifactError, InvalidInputError, QnadError, QnadWarning
+from qnad_art.errors import ArtifactError, InvalidInputError, QnadError, QnadWarning, faults
 from qnad_art.files import checksum, parse_json, read_json, write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -114,8 +114,10 @@ class Run:
 
         try:
             return Suite.model_validate(self._content["suite"])
-        except (KeyError, ValidationError) as error:
-            raise ArtifactError(f"{self.folder}/suite.json holds no suite: {error}") from None
+        except KeyError:
+            raise ArtifactError(f"{self.folder}/suite.json holds no suite.") from None
+        except ValidationError as error:
+            raise ArtifactError(f"{self.folder}/suite.json: {faults(error)}.") from None
 
     @cached_property
     def cells(self) -> dict[str, Cell]:
@@ -124,8 +126,10 @@ class Run:
             return {
                 entry["key"]: Cell.model_validate(entry["cell"]) for entry in self._content["cells"]
             }
-        except (KeyError, TypeError, ValidationError) as error:
-            raise ArtifactError(f"{self.folder}/suite.json lists no cells: {error}") from None
+        except (KeyError, TypeError):
+            raise ArtifactError(f"{self.folder}/suite.json lists no cells.") from None
+        except ValidationError as error:
+            raise ArtifactError(f"{self.folder}/suite.json, cells: {faults(error)}.") from None
 
     def results(self) -> list[Result]:
         """All results so far, in the order of the suite.
@@ -139,8 +143,7 @@ class Run:
                 content = parse_json(line, where := f"{self._results}, line {number}")
                 result = Result.model_validate(_unsealed(content, where))
             except ValidationError as error:
-                fault = error.errors()[0]["msg"]
-                raise ArtifactError(f"{where} is no result: {fault}.") from None
+                raise ArtifactError(f"{where} is no result: {faults(error)}.") from None
             found.setdefault(result.key, result)
         order = {key: place for place, key in enumerate(self.cells)}
         return sorted(found.values(), key=lambda result: order.get(result.key, len(order)))
@@ -183,7 +186,7 @@ class Run:
         try:
             return _FAILURES.validate_python(entries)
         except ValidationError as error:
-            raise ArtifactError(f"{path} lists no failures: {error}; remove it.") from None
+            raise ArtifactError(f"{path}: {faults(error)}; remove it.") from None
 
     def set_failures(self, failures: Sequence[Failure]) -> None:
         """Replace the list of failed cells."""

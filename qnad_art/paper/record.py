@@ -13,18 +13,20 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
 from qnad_art.benchmark.records import Record, Result
-from qnad_art.errors import ArtifactError
+from qnad_art.errors import ArtifactError, faults
 from qnad_art.files import write_bytes
 from qnad_art.paper.suites import Collection, Size, hardened_folders
 
 if TYPE_CHECKING:
     from qnad_art.benchmark.store import Run
     from qnad_art.paper.suites import SuiteFile
+
+Kind = TypeVar("Kind", bound=Record)
 
 
 class Header(Record):
@@ -131,12 +133,19 @@ def read_records(folder: Path) -> list[Recorded]:
 
 
 def _read(path: Path) -> Recorded:
+    lines = path.read_bytes().splitlines() or [b""]
+    results = (_parsed(Result, line, f"{path}, line {n}") for n, line in enumerate(lines[1:], 2))
+    return Recorded(_parsed(Header, lines[0], f"{path}, line 1"), tuple(results))
+
+
+def _parsed(kind: type[Kind], line: bytes, where: str) -> Kind:
     try:
-        first, *rest = path.read_bytes().splitlines()
-        results = tuple(Result.model_validate_json(line) for line in rest)
-        return Recorded(Header.model_validate_json(first), results)
-    except (ValueError, ValidationError) as error:
-        raise ArtifactError(f"{path} is no record of `qnad paper`: {error}") from None
+        return kind.model_validate_json(line)
+    except ValidationError as error:
+        raise ArtifactError(
+            f"{where}, is not of a record of `qnad paper`: {faults(error)}. Restore the file, or "
+            "record the suite again."
+        ) from None
 
 
 def _slim(result: Result) -> Result:
