@@ -107,7 +107,7 @@ def test_coverage_of_paired_differences():
         second = rng.random((3, 120)) < rates
         found = paired_difference(first, second, seed=seed, resamples=400)
         covered += found.low <= gain <= found.high
-    assert 0.93 <= covered / REPETITIONS <= 0.985
+    assert 0.93 <= covered / REPETITIONS <= 0.975  # t for three draws errs on the wide side
 
 
 def scipys_bootstrap(values, level=0.95):
