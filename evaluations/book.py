@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
+from qnad_art.accuracy import Proportion, package_versions
 from qnad_art.errors import ArtifactError, differences
-from qnad_art.files import read_json, write_json
-from qnad_art.measure import Proportion, package_versions
+from qnad_art.files.atomic import read_json, write_json
 
 Correct = npt.NDArray[np.bool_]
 

@@ -17,7 +17,7 @@ import typer
 
 import qnad_art.pretrained
 from qnad_art import QuantumExecutedClassifier
-from qnad_art.files import read_json, write_json
+from qnad_art.files.atomic import read_json, write_json
 
 
 def main(

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from qnad_art.cli import inputs
-from qnad_art.datasets import Dataset
+from qnad_art.datasets.dataset import Dataset
 from qnad_art.errors import InvalidInputError, UnknownNameError
 
 SPLITS = ("validation", "test")

@@ -24,7 +24,7 @@ from book import Book
 from rich.console import Console
 from torch import nn
 
-from qnad_art.datasets import Dataset, load_dataset
+from qnad_art.datasets.dataset import Dataset, load_dataset
 
 PGD_STEPS, RESTARTS = {"mnist": 40, "cifar10": 20}, {"mnist": 5, "cifar10": 1}
 BUDGETS = {"mnist": (0.1, 0.2, 0.3), "cifar10": (2 / 255, 4 / 255, 6 / 255)}
@@ -44,7 +44,7 @@ def main(
 ) -> None:
     """Attack the hardened network and its controls."""
     from qnad_art import QuantumExecutedClassifier
-    from qnad_art.weights import load_model
+    from qnad_art.models.weights import load_model
 
     console = Console(soft_wrap=True)
     torch.manual_seed(0)
@@ -190,9 +190,9 @@ def _finetuned(
     path: Path, network: nn.Module, training: Dataset, victim: Any, console: Console
 ) -> nn.Module:
     """The weights after the same loop with the same settings, kept in a file."""
-    from qnad_art.adversarial import AdversarialSettings
-    from qnad_art.finetune import adversarial_finetune
-    from qnad_art.weights import load_model, save_weights
+    from qnad_art.models.weights import load_model, save_weights
+    from qnad_art.training.adversarial import AdversarialSettings
+    from qnad_art.training.finetune import adversarial_finetune
 
     if not path.exists():
         known = {field.name for field in fields(AdversarialSettings)}

@@ -19,12 +19,12 @@ import typer
 from rich.console import Console
 
 from qnad_art import convert
-from qnad_art.adversarial import perturb
 from qnad_art.crosstalk.tuned import Tuned
-from qnad_art.datasets import load_dataset
-from qnad_art.files import read_json, write_json
-from qnad_art.module import QuantumExecutedModule
-from qnad_art.weights import load_model
+from qnad_art.datasets.dataset import load_dataset
+from qnad_art.files.atomic import read_json, write_json
+from qnad_art.models.weights import load_model
+from qnad_art.network.module import QuantumExecutedModule
+from qnad_art.training.adversarial import perturb
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},

@@ -8,27 +8,27 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from qnad_art.conversion import convert as convert
-    from qnad_art.crosstalk.plan import CrosstalkPlan as CrosstalkPlan
-    from qnad_art.defence import QNAD as QNAD
-    from qnad_art.device import DeviceProfile as DeviceProfile
-    from qnad_art.device import load_device as load_device
-    from qnad_art.estimator import QuantumExecutedClassifier as QuantumExecutedClassifier
-    from qnad_art.module import AveragedDraws as AveragedDraws
-    from qnad_art.module import QuantumExecutedModule as QuantumExecutedModule
+from qnad_art.version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from qnad_art.defence import QNAD as QNAD
+    from qnad_art.device.catalogue import load_device as load_device
+    from qnad_art.device.profile import DeviceProfile as DeviceProfile
+    from qnad_art.estimator import QuantumExecutedClassifier as QuantumExecutedClassifier
+    from qnad_art.network.conversion import convert as convert
+    from qnad_art.network.module import AveragedDraws as AveragedDraws
+    from qnad_art.network.module import QuantumExecutedModule as QuantumExecutedModule
+    from qnad_art.placement.plan import CrosstalkPlan as CrosstalkPlan
 
 # Imported when first used: torch, ART and Qiskit take seconds.
 _PUBLIC = {
-    "AveragedDraws": "qnad_art.module",
-    "CrosstalkPlan": "qnad_art.crosstalk.plan",
+    "AveragedDraws": "qnad_art.network.module",
+    "CrosstalkPlan": "qnad_art.placement.plan",
     "DeviceProfile": "qnad_art.device",
     "QNAD": "qnad_art.defence",
     "QuantumExecutedClassifier": "qnad_art.estimator",
-    "QuantumExecutedModule": "qnad_art.module",
-    "convert": "qnad_art.conversion",
+    "QuantumExecutedModule": "qnad_art.network.module",
+    "convert": "qnad_art.network.conversion",
     "load_device": "qnad_art.device",
 }
 __all__ = [*_PUBLIC, "__version__"]

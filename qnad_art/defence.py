@@ -5,30 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from numbers import Real
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from art.defences.transformer.transformer import Transformer
 
+from qnad_art.circuits.response import Readout
 from qnad_art.crosstalk import Strategy, build_strategy, strategy_settings
-from qnad_art.device import DEFAULT_DEVICE, DeviceProfile, load_device
+from qnad_art.device.catalogue import DeviceLike, load_device
+from qnad_art.device.profile import DEFAULT_DEVICE
 from qnad_art.errors import InvalidInputError, QnadError, UnknownNameError
 from qnad_art.estimator import QuantumExecutedClassifier
-from qnad_art.kernels import Bias, Gain
-from qnad_art.modes import evaluating
-from qnad_art.placement import Order
-from qnad_art.plugins import blamed_on, find_plugin
-from qnad_art.response import Readout
+from qnad_art.layers.kernels import Bias, Gain
+from qnad_art.network.modes import evaluating
+from qnad_art.placement.placement import Order
+from qnad_art.plugins.discovery import blamed_on, find_plugin
 from qnad_art.validation import check_inputs, check_labels, image_range
 
 if TYPE_CHECKING:
     from art.attacks import EvasionAttack
     from art.estimators.classification import PyTorchClassifier
-    from qiskit.providers import BackendV2
 
-    from qnad_art.crosstalk.plan import CrosstalkPlan
+    from qnad_art.placement.plan import CrosstalkPlan
 
 
 class QNAD(Transformer):  # type: ignore[misc]
@@ -39,7 +38,7 @@ class QNAD(Transformer):  # type: ignore[misc]
 
     Args:
         classifier: a trained ``PyTorchClassifier``; it is never changed.
-        device: as :func:`qnad_art.device.load_device`.
+        device: as :func:`qnad_art.device.catalogue.load_device`.
         shots: shots a product; ``None`` for the exact expectation.
         strategy: name of a crosstalk strategy (``"uniform"``, ``"random"``, ``"tuned"``) or an
             instance.
@@ -50,7 +49,7 @@ class QNAD(Transformer):  # type: ignore[misc]
             :func:`qnad_art.convert`; a ``bias`` of ``None`` is what suits the strategy:
             ``"quantum"`` for ``"tuned"``, which can then move biases too, else ``"classical"``.
         allocation: of the shots: ``"margin"`` gives more to the outputs whose noise moves the
-            decision most, at the same total (:func:`qnad_art.allocation.allocate_shots`);
+            decision most, at the same total (:func:`~.shot_allocation.allocate_shots`);
             ``"equal"`` the same to every product.
         seed: of the shot noise, and of the strategy if it takes one.
         calibration_images: how many of the inputs set the activation scales.
@@ -69,7 +68,7 @@ class QNAD(Transformer):  # type: ignore[misc]
     def __init__(
         self,
         classifier: PyTorchClassifier,
-        device: str | Path | DeviceProfile | BackendV2 = DEFAULT_DEVICE,
+        device: DeviceLike = DEFAULT_DEVICE,
         *,
         shots: int | None = None,
         strategy: str | Strategy = "uniform",

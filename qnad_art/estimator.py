@@ -18,13 +18,14 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
-from qnad_art.conversion import ConversionReport, conversion_report, convert
-from qnad_art.crosstalk.plan import CrosstalkPlan
-from qnad_art.device import DEFAULT_DEVICE
+from qnad_art.device.profile import DEFAULT_DEVICE
 from qnad_art.errors import InvalidInputError
-from qnad_art.kernels import Gain
-from qnad_art.modes import without_weight_gradients
-from qnad_art.module import AveragedDraws, QuantumExecutedModule
+from qnad_art.layers.kernels import Gain
+from qnad_art.network.conversion import ConversionReport, conversion_report, convert
+from qnad_art.network.modes import without_weight_gradients
+from qnad_art.network.module import AveragedDraws, QuantumExecutedModule
+from qnad_art.placement.plan import CrosstalkPlan
+from qnad_art.storage import load_classifier, save_classifier
 from qnad_art.validation import check_inputs, check_labels
 
 
@@ -32,7 +33,7 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
     """``PyTorchClassifier`` of a quantum-executed module; takes the same arguments.
 
     Args:
-        model: result of :func:`qnad_art.convert`, or an :class:`~qnad_art.module.AveragedDraws`
+        model: result of :func:`qnad_art.convert`, or an :class:`~qnad_art.AveragedDraws`
             around one. Never an ``nn.Sequential``: ART would run its children and skip its forward.
         loss, input_shape, nb_classes, …: as ``PyTorchClassifier``.
         shots, gain: override the module's settings if given.
@@ -139,7 +140,7 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
 
     @property
     def gain(self) -> Gain:
-        """``"calibrated"`` or ``"raw"``, see :class:`~qnad_art.kernels.Execution`."""
+        """``"calibrated"`` or ``"raw"``, see :class:`~qnad_art.layers.kernels.Execution`."""
         return self.module.gain
 
     @gain.setter
@@ -162,9 +163,9 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
     def allocate_shots(self, x: np.ndarray) -> None:
         """Divide the shots among the layers' outputs by their effect on the decision.
 
-        See :func:`qnad_art.allocation.allocate_shots`; ``x`` some hundred training images.
+        See :func:`~.shot_allocation.allocate_shots`; ``x`` some hundred training images.
         """
-        from qnad_art.allocation import allocate_shots
+        from qnad_art.engines.shot_allocation import allocate_shots
 
         inputs, _ = self._apply_preprocessing(check_inputs(x, self.input_shape), y=None, fit=False)
         allocate_shots(self.bare_module, torch.as_tensor(inputs))
@@ -269,8 +270,6 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
 
     def save(self, filename: str, path: str | None = None) -> None:
         """Save to the folder ``path/filename`` (safetensors and JSON); see :meth:`load`."""
-        from qnad_art.storage import save_classifier
-
         save_classifier(self, Path(path or ".") / filename)
 
     @classmethod
@@ -282,15 +281,13 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
         Args:
             directory: the folder.
             model: an instance of the plain network, needed unless it came from
-                :func:`qnad_art.models.build_model` (code is never stored).
+                :func:`qnad_art.models.architectures.build_model` (code is never stored).
             **settings: passed to the constructor (``optimizer``, ``device_type``, …).
 
         Raises:
             ArtifactError: missing, damaged or foreign files, or a ``model`` that does not fit.
         """
-        from qnad_art.storage import load_classifier
-
-        return load_classifier(Path(directory), model=model, **settings)
+        return load_classifier(cls, Path(directory), model=model, **settings)
 
     def __getstate__(self) -> dict[str, Any]:
         """State for pickle and deepcopy; ART's own writes files by the clock."""

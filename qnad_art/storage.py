@@ -8,24 +8,23 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
-from qnad_art.artifacts import load_tensors, save_tensors
-from qnad_art.conversion import convert
-from qnad_art.crosstalk.plan import CrosstalkPlan
-from qnad_art.device import DeviceProfile
+from qnad_art.device.profile import DeviceProfile
 from qnad_art.errors import ArtifactError, InvalidInputError, QnadError
-from qnad_art.files import checksum, read_json, write_json
-from qnad_art.module import AveragedDraws, QuantumExecutedModule
-
-if TYPE_CHECKING:
-    from qnad_art.estimator import QuantumExecutedClassifier
+from qnad_art.files.artifacts import load_tensors, save_tensors
+from qnad_art.files.atomic import checksum, read_json, write_json
+from qnad_art.models.weights import build_for
+from qnad_art.network.conversion import convert
+from qnad_art.network.module import AveragedDraws, QuantumExecutedModule
+from qnad_art.placement.plan import CrosstalkPlan
 
 KIND = "quantum-executed-classifier"
 FORMAT_VERSION = 1
@@ -37,7 +36,36 @@ _UNUSABLE = (QnadError, ArithmeticError, AttributeError, LookupError, TypeError,
 MANIFEST, WEIGHTS, PLAN = "manifest.json", "weights.safetensors", "plan.safetensors"
 
 
-def save_classifier(classifier: QuantumExecutedClassifier, directory: Path) -> None:
+class Executed(Protocol):
+    """What is saved: a :class:`~qnad_art.QuantumExecutedClassifier`, as far as it is read here."""
+
+    model: nn.Module
+    loss: Any
+    input_shape: tuple[int, ...]
+    nb_classes: int
+    channels_first: bool
+    clip_values: Any
+    preprocessing: Any
+    preprocessing_defences: Any
+    postprocessing_defences: Any
+
+    @property
+    def bare_module(self) -> QuantumExecutedModule:
+        """The quantum-executed module, with nothing around it but averaging."""
+
+    @property
+    def module(self) -> QuantumExecutedModule:
+        """The quantum-executed module."""
+
+    @property
+    def plan(self) -> CrosstalkPlan:
+        """The crosstalk plan in use."""
+
+
+Classifier = TypeVar("Classifier")
+
+
+def save_classifier(classifier: Executed, directory: Path) -> None:
     """Write ``directory`` (replaced if it holds an earlier save) in one step.
 
     Raises:
@@ -121,11 +149,9 @@ def read_saved(directory: Path) -> Saved:
 
 
 def load_classifier(
-    directory: Path, *, model: nn.Module | None, **settings: Any
-) -> QuantumExecutedClassifier:
-    """See :meth:`qnad_art.estimator.QuantumExecutedClassifier.load`."""
-    from qnad_art.estimator import QuantumExecutedClassifier
-
+    make: Callable[..., Classifier], directory: Path, *, model: nn.Module | None, **settings: Any
+) -> Classifier:
+    """See :meth:`qnad_art.QuantumExecutedClassifier.load`, which ``make`` is the class of."""
     saved = read_saved(directory)
     manifest, weights, plan = saved.manifest, saved.weights(), saved.plan()
     try:
@@ -154,7 +180,7 @@ def load_classifier(
     except _UNUSABLE as error:
         raise ArtifactError(f"{directory} cannot be loaded: {error}") from error
     try:
-        return QuantumExecutedClassifier(executed, **{**given, **settings})
+        return make(executed, **{**given, **settings})
     except (TypeError, ValueError) as error:
         if settings:  # which may be what is wrong
             raise
@@ -192,8 +218,8 @@ def _is_save(directory: Path) -> bool:
     return isinstance(manifest, dict) and manifest.get("kind") == KIND
 
 
-def _manifest(classifier: QuantumExecutedClassifier) -> dict[str, Any]:
-    from qnad_art import __version__
+def _manifest(classifier: Executed) -> dict[str, Any]:
+    from qnad_art.version import __version__
 
     module = classifier.bare_module
     if classifier.preprocessing_defences or classifier.postprocessing_defences:
@@ -249,7 +275,7 @@ def _manifest(classifier: QuantumExecutedClassifier) -> dict[str, Any]:
     }
 
 
-def _preprocessing(classifier: QuantumExecutedClassifier) -> list[Any] | None:
+def _preprocessing(classifier: Executed) -> list[Any] | None:
     preprocessing = classifier.preprocessing
     if preprocessing is None:
         return None
@@ -262,8 +288,6 @@ def _preprocessing(classifier: QuantumExecutedClassifier) -> list[Any] | None:
 
 
 def _build(manifest: dict[str, Any], weights: dict[str, torch.Tensor]) -> nn.Module:
-    from qnad_art.weights import build_for
-
     if manifest["architecture"] is None:
         raise ArtifactError(
             "the network's class is not one of qnad_art.models, and code is never stored: pass an "

@@ -10,10 +10,10 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
-from qnad_art.datasets import Dataset, load_dataset
+from qnad_art.datasets.dataset import Dataset, load_dataset
 from qnad_art.estimator import QuantumExecutedClassifier
-from qnad_art.models import build_model
-from qnad_art.training import TrainSettings, train
+from qnad_art.models.architectures import build_model
+from qnad_art.training.standard import TrainSettings, train
 
 _SETTINGS = {
     "digits": TrainSettings(epochs=12, learning_rate=0.05, batch_size=32, device="cpu"),

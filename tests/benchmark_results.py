@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from qnad_art.benchmark.audit import audit_results
+from qnad_art.benchmark.audit.audit import audit_results
 from qnad_art.benchmark.records import (
     Bits,
     Cell,
@@ -14,7 +14,7 @@ from qnad_art.benchmark.records import (
     content_address,
 )
 from qnad_art.benchmark.report.source import Source
-from qnad_art.benchmark.statistics import accuracy_interval, wilson
+from qnad_art.benchmark.statistics.intervals import accuracy_interval, wilson
 
 WHERE = {"model": "lenet5", "data": "mnist5k", "device": "ibm_nairobi"}
 IMAGES = 60

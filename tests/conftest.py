@@ -7,8 +7,9 @@ import torch
 from hypothesis import HealthCheck, Phase, settings
 from torch import nn
 
-from qnad_art.device import DeviceProfile, Edge, load_device
-from qnad_art.plugins import without_plugins
+from qnad_art.device.catalogue import load_device
+from qnad_art.device.profile import DeviceProfile, Edge
+from qnad_art.plugins.discovery import without_plugins
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # with more, processes and threads fight for the cores

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
 
-from qnad_art.plugins import KINDS
+from qnad_art.plugins.discovery import KINDS
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ GOOD = Fake(
     "device",
     "atlantis = qnad_good:device",
     """
-    from qnad_art.device import DeviceProfile
+    from qnad_art.device.profile import DeviceProfile
 
     def device(name):
         "Noiseless and sunk."
@@ -116,14 +116,14 @@ BROKEN = (
     _of_kind(
         "sink",
         "abstract-sink",
-        "from qnad_art.benchmark.sinks import Sink\nclass IT(Sink): pass",
+        "from qnad_art.benchmark.run.sinks import Sink\nclass IT(Sink): pass",
         "does not define close",
     ),
     _of_kind(
         "defence",
         "misnamed",
         """
-        from qnad_art.benchmark.defence import Defence
+        from qnad_art.benchmark.defences.base import Defence
         class IT(Defence):
             name = "otherwise"
             def apply(self, classifier, work, folder): return classifier

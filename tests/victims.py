@@ -12,11 +12,11 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
-from qnad_art.adversarial import perturb
 from qnad_art.benchmark.protocol import Protocol
-from qnad_art.datasets import Dataset, load_dataset
+from qnad_art.datasets.dataset import Dataset, load_dataset
 from qnad_art.estimator import QuantumExecutedClassifier
-from qnad_art.sampling import NoiseSource
+from qnad_art.layers.noise_source import NoiseSource
+from qnad_art.training.adversarial import perturb
 
 QUICK = Protocol(
     draws=4,

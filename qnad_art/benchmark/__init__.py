@@ -11,35 +11,35 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from qnad_art.benchmark.attacks import AttackSpec as AttackSpec
     from qnad_art.benchmark.attacks import attack_names as attack_names
-    from qnad_art.benchmark.defence import Defence as Defence
-    from qnad_art.benchmark.defence import Work as Work
     from qnad_art.benchmark.defences import build_steps as build_steps
     from qnad_art.benchmark.defences import defence_names as defence_names
+    from qnad_art.benchmark.defences.base import Defence as Defence
+    from qnad_art.benchmark.defences.base import Work as Work
     from qnad_art.benchmark.protocol import Protocol as Protocol
     from qnad_art.benchmark.records import Cell as Cell
     from qnad_art.benchmark.records import Result as Result
-    from qnad_art.benchmark.runner import run_suite as run_suite
-    from qnad_art.benchmark.schema import suite_schema as suite_schema
-    from qnad_art.benchmark.store import Run as Run
-    from qnad_art.benchmark.suite import Suite as Suite
-    from qnad_art.benchmark.suite import load_suite as load_suite
+    from qnad_art.benchmark.run.folder import Run as Run
+    from qnad_art.benchmark.run.runner import run_suite as run_suite
+    from qnad_art.benchmark.suites.schema import suite_schema as suite_schema
+    from qnad_art.benchmark.suites.suite import Suite as Suite
+    from qnad_art.benchmark.suites.suite import load_suite as load_suite
 
 # Imported when first used: torch and ART take seconds, and workers start with this package.
 _PUBLIC = {
     "AttackSpec": "attacks",
     "Cell": "records",
-    "Defence": "defence",
+    "Defence": "defences.base",
     "Protocol": "protocol",
     "Result": "records",
-    "Run": "store",
-    "Suite": "suite",
-    "Work": "defence",
+    "Run": "run.folder",
+    "Suite": "suites.suite",
+    "Work": "defences.base",
     "attack_names": "attacks",
     "build_steps": "defences",
     "defence_names": "defences",
-    "load_suite": "suite",
-    "run_suite": "runner",
-    "suite_schema": "schema",
+    "load_suite": "suites.suite",
+    "run_suite": "run.runner",
+    "suite_schema": "suites.schema",
 }
 __all__ = [*_PUBLIC]
 

@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from qnad_art import __version__
 from qnad_art.cli import (
     bench,
     compare,
@@ -29,7 +28,8 @@ from qnad_art.cli import (
 )
 from qnad_art.cli.screen import Console
 from qnad_art.errors import QnadError
-from qnad_art.plugins import without_plugins
+from qnad_art.plugins.discovery import without_plugins
+from qnad_art.version import __version__
 
 INTERRUPTED = 130
 

@@ -14,8 +14,8 @@ from qnad_art.errors import InvalidInputError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from qnad_art.benchmark.comparison import Comparison, Pair
     from qnad_art.benchmark.records import Cell
+    from qnad_art.benchmark.report.comparison import Comparison, Pair
 
 
 def compare(
@@ -32,8 +32,8 @@ def compare(
 
     Give two runs, or one run with --defence A --against B.
     """
-    from qnad_art.benchmark.comparison import compare_defences, compare_runs
-    from qnad_art.benchmark.store import Run
+    from qnad_art.benchmark.report.comparison import compare_defences, compare_runs
+    from qnad_art.benchmark.run.folder import Run
 
     if (other is None) != (defence is not None) or (defence is None) != (against is None):
         raise InvalidInputError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from qnad_art.device import DeviceProfile
+    from qnad_art.device.profile import DeviceProfile
 
 
 def describe(
@@ -20,12 +20,12 @@ def describe(
 ) -> None:
     """Print the crosstalk of a plan by layer: pairs, gates, circuit time and time steps."""
     from qnad_art.cli.screen import Console
-    from qnad_art.crosstalk.plan import CrosstalkPlan
     from qnad_art.crosstalk.report import plan_report
-    from qnad_art.device import load_device
+    from qnad_art.device.catalogue import load_device
     from qnad_art.errors import InvalidInputError
     from qnad_art.estimator import QuantumExecutedClassifier
-    from qnad_art.placement import Placement
+    from qnad_art.placement.placement import Placement
+    from qnad_art.placement.plan import CrosstalkPlan
 
     console = Console()
     if path.is_dir():
@@ -49,7 +49,7 @@ def describe(
 
 def _device(name: str) -> DeviceProfile:
     """The device that a plan names, if it is one by name."""
-    from qnad_art.device import load_device
+    from qnad_art.device.catalogue import load_device
     from qnad_art.errors import InvalidInputError, UnknownNameError
 
     try:

@@ -13,7 +13,7 @@ app = typer.Typer(help="List, show and export device profiles.", no_args_is_help
 @app.command("list")
 def list_devices() -> None:
     """Names of all devices."""
-    from qnad_art.device import device_names
+    from qnad_art.device.catalogue import device_names
 
     for name in device_names():
         typer.echo(name)
@@ -25,8 +25,8 @@ def show(device: Annotated[str, typer.Argument(help="Device name or JSON file.")
     from rich.table import Table
 
     from qnad_art.cli.screen import Console
-    from qnad_art.device import load_device
-    from qnad_art.placement import device_placement
+    from qnad_art.device.catalogue import load_device
+    from qnad_art.placement.placement import device_placement
 
     profile = load_device(device)
     compute = set(device_placement(profile).compute)
@@ -70,7 +70,7 @@ def export(
     output: Annotated[Path, typer.Argument(help="JSON file to write.")],
 ) -> None:
     """Write a device profile as JSON, to edit and to use as --device FILE.json."""
-    from qnad_art.device import load_device
+    from qnad_art.device.catalogue import load_device
 
     load_device(device).save(output)
     typer.echo(f"wrote {output}")

@@ -18,9 +18,9 @@ from qnad_art.cli.screen import Console, printable
 from qnad_art.errors import InvalidInputError, UnknownNameError
 
 if TYPE_CHECKING:
-    from qnad_art.benchmark.runner import Progress, Report
-    from qnad_art.benchmark.store import Run
-    from qnad_art.benchmark.suite import Suite
+    from qnad_art.benchmark.run.folder import Run
+    from qnad_art.benchmark.run.runner import Progress, Report
+    from qnad_art.benchmark.suites.suite import Suite
 
 
 def evaluate(
@@ -62,7 +62,7 @@ def evaluate(
     """
     console = Console(soft_wrap=True)
     if schema:
-        from qnad_art.benchmark.schema import suite_schema
+        from qnad_art.benchmark.suites.schema import suite_schema
 
         typer.echo(json.dumps(suite_schema(), indent=2))
         return
@@ -70,8 +70,8 @@ def evaluate(
         raise InvalidInputError("Give a suite: qnad evaluate SUITE.yaml (or --schema).")
     folder = data_dir or os.environ.get("QNAD_DATA_DIR")
     images = None if folder is None else str(Path(folder).resolve())
-    from qnad_art.benchmark.engines import ENGINES
-    from qnad_art.benchmark.sinks import check_sinks
+    from qnad_art.benchmark.run.engines import ENGINES
+    from qnad_art.benchmark.run.sinks import check_sinks
 
     if engine not in ENGINES:  # also where nothing is left to measure
         raise UnknownNameError("engine", engine, ENGINES)
@@ -85,7 +85,7 @@ def evaluate(
 
 
 def _run(console: Console, path: Path, output: Path | None, **options: Any) -> Run:
-    from qnad_art.benchmark.suite import load_suite
+    from qnad_art.benchmark.suites.suite import load_suite
 
     suite = load_suite(path)
     return measure(console, suite, output or Path("runs") / suite.name, **options)
@@ -93,7 +93,7 @@ def _run(console: Console, path: Path, output: Path | None, **options: Any) -> R
 
 def measure(console: Console, suite: Suite, folder: Path, **options: Any) -> Run:
     """Run a suite with progress on the console; Ctrl-C ends the command with status 130."""
-    from qnad_art.benchmark.runner import run_suite
+    from qnad_art.benchmark.run.runner import run_suite
 
     try:
         with _screen(console) as report:
@@ -123,9 +123,9 @@ def _list(
     """The cells, what is left out, and how long it may take."""
     from joblib import cpu_count
 
-    from qnad_art.benchmark.estimate import estimate
-    from qnad_art.benchmark.suite import load_suite
-    from qnad_art.benchmark.workload import workload_of
+    from qnad_art.benchmark.run.estimate import estimate
+    from qnad_art.benchmark.run.planner import workload_of
+    from qnad_art.benchmark.suites.suite import load_suite
 
     workload = workload_of(load_suite(path), data_dir=data_dir)
     chosen = workload.matching(only)

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qnad_art.budget import parse_budget
 from qnad_art.cli import inputs
 from qnad_art.cli.inputs import given
 from qnad_art.cli.screen import Console
+from qnad_art.training.budget import parse_budget
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from qnad_art.measure import Proportion
+    from qnad_art.accuracy import Proportion
 
 Figures = dict[str, dict[str, "Proportion"]]
 
@@ -63,7 +63,7 @@ def harden(
 
     Options that are not given have the defaults of the strategy.
     """
-    from qnad_art.device import load_device
+    from qnad_art.device.catalogue import load_device
     from qnad_art.storage import check_directory
 
     console = Console(soft_wrap=True)
@@ -127,7 +127,7 @@ def harden(
 
 def _test_budget(text: str | None, fit: inputs.CrosstalkFit) -> float:
     """The budget to test at: as asked, else that of tuning, else the one that tuning would have."""
-    from qnad_art.adversarial import AdversarialSettings
+    from qnad_art.training.adversarial import AdversarialSettings
 
     if text is not None:
         return parse_budget(text, "--test-epsilon")
@@ -136,7 +136,7 @@ def _test_budget(text: str | None, fit: inputs.CrosstalkFit) -> float:
 
 
 def _measure(console: Console, plain: Any, hardened: Any, test: Any, budget: float) -> Figures:
-    from qnad_art.measure import compare
+    from qnad_art.accuracy import compare
 
     with console.status("Measuring") as status:
         try:
@@ -159,7 +159,7 @@ def _measure(console: Console, plain: Any, hardened: Any, test: Any, budget: flo
 def _table(figures: Figures, budget: float, images: int, shots: int | None) -> Table:
     from rich.table import Table
 
-    from qnad_art.measure import PGD_STEPS
+    from qnad_art.accuracy import PGD_STEPS
 
     noise = "exact expectation" if shots is None else f"{shots:,} shots a product, one draw"
     caption = (
@@ -178,8 +178,8 @@ def _table(figures: Figures, budget: float, images: int, shots: int | None) -> T
 
 
 def _write_card(path: Path, hardened: Any, figures: Figures, **facts: Any) -> None:
-    from qnad_art.files import write_json
-    from qnad_art.measure import package_versions
+    from qnad_art.accuracy import package_versions
+    from qnad_art.files.atomic import write_json
 
     plan, module = hardened.plan, hardened.module
     card = {

@@ -20,10 +20,10 @@ from qnad_art.errors import InvalidInputError
 if TYPE_CHECKING:
     from art.estimators.classification import PyTorchClassifier
 
-    from qnad_art.adversarial import TuningEpoch
-    from qnad_art.datasets import Dataset
+    from qnad_art.datasets.dataset import Dataset
     from qnad_art.defence import QNAD
-    from qnad_art.module import QuantumExecutedModule
+    from qnad_art.network.module import QuantumExecutedModule
+    from qnad_art.training.adversarial import TuningEpoch
 
 Weights = Annotated[
     Path, typer.Argument(help="Weights from `qnad train`, or any safetensors file.")
@@ -120,7 +120,7 @@ def load_split(
     download: bool = False,
 ) -> Dataset:
     """One split of a data set; prints its size and provenance."""
-    from qnad_art.datasets import load_dataset
+    from qnad_art.datasets.dataset import load_dataset
 
     shown = escape(name)
     with console.status(f"Loading {shown}") as status:
@@ -136,7 +136,7 @@ def load_split(
 
 def leave_out(console: Console, data: Dataset, other: str | None, data_dir: Path | None) -> Dataset:
     """``data`` without the test images of the data set ``other``."""
-    from qnad_art.datasets import load_dataset
+    from qnad_art.datasets.dataset import load_dataset
 
     if other is None:
         return data
@@ -161,8 +161,8 @@ def load_classifier(weights: Path, model: str | None, data: Dataset) -> PyTorchC
     from art.estimators.classification import PyTorchClassifier
     from torch import nn
 
-    from qnad_art.models import architecture_of
-    from qnad_art.weights import load_model
+    from qnad_art.models.architectures import architecture_of
+    from qnad_art.models.weights import load_model
 
     channels, height, width = data.x.shape[1:]
     sizes = {"num_classes": len(data.classes), "in_channels": channels, "image_size": height}
@@ -270,9 +270,9 @@ class CrosstalkFit:
 
     def run(self, classifier: PyTorchClassifier, data: Dataset, **execution: Any) -> QNAD:
         """The fitted defence; ``execution`` as :class:`qnad_art.QNAD`."""
+        from qnad_art.circuits.response import MAX_PAIRS
         from qnad_art.defence import QNAD
-        from qnad_art.plugins import blamed_on, find_plugin
-        from qnad_art.response import MAX_PAIRS
+        from qnad_art.plugins.discovery import blamed_on, find_plugin
 
         needed = (abs(getattr(self.strategy, name, 0)) for name in ("max_pairs", "pairs"))
         defence = QNAD(

@@ -14,7 +14,7 @@ from qnad_art.cli.screen import Console
 from qnad_art.errors import InvalidInputError, QnadError
 
 if TYPE_CHECKING:
-    from qnad_art.benchmark.suite import Suite
+    from qnad_art.benchmark.suites.suite import Suite
     from qnad_art.paper.suites import SuiteFile
 
 
@@ -100,7 +100,7 @@ def _ready(
     suite: SuiteFile, data_dir: str | None, weights: Path | None, hardened: Path | None
 ) -> Suite:
     """The suite, if all is there that it needs."""
-    from qnad_art.benchmark.sources import load_images
+    from qnad_art.benchmark.suites.sources import load_images
     from qnad_art.paper.suites import missing_files
 
     content = suite.load(weights, hardened)
@@ -121,7 +121,7 @@ def _run(
     place: dict[str, Any],
 ) -> bool:
     """Run and record a suite; whether all its cells are measured."""
-    from qnad_art.benchmark.sources import load_images
+    from qnad_art.benchmark.suites.sources import load_images
     from qnad_art.paper.record import record_run
 
     options: dict[str, Any] = {"data_dir": data_dir, **place, "revise": True}
@@ -144,8 +144,8 @@ def _estimate(
 ) -> None:
     from joblib import cpu_count
 
-    from qnad_art.benchmark.estimate import estimate
-    from qnad_art.benchmark.workload import workload_of
+    from qnad_art.benchmark.run.estimate import estimate
+    from qnad_art.benchmark.run.planner import workload_of
 
     workload = workload_of(content, data_dir=data_dir)
     expected = estimate(workload)

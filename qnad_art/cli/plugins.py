@@ -12,7 +12,7 @@ from qnad_art.errors import QnadError, UnknownNameError
 
 if TYPE_CHECKING:
     from qnad_art.cli.screen import Console
-    from qnad_art.plugins import Plugin
+    from qnad_art.plugins.discovery import Plugin
 
 app = typer.Typer(help="List, show and check plugins.", no_args_is_help=True)
 
@@ -30,7 +30,7 @@ def list_plugins(
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from qnad_art.plugins import KINDS, find_plugins
+    from qnad_art.plugins.discovery import KINDS, find_plugins
 
     table = Table(box=SIMPLE_HEAD)
     for heading in ("kind", "name", "distribution", "version", "status"):
@@ -55,7 +55,7 @@ def show(
     kind: Kind = None,
 ) -> None:
     """What a name stands for, where it comes from, and its documentation."""
-    from qnad_art.plugins import find_plugins
+    from qnad_art.plugins.discovery import find_plugins
 
     found = find_plugins(kind)
     named = [plugin for plugin in found if plugin.name == name]
@@ -71,8 +71,8 @@ def doctor(
     time_limit: Annotated[float, typer.Option(help="For each plugin, in seconds.")] = 60,
 ) -> None:
     """Load every plugin in a process of its own; exit status 1 if one is broken."""
-    from qnad_art.doctor import diagnose
-    from qnad_art.plugins import find_plugins
+    from qnad_art.plugins.discovery import find_plugins
+    from qnad_art.plugins.doctor import diagnose
 
     console = _console()
     plugins = [plugin for plugin in find_plugins() if not plugin.built_in]

@@ -12,8 +12,8 @@ from qnad_art.cli import inputs
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from qnad_art.adversarial import TuningEpoch
-    from qnad_art.quickstart import Accuracy, QuickstartResult
+    from qnad_art.quickstart.results import Accuracy, QuickstartResult
+    from qnad_art.training.adversarial import TuningEpoch
 
 
 def quickstart(
@@ -38,13 +38,9 @@ def quickstart(
     )
 
     from qnad_art.cli.screen import Console
-    from qnad_art.device import load_device
-    from qnad_art.quickstart import (
-        QuickstartSettings,
-        cells_to_measure,
-        run_quickstart,
-        save_quickstart,
-    )
+    from qnad_art.device.catalogue import load_device
+    from qnad_art.quickstart.results import QuickstartSettings
+    from qnad_art.quickstart.story import cells_to_measure, run_quickstart, save_quickstart
 
     inputs.check_folder(output)
     make = QuickstartSettings.fast if fast else QuickstartSettings
@@ -106,7 +102,7 @@ def _table(result: QuickstartResult) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from qnad_art.quickstart import ATTACKS, NETWORKS, RUNGS
+    from qnad_art.quickstart.results import ATTACKS, NETWORKS, RUNGS
 
     images = result.cells[0].images
     shots = result.settings.shots
@@ -135,7 +131,7 @@ def _table(result: QuickstartResult) -> Table:
 
 def _conclusions(result: QuickstartResult) -> list[str]:
     """What the table says, in words, computed from it."""
-    from qnad_art.quickstart import ATTACKS, NETWORKS, RUNGS
+    from qnad_art.quickstart.results import ATTACKS, NETWORKS, RUNGS
 
     plain = NETWORKS[0]
 

@@ -13,7 +13,7 @@ from qnad_art.errors import UnknownNameError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qnad_art.benchmark.store import Run
+    from qnad_art.benchmark.run.folder import Run
 
 
 def report(
@@ -30,8 +30,8 @@ def report(
 ) -> None:
     """Write a run's report: one HTML page, its figures, and tables of the results."""
     from qnad_art.benchmark.report import Format, write_report
-    from qnad_art.benchmark.store import Run
-    from qnad_art.plugins import find_plugins
+    from qnad_art.benchmark.run.folder import Run
+    from qnad_art.plugins.discovery import find_plugins
 
     console = Console(soft_wrap=True)
     shown: tuple[Format, ...] = get_args(Format)
@@ -61,7 +61,7 @@ def report(
 def _send(run: Run, folder: Path, names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Give all results to sinks; where they are, and what failed."""
     from qnad_art.benchmark.report.source import results_of
-    from qnad_art.benchmark.sinks import Sinks
+    from qnad_art.benchmark.run.sinks import Sinks
 
     results = results_of(run) if names else []
     sinks = Sinks(names, run, folder)

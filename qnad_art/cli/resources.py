@@ -10,8 +10,8 @@ import typer
 if TYPE_CHECKING:
     from torch import nn
 
-    from qnad_art.crosstalk.plan import CrosstalkPlan
-    from qnad_art.device import DeviceProfile
+    from qnad_art.device.profile import DeviceProfile
+    from qnad_art.placement.plan import CrosstalkPlan
 
 
 def resources(
@@ -54,10 +54,10 @@ def resources(
     """Print what the inference of one image would cost on hardware, by layer."""
     from json import dumps
 
+    from qnad_art.circuits.response import READOUTS
     from qnad_art.cli.screen import Console
     from qnad_art.errors import InvalidInputError
-    from qnad_art.resources import inference_resources, random_plan
-    from qnad_art.response import READOUTS
+    from qnad_art.resources.inference_cost import inference_resources, random_plan
 
     if plan is not None and fraction is not None:
         raise InvalidInputError("--plan and --fraction both say the crosstalk; give one of them.")
@@ -95,8 +95,8 @@ def _network(name: str, model: str | None) -> tuple[nn.Module, tuple[int, ...]]:
     """The network, plain or quantum-executed, and the shape of an input."""
     from qnad_art.errors import InvalidInputError
     from qnad_art.estimator import QuantumExecutedClassifier
-    from qnad_art.models import architecture_of, build_model, model_names
-    from qnad_art.weights import load_model
+    from qnad_art.models.architectures import architecture_of, build_model, model_names
+    from qnad_art.models.weights import load_model
 
     if Path(name).is_dir() and name not in model_names():
         classifier = QuantumExecutedClassifier.load(name)
@@ -111,8 +111,9 @@ def _network(name: str, model: str | None) -> tuple[nn.Module, tuple[int, ...]]:
 
 
 def _device(network: nn.Module, name: str | None) -> DeviceProfile:
-    from qnad_art.device import DEFAULT_DEVICE, device_names, load_device
-    from qnad_art.module import QuantumExecutedModule
+    from qnad_art.device.catalogue import device_names, load_device
+    from qnad_art.device.profile import DEFAULT_DEVICE
+    from qnad_art.network.module import QuantumExecutedModule
 
     if name is not None or not isinstance(network, QuantumExecutedModule):
         return load_device(name or DEFAULT_DEVICE)
@@ -125,7 +126,7 @@ def _device(network: nn.Module, name: str | None) -> DeviceProfile:
 
 
 def _own_readout(network: nn.Module) -> str:
-    from qnad_art.module import QuantumExecutedModule
+    from qnad_art.network.module import QuantumExecutedModule
 
     if isinstance(network, QuantumExecutedModule):
         return network.execution.table.readout
@@ -134,7 +135,7 @@ def _own_readout(network: nn.Module) -> str:
 
 def _say_what_is_left_out(network: nn.Module, profile: DeviceProfile) -> None:
     """A folder's crosstalk is for its own device; on another none is counted."""
-    from qnad_art.module import QuantumExecutedModule
+    from qnad_art.network.module import QuantumExecutedModule
 
     if isinstance(network, QuantumExecutedModule) and network.plan.injected:
         own = network.device_profile
@@ -147,7 +148,7 @@ def _say_what_is_left_out(network: nn.Module, profile: DeviceProfile) -> None:
 
 
 def _plan(path: Path) -> CrosstalkPlan:
-    from qnad_art.crosstalk.plan import CrosstalkPlan
+    from qnad_art.placement.plan import CrosstalkPlan
     from qnad_art.storage import PLAN
 
     return CrosstalkPlan.load(path / PLAN if path.is_dir() else path)

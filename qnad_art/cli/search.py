@@ -17,9 +17,9 @@ from qnad_art.errors import InvalidInputError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from qnad_art.datasets import Dataset
-    from qnad_art.pareto import SearchResult, Trial
-    from qnad_art.search import SearchSettings
+    from qnad_art.datasets.dataset import Dataset
+    from qnad_art.search.pareto import SearchResult, Trial
+    from qnad_art.search.settings import SearchSettings
 
 COLUMNS = {
     "fraction": "fraction",
@@ -50,10 +50,10 @@ def run_search(
         source: of the network and the images.
         epsilon: budget to judge at; must be given.
         held: searched settings that stay at one value.
-        **settings: others of :class:`~qnad_art.search.SearchSettings`.
+        **settings: others of :class:`~qnad_art.search.settings.SearchSettings`.
     """
-    from qnad_art.pareto import SearchResult
-    from qnad_art.search import SearchSettings
+    from qnad_art.search.pareto import SearchResult
+    from qnad_art.search.settings import SearchSettings
 
     if epsilon is None:
         raise InvalidInputError(
@@ -85,8 +85,8 @@ def _write(
     console: Console, source: inputs.Source, result: SearchResult, training: Dataset, output: Path
 ) -> None:
     """Print and write what was found."""
-    from qnad_art.files import write_bytes, write_json
-    from qnad_art.pareto import pareto_figure
+    from qnad_art.files.atomic import write_bytes, write_json
+    from qnad_art.search.pareto import pareto_figure
 
     commands = {trial.number: _command(source, trial, result.settings) for trial in result.front}
     console.print(_table(result))
@@ -103,7 +103,7 @@ def _search(
     console: Console, plain: Any, training: Dataset, settings: SearchSettings, trials: list[Trial]
 ) -> SearchResult:
     """The search; ``trials`` takes those that it finishes, one by one."""
-    from qnad_art.search import search
+    from qnad_art.search.study import search
 
     with console.status("First trial") as status:
 
@@ -183,7 +183,7 @@ def _command(source: inputs.Source, trial: Trial, settings: SearchSettings) -> s
 
 
 def _record(result: SearchResult, provenance: str, commands: Mapping[int, str]) -> dict[str, Any]:
-    from qnad_art.measure import package_versions
+    from qnad_art.accuracy import package_versions
 
     settings = replace(result.settings, storage=None)
     return {

@@ -16,8 +16,8 @@ from qnad_art.errors import DatasetError
 if TYPE_CHECKING:
     from torch import nn
 
-    from qnad_art.datasets import Dataset
-    from qnad_art.training import EpochResult, TrainResult, TrainSettings
+    from qnad_art.datasets.dataset import Dataset
+    from qnad_art.training.standard import EpochResult, TrainResult, TrainSettings
 
 
 def train(
@@ -47,9 +47,9 @@ def train(
     resume: inputs.Resume = False,
 ) -> None:
     """Train a network and write its weights, with their test accuracy, to a safetensors file."""
-    from qnad_art.models import build_model
-    from qnad_art.training import TrainSettings
-    from qnad_art.weights import save_weights
+    from qnad_art.models.architectures import build_model
+    from qnad_art.models.weights import save_weights
+    from qnad_art.training.standard import TrainSettings
 
     changes = given(
         epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, precision=precision
@@ -107,7 +107,7 @@ def _train(
     checkpoint: Path,
     resume: bool,
 ) -> TrainResult:
-    from qnad_art import training as engine
+    from qnad_art.training import standard as engine
 
     status = console.status(f"Epoch 1 of {settings.epochs}")
     with checkpointed(console, checkpoint, resume), status:
@@ -141,8 +141,8 @@ def _epoch_line(result: EpochResult) -> str:
 
 def _test(console: Console, network: nn.Module, test: Dataset) -> dict[str, Any]:
     """Measure the test accuracy, print it, and return it for the card."""
-    from qnad_art.measure import Proportion
-    from qnad_art.training import evaluate_accuracy
+    from qnad_art.accuracy import Proportion
+    from qnad_art.training.standard import evaluate_accuracy
 
     with console.status("Testing"):
         accuracy = evaluate_accuracy(network, test)

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from qnad_art.budget import parse_budget
 from qnad_art.cli import inputs
 from qnad_art.cli.inputs import given
 from qnad_art.cli.screen import Console
 from qnad_art.errors import InvalidInputError
+from qnad_art.training.budget import parse_budget
 
 
 def tune(
@@ -66,7 +66,7 @@ def tune(
 
     Options that are not given have the defaults of the strategy. No test image is looked at.
     """
-    from qnad_art.device import load_device
+    from qnad_art.device.catalogue import load_device
 
     console = Console(soft_wrap=True)
     budget = None if epsilon is None else parse_budget(epsilon)

@@ -21,11 +21,11 @@ def verify(
     from rich.table import Table
     from rich.text import Text
 
+    from qnad_art.circuits.response import READOUTS
     from qnad_art.cli.screen import Console
-    from qnad_art.device import load_device
+    from qnad_art.device.catalogue import load_device
+    from qnad_art.engines.verify import COUNTS_LEVEL, verify_device
     from qnad_art.errors import InvalidInputError
-    from qnad_art.response import READOUTS
-    from qnad_art.verify import COUNTS_LEVEL, verify_device
 
     chosen = [name for name in READOUTS if readout in (name, "both")]
     if not chosen:

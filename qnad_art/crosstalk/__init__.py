@@ -6,13 +6,13 @@ import inspect
 from typing import TYPE_CHECKING, Any, Protocol
 
 from qnad_art.errors import InvalidInputError, UnknownNameError
-from qnad_art.plugins import call_plugin
+from qnad_art.plugins.discovery import call_plugin
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from qnad_art.crosstalk.plan import CrosstalkPlan
-    from qnad_art.module import QuantumExecutedModule
+    from qnad_art.network.module import QuantumExecutedModule
+    from qnad_art.placement.plan import CrosstalkPlan
 
 
 class Strategy(Protocol):

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from qnad_art.circuits.response import ResponseTable
 from qnad_art.errors import InvalidInputError
-from qnad_art.response import ResponseTable
 
 Words = Literal["all", "one-hop", "placed"]
 WORDS: tuple[Words, ...] = ("all", "one-hop", "placed")

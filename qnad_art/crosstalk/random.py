@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from qnad_art.criticality import Scope, select_critical
-from qnad_art.crosstalk.plan import CrosstalkPlan, placed_plan
+from qnad_art.crosstalk.criticality import Scope, select_critical
 from qnad_art.crosstalk.uniform import Polarity, check_injection, signed_pairs
-from qnad_art.module import QuantumExecutedModule
+from qnad_art.network.module import QuantumExecutedModule
+from qnad_art.placement.plan import CrosstalkPlan, placed_plan
 
 
 @dataclass(frozen=True)

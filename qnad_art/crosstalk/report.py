@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from qnad_art.crosstalk.plan import CrosstalkPlan, LayerPlan
-from qnad_art.device import DeviceProfile
-from qnad_art.placement import Placement
-from qnad_art.schedule import steps_an_output
+from qnad_art.device.profile import DeviceProfile
+from qnad_art.placement.placement import Placement
+from qnad_art.placement.plan import CrosstalkPlan, LayerPlan
+from qnad_art.placement.time_steps import steps_an_output
 
 if TYPE_CHECKING:
     from rich.table import Table

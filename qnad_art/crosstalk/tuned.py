@@ -3,7 +3,7 @@
 The unknowns are the effective weights that the critical weights should have under crosstalk. Each
 forward pass gives every weight the codeword that comes nearest, nothing but what the device can
 do, and the gradient passes straight through that choice. The adversarial examples are made on the
-hardened network itself, step by step (:mod:`qnad_art.adversarial`).
+hardened network itself, step by step (:mod:`qnad_art.training.adversarial`).
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from qnad_art.adversarial import AdversarialSettings, perturb, split_validation
-from qnad_art.adversarial_loop import AdversarialLoop
-from qnad_art.criticality import Scope, select_critical, weight_gradients
 from qnad_art.crosstalk.codebook import TOLERANCE, Words, build_codebook
-from qnad_art.crosstalk.plan import CrosstalkPlan, LayerPlan, placed_plan
+from qnad_art.crosstalk.criticality import Scope, select_critical, weight_gradients
 from qnad_art.errors import InvalidInputError, QnadWarning
-from qnad_art.kernels import Bias, weight_angles
-from qnad_art.modes import evaluating
-from qnad_art.module import QuantumExecutedModule
-from qnad_art.quantum_layer import QuantumLayer
+from qnad_art.layers.kernels import Bias, weight_angles
+from qnad_art.layers.quantum_layer import QuantumLayer
+from qnad_art.network.modes import evaluating
+from qnad_art.network.module import QuantumExecutedModule
+from qnad_art.placement.plan import CrosstalkPlan, LayerPlan, placed_plan
+from qnad_art.training.adversarial import AdversarialSettings, perturb, split_validation
+from qnad_art.training.adversarial_loop import AdversarialLoop
 
 RANKED_IMAGES = 2000
 """Criticality is ranked on so many training images."""
@@ -48,10 +48,10 @@ class Tuned(AdversarialSettings):
         refresh: rank again, on the network as tuned so far, so many times (at most once an epoch),
             evenly over the first half of the epochs; weights that are critical no more lose their
             crosstalk.
-        scope: see :func:`~qnad_art.criticality.select_critical`.
+        scope: see :func:`~qnad_art.crosstalk.criticality.select_critical`.
 
-    The others are those of :class:`~qnad_art.adversarial.AdversarialSettings`; the learning rate is
-    in units of s_w.
+    The others are those of :class:`~qnad_art.training.adversarial.AdversarialSettings`; the
+    learning rate is in units of s_w.
     """
 
     fraction: float = 0.3

@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from qnad_art.criticality import Scope, select_critical, weight_gradients
-from qnad_art.crosstalk.plan import CrosstalkPlan, placed_plan
+from qnad_art.crosstalk.criticality import Scope, select_critical, weight_gradients
 from qnad_art.errors import InvalidInputError
-from qnad_art.module import QuantumExecutedModule
+from qnad_art.network.module import QuantumExecutedModule
+from qnad_art.placement.plan import CrosstalkPlan, placed_plan
 
 Polarity = Literal["alternating", "fixed"]
 POLARITIES: tuple[Polarity, ...] = ("alternating", "fixed")

@@ -1,6 +1,6 @@
 """Execution engines: how the products of a layer are really run.
 
-The default needs no engine: layers run *compiled* (:mod:`qnad_art.quantum_layer`). An engine
+The default needs no engine: layers run *compiled* (:mod:`qnad_art.layers.quantum_layer`). An engine
 replaces that for chosen layers, e.g. by circuits on a simulator. Gradients through an engine are
 those of the compiled layer.
 """
@@ -13,16 +13,16 @@ from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any, Protocol
 
 from qnad_art.errors import UnknownNameError
-from qnad_art.modes import setting
-from qnad_art.plugins import call_plugin
+from qnad_art.network.modes import setting
+from qnad_art.plugins.discovery import call_plugin
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from qnad_art.device import DeviceProfile
+    from qnad_art.device.profile import DeviceProfile
     from qnad_art.engines.circuit import CircuitEngine
-    from qnad_art.module import QuantumExecutedModule
-    from qnad_art.quantum_layer import QuantumLayer
+    from qnad_art.layers.quantum_layer import QuantumLayer
+    from qnad_art.network.module import QuantumExecutedModule
 
 
 class Engine(Protocol):

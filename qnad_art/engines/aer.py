@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from qnad_art.circuits import Site, product_circuit
-from qnad_art.device import DeviceProfile
+from qnad_art.circuits.aer_noise import site_noise_model
+from qnad_art.circuits.product import Site, product_circuit
+from qnad_art.device.profile import DeviceProfile
 from qnad_art.engines.circuit import Array, CircuitEngine, Integers
-from qnad_art.noise import site_noise_model
 
 CIRCUITS_A_RUN = 2_000
 

@@ -12,12 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from qnad_art.circuits import Site
-from qnad_art.device import DeviceProfile
+from qnad_art.circuits.product import Site
+from qnad_art.circuits.response import READOUTS, Readout
+from qnad_art.device.profile import DeviceProfile
 from qnad_art.errors import InvalidInputError
-from qnad_art.kernels import contraction, offsets, weight_scales
-from qnad_art.quantum_layer import QuantumLayer
-from qnad_art.response import READOUTS, Readout
+from qnad_art.layers.kernels import contraction, offsets, weight_scales
+from qnad_art.layers.quantum_layer import QuantumLayer
 
 Array = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.integer]

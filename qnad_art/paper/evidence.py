@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from qnad_art.benchmark.records import Bools, Interval, Result, Rung
-from qnad_art.benchmark.worst import at_worst
+from qnad_art.benchmark.statistics.worst import at_worst
 from qnad_art.errors import ArtifactError
 from qnad_art.paper.marks import audit_marks, worst
 from qnad_art.paper.record import Header, Recorded

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from qnad_art.benchmark.records import Interval
 from qnad_art.benchmark.report.chart import MINUS
-from qnad_art.benchmark.statistics import RelativeImprovement
+from qnad_art.benchmark.statistics.intervals import RelativeImprovement
 
 
 def markdown(columns: Iterable[str], rows: Iterable[Sequence[str]]) -> str:

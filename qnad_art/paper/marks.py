@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from qnad_art.benchmark.audit import audit_results, unreliable
+from qnad_art.benchmark.audit.audit import audit_results, unreliable
 from qnad_art.benchmark.records import Result
 
 FAILED, UNAUDITED = "†", "‡"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from qnad_art.benchmark.report.chart import percent, points
 from qnad_art.errors import ArtifactError
-from qnad_art.files import write_bytes
+from qnad_art.files.atomic import write_bytes
 from qnad_art.paper.budgets import WARNING, budget_text
 from qnad_art.paper.claims import claims
 from qnad_art.paper.claims_text import attack_choice_section, claims_section

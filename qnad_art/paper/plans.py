@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qnad_art.benchmark.records import Interval
 from qnad_art.benchmark.report.view import Condition, View
-from qnad_art.benchmark.worst import accuracy_at_worst, at_worst, gain_at_worst
+from qnad_art.benchmark.statistics.worst import accuracy_at_worst, at_worst, gain_at_worst
 from qnad_art.paper.marks import audit_marks
 from qnad_art.paper.record import Recorded
 from qnad_art.paper.side_by_side import views

@@ -19,11 +19,11 @@ from pydantic import Field, ValidationError
 
 from qnad_art.benchmark.records import Record, Result
 from qnad_art.errors import ArtifactError, faults
-from qnad_art.files import write_bytes
+from qnad_art.files.atomic import write_bytes
 from qnad_art.paper.suites import Collection, Size, hardened_folders
 
 if TYPE_CHECKING:
-    from qnad_art.benchmark.store import Run
+    from qnad_art.benchmark.run.folder import Run
     from qnad_art.paper.suites import SuiteFile
 
 Kind = TypeVar("Kind", bound=Record)
@@ -89,9 +89,9 @@ class Recorded:
 
 def record_run(run: Run, suite: SuiteFile, command: str, provenance: str) -> Recorded:
     """The record of a run, complete or not; raises ArtifactError if it has no results yet."""
+    from qnad_art.accuracy import package_versions
     from qnad_art.benchmark.defences import steps_content
     from qnad_art.benchmark.report.source import results_of
-    from qnad_art.measure import package_versions
 
     cells = run.cells
     results = [result for result in results_of(run) if result.key in cells]

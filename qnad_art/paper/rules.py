@@ -12,10 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
-from qnad_art.benchmark.comparison import scored
 from qnad_art.benchmark.records import Interval, Result, Rung
 from qnad_art.benchmark.report.chart import percent, points
-from qnad_art.benchmark.statistics import combined_difference
+from qnad_art.benchmark.statistics.intervals import combined_difference, scored
 from qnad_art.paper.evidence import Evidence, Fractions, Where
 from qnad_art.paper.marks import worst
 

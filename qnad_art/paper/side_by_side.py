@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from qnad_art.benchmark.audit import audit_results
+from qnad_art.benchmark.audit.audit import audit_results
 from qnad_art.benchmark.records import RUNGS, Interval, Rung
 from qnad_art.benchmark.report.view import Budget, View, place
-from qnad_art.benchmark.worst import accuracy_at_worst, gain_at_worst
+from qnad_art.benchmark.statistics.worst import accuracy_at_worst, gain_at_worst
 from qnad_art.paper.marks import audit_marks
 from qnad_art.paper.record import Recorded
 

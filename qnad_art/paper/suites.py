@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from qnad_art.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from qnad_art.benchmark.suite import Suite
+    from qnad_art.benchmark.suites.suite import Suite
 
 Collection = Literal["paper", "comparative"]
 Size = Literal["quick", "reduced", "full"]
@@ -38,7 +38,7 @@ class SuiteFile:
             weights: folder of weights files, ``None`` for where the suite says.
             hardened: folder of folders that ``qnad harden`` wrote, alike.
         """
-        from qnad_art.benchmark.suite import load_suite
+        from qnad_art.benchmark.suites.suite import load_suite
 
         suite = load_suite(self.path)
         return _elsewhere(suite, weights, hardened)
@@ -103,7 +103,7 @@ def _absent(paths: Sequence[Path]) -> list[Path]:
 
 def _elsewhere(suite: Suite, weights: Path | None, hardened: Path | None) -> Suite:
     """``suite`` with its files taken from other folders."""
-    from qnad_art.benchmark.defence import Defence
+    from qnad_art.benchmark.defences.base import Defence
     from qnad_art.benchmark.defences.hardened import Hardened
     from qnad_art.pretrained import PRETRAINED
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from qnad_art.benchmark.records import Interval, Result
-from qnad_art.benchmark.statistics import RelativeImprovement, relative_improvement
-from qnad_art.benchmark.worst import gain_at_worst
+from qnad_art.benchmark.statistics.intervals import RelativeImprovement, relative_improvement
+from qnad_art.benchmark.statistics.worst import gain_at_worst
 from qnad_art.paper.evidence import JUDGED, Evidence, Where
 from qnad_art.paper.marks import worst
 from qnad_art.paper.rules import best_uniform, difference

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qnad_art.benchmark.report.chart import percent, points
-from qnad_art.benchmark.statistics import NEAR_ZERO
+from qnad_art.benchmark.statistics.intervals import NEAR_ZERO
 from qnad_art.paper.markdown import markdown, ratio_text, sign
 from qnad_art.paper.marks import LEGEND, marked, worst
 from qnad_art.paper.table import PUBLISHED, UNIFORM, Row

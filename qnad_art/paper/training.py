@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from qnad_art.benchmark.comparison import difference, mismatch
 from qnad_art.benchmark.records import Interval, Result
+from qnad_art.benchmark.report.comparison import difference, mismatch
 from qnad_art.benchmark.report.view import condition_of
 from qnad_art.paper.marks import audit_marks
 from qnad_art.paper.record import Recorded

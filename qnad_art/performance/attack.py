@@ -10,8 +10,8 @@ from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
 from qnad_art.estimator import QuantumExecutedClassifier
-from qnad_art.models import architecture_of
-from qnad_art.module import QuantumExecutedModule
+from qnad_art.models.architectures import architecture_of
+from qnad_art.network.module import QuantumExecutedModule
 from qnad_art.performance.measurements import Settings
 from qnad_art.performance.networks import NETWORKS, variants
 from qnad_art.performance.pairs import interleaved

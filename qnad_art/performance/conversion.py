@@ -8,9 +8,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from qnad_art.conversion import convert
 from qnad_art.crosstalk.random import Random
-from qnad_art.module import QuantumExecutedModule
+from qnad_art.network.conversion import convert
+from qnad_art.network.module import QuantumExecutedModule
 from qnad_art.performance.measurements import Settings
 from qnad_art.performance.networks import NETWORKS, plain_network
 from qnad_art.performance.pairs import interleaved

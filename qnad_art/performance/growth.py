@@ -10,15 +10,15 @@ from functools import partial
 import torch
 from torch import nn
 
-from qnad_art.conversion import convert
+from qnad_art.circuits.response import response_table
 from qnad_art.crosstalk.random import Random
-from qnad_art.device import load_device
+from qnad_art.device.catalogue import load_device
+from qnad_art.network.conversion import convert
 from qnad_art.performance.conversion import compile_again
 from qnad_art.performance.measurements import Settings
 from qnad_art.performance.products import seconds_of
 from qnad_art.performance.results import Case, Result
-from qnad_art.placement import device_placement
-from qnad_art.response import response_table
+from qnad_art.placement.placement import device_placement
 
 WEIGHTS = (10**4, 10**5, 10**6, 10**7, 10**8)
 DEVICES = ("ibm_nairobi", "ibm_guadalupe", "ibm_cairo", "ibm_brooklyn", "ibm_sherbrooke")

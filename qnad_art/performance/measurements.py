@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Literal, get_args
 
-from qnad_art.device import DEFAULT_DEVICE
+from qnad_art.device.profile import DEFAULT_DEVICE
 from qnad_art.errors import InvalidInputError, UnknownNameError
 
 if TYPE_CHECKING:

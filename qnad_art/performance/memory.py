@@ -37,7 +37,7 @@ def peak(model: str, variant: str, batch: int, device: str) -> float:
     """Peak resident memory in bytes of this process after three batches."""
     import torch
 
-    from qnad_art.conversion import convert
+    from qnad_art.network.conversion import convert
     from qnad_art.performance.networks import plain_network
 
     network, x = plain_network(model, batch)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from qnad_art.conversion import convert
-from qnad_art.models import architecture_of, build_model
+from qnad_art.models.architectures import architecture_of, build_model
+from qnad_art.network.conversion import convert
 
 NETWORKS = ("lenet5", "alexnet", "vgg16_bn", "resnet18")
 VARIANTS: dict[str, int | None] = {"expectation": None, "shots": 1024}

@@ -11,16 +11,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from qnad_art.circuits import Site, product_circuit
-from qnad_art.device import DeviceProfile, load_device
+from qnad_art.circuits.aer_noise import site_noise_model
+from qnad_art.circuits.product import Site, product_circuit
+from qnad_art.device.catalogue import load_device
+from qnad_art.device.profile import DeviceProfile
 from qnad_art.engines import build_engine
-from qnad_art.noise import site_noise_model
 from qnad_art.performance.measurements import Settings
 from qnad_art.performance.networks import variants
 from qnad_art.performance.pairs import interleaved
 from qnad_art.performance.results import Result, compared
-from qnad_art.placement import device_placement
-from qnad_art.plugins import plugin_names
+from qnad_art.placement.placement import device_placement
+from qnad_art.plugins.discovery import plugin_names
 
 SHOTS = 1024
 Array = npt.NDArray[np.float64]

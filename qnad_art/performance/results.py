@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from qnad_art import __version__
 from qnad_art.errors import ArtifactError, differences
-from qnad_art.files import read_json, write_json
+from qnad_art.files.atomic import read_json, write_json
 from qnad_art.performance.pairs import Ratio, ratio
+from qnad_art.version import __version__
 
 _VERSION = 1
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from qnad_art.benchmark.runner import run_suite
-from qnad_art.benchmark.suite import Suite
+from qnad_art.benchmark.run.runner import run_suite
+from qnad_art.benchmark.suites.suite import Suite
 from qnad_art.performance.measurements import Settings
 from qnad_art.performance.products import seconds_of
 from qnad_art.performance.results import Case, Result, compared

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from qnad_art.errors import ArtifactError
-from qnad_art.files import write_bytes
+from qnad_art.files.atomic import write_bytes
 from qnad_art.performance.measurements import TITLES
 from qnad_art.performance.results import Recorded, Result
 

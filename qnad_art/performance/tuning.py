@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from qnad_art.adversarial_loop import AdversarialLoop
-from qnad_art.conversion import convert
 from qnad_art.crosstalk.tuned import Tuned
-from qnad_art.finetune import finetuning_loop
+from qnad_art.network.conversion import convert
 from qnad_art.performance.measurements import Settings
 from qnad_art.performance.networks import NETWORKS, VARIANTS, plain_network
 from qnad_art.performance.pairs import interleaved
 from qnad_art.performance.results import Case, Result, compared
+from qnad_art.training.adversarial_loop import AdversarialLoop
+from qnad_art.training.finetune import finetuning_loop
 
 TARGET = 1.5
 ATTACK_STEPS = 3

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qnad_art.errors import UnknownNameError
-from qnad_art.files import read_json
+from qnad_art.files.atomic import read_json
 
 if TYPE_CHECKING:
     from art.estimators.classification import PyTorchClassifier
@@ -43,7 +43,7 @@ def load_pretrained(name: str = "lenet5-mnist") -> Pretrained:
     from torch import nn
 
     from qnad_art.estimator import QuantumExecutedClassifier
-    from qnad_art.models import build_model
+    from qnad_art.models.architectures import build_model
 
     if name not in PRETRAINED:
         raise UnknownNameError("pretrained network", name, PRETRAINED)

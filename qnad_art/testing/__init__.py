@@ -17,15 +17,15 @@ or, to see one test a check::
         check("my-strategy")
 """
 
-from qnad_art.testing.attack import check_attack
-from qnad_art.testing.catalogue import checks_for
-from qnad_art.testing.dataset import check_dataset
-from qnad_art.testing.defence import check_defence
-from qnad_art.testing.device import check_device
-from qnad_art.testing.engine import check_engine
-from qnad_art.testing.model import check_model
-from qnad_art.testing.sink import check_sink
-from qnad_art.testing.strategy import check_strategy
+from qnad_art.testing.by_kind import checks_for
+from qnad_art.testing.check_attack import check_attack
+from qnad_art.testing.check_dataset import check_dataset
+from qnad_art.testing.check_defence import check_defence
+from qnad_art.testing.check_device import check_device
+from qnad_art.testing.check_engine import check_engine
+from qnad_art.testing.check_model import check_model
+from qnad_art.testing.check_sink import check_sink
+from qnad_art.testing.check_strategy import check_strategy
 
 __all__ = [
     "check_attack",

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from qnad_art.circuits import Site
-from qnad_art.conversion import convert
-from qnad_art.device import DeviceProfile
+from qnad_art.circuits.product import Site
+from qnad_art.circuits.response import Readout, response_table
+from qnad_art.device.profile import DeviceProfile
 from qnad_art.engines.circuit import Array, CircuitEngine, Integers
-from qnad_art.module import QuantumExecutedModule
-from qnad_art.placement import device_placement
-from qnad_art.response import Readout, response_table
+from qnad_art.network.conversion import convert
+from qnad_art.network.module import QuantumExecutedModule
+from qnad_art.placement.placement import device_placement
+from qnad_art.testing.checks import expect
 from qnad_art.testing.specimens import built, install_random_crosstalk
-from qnad_art.testing.suite import expect
 
 COMPUTE_QUBITS = 3
 """So many of the device run products here: the tables of all of a large one would take long."""

@@ -13,11 +13,11 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
-from qnad_art.benchmark.victim import seeded
-from qnad_art.crosstalk.plan import LayerPlan
-from qnad_art.datasets import Dataset, load_dataset
-from qnad_art.module import QuantumExecutedModule
-from qnad_art.testing.suite import expect
+from qnad_art.benchmark.threats.victim import seeded
+from qnad_art.datasets.dataset import Dataset, load_dataset
+from qnad_art.network.module import QuantumExecutedModule
+from qnad_art.placement.plan import LayerPlan
+from qnad_art.testing.checks import expect
 
 
 def random_tensor(*shape: int, seed: int = 0) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from qnad_art.benchmark.attacks.foreign import ForeignAttack, Network
 from qnad_art.errors import InvalidInputError
-from qnad_art.module import AveragedDraws
+from qnad_art.network.module import AveragedDraws
 
 _NORMS = {"inf": "Linf", "2": "L2", "1": "L1"}
 _TARGETS = 9
@@ -226,7 +226,7 @@ class Rand(_Ensemble):
         eps, norm: of the budget.
         max_iter: steps of each attack; the authors' is 100.
         eot_iter: draws that a gradient is averaged over, the authors' is 20; a classifier that
-            averages already (:class:`~qnad_art.module.AveragedDraws`) is taken as it is.
+            averages already (:class:`~qnad_art.network.module.AveragedDraws`) is taken as it is.
     """
 
     classes = 3

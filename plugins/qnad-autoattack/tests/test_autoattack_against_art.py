@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binomtest
 
 from qnad_art.benchmark.attacks import AttackSpec
-from qnad_art.benchmark.victim import averaged, reseed, seeded
+from qnad_art.benchmark.threats.victim import averaged, reseed, seeded
 
 EPS = 0.08
 LEVEL = 0.01

@@ -13,7 +13,7 @@ from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
 from qnad_art.benchmark.attacks import AttackSpec
-from qnad_art.benchmark.victim import averaged, counted, reseed, seeded
+from qnad_art.benchmark.threats.victim import averaged, counted, reseed, seeded
 from qnad_art.errors import InvalidInputError
 
 EPS = 0.25

@@ -10,7 +10,7 @@ from foolbox import attacks
 from torch import Tensor
 
 from qnad_art.benchmark.attacks.foreign import Network
-from qnad_art.benchmark.victim import frozen
+from qnad_art.benchmark.threats.victim import frozen
 from qnad_art.errors import DependencyError
 from qnad_foolbox.attacks import FoolboxAttack, model_of
 

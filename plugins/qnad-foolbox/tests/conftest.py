@@ -12,7 +12,7 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
-from qnad_art.datasets import Dataset, load_dataset
+from qnad_art.datasets.dataset import Dataset, load_dataset
 from qnad_art.estimator import QuantumExecutedClassifier
 
 

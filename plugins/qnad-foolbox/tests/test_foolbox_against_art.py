@@ -9,7 +9,7 @@ from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescent
 from foolbox.attacks import LinfProjectedGradientDescentAttack
 from scipy.stats import binomtest
 
-from qnad_art.benchmark.victim import reseed, seeded
+from qnad_art.benchmark.threats.victim import reseed, seeded
 from qnad_foolbox.attacks import Fgsm, Pgd
 
 EPS, STEPS = 0.1, 8

@@ -14,7 +14,7 @@ from torch import nn
 
 from qnad_art.benchmark.attacks import AttackSpec
 from qnad_art.benchmark.attacks.foreign import Network
-from qnad_art.benchmark.victim import counted, in_own_precision, reseed, seeded
+from qnad_art.benchmark.threats.victim import counted, in_own_precision, reseed, seeded
 from qnad_art.errors import DependencyError, InvalidInputError, UnknownNameError
 
 NAMES = sorted(

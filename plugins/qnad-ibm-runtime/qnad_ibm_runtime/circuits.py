@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from math import lcm
 from typing import TYPE_CHECKING
 
-from qnad_art.circuits import IDLE, PARASITIC, Site, product_circuit
-from qnad_art.device import DeviceProfile
+from qnad_art.circuits.product import IDLE, PARASITIC, Site, product_circuit
+from qnad_art.device.profile import DeviceProfile
 from qnad_ibm_runtime.packing import Slot
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def joint_circuit(
         device: gives gates and durations.
         target: the backend's; gives size and the grid of times.
         slots: what runs side by side.
-        flip: as for :func:`~qnad_art.circuits.product_circuit`.
+        flip: as for :func:`~qnad_art.circuits.product.product_circuit`.
 
     Returns:
         Circuit with parameters θ₀, φ₀, θ₁, φ₁, … (in this order in ``circuit.parameters``).

@@ -186,7 +186,7 @@ def is_about_job(error: Exception) -> bool:
 
 
 def _fake_backend(name: str) -> BackendV2:
-    from qnad_art.backends import fake_backends
+    from qnad_art.device.backends import fake_backends
     from qnad_art.errors import UnknownNameError
 
     fakes = fake_backends()

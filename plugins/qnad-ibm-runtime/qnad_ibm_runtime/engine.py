@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from qnad_art.circuits import Site
-from qnad_art.device import DeviceProfile
+from qnad_art.circuits.product import Site
+from qnad_art.circuits.response import Readout
+from qnad_art.device.profile import DeviceProfile
 from qnad_art.engines.circuit import MAX_PRODUCTS, Array, CircuitEngine, Integers
 from qnad_art.errors import DeviceError
-from qnad_art.quantum_layer import QuantumLayer
-from qnad_art.response import Readout
+from qnad_art.layers.quantum_layer import QuantumLayer
 from qnad_ibm_runtime.connection import Connection, log
 from qnad_ibm_runtime.cost import Cost
 from qnad_ibm_runtime.jobs import Jobs, Work

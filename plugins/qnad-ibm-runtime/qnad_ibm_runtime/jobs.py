@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qnad_art.device import DeviceProfile
+from qnad_art.device.profile import DeviceProfile
 from qnad_art.engines.circuit import Array, Integers
 from qnad_ibm_runtime.circuits import REGISTER, duration, joint_circuit
 from qnad_ibm_runtime.connection import Connection, log

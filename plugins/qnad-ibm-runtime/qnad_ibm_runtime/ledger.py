@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from qnad_art.errors import ArtifactError
-from qnad_art.files import read_json, write_json
+from qnad_art.files.atomic import read_json, write_json
 
 FORMAT = 1
 

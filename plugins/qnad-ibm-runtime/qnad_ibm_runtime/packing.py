@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qnad_art.circuits import Site
-from qnad_art.device import DeviceProfile
+from qnad_art.circuits.product import Site
+from qnad_art.device.profile import DeviceProfile
 from qnad_art.engines.circuit import Integers
 
 Slot = tuple[Site, int]

@@ -5,8 +5,8 @@ import os
 import numpy as np
 import pytest
 
-from qnad_art.device import load_device
-from qnad_art.placement import device_placement
+from qnad_art.device.catalogue import load_device
+from qnad_art.placement.placement import device_placement
 from qnad_ibm_runtime.settings import PREFIX
 
 

@@ -6,8 +6,8 @@ from qiskit.quantum_info import Statevector
 from qiskit_ibm_runtime.fake_provider import FakeNairobiV2, FakeSherbrooke, FakeTorino
 from qiskit_ibm_runtime.utils import validate_isa_circuits
 
-from qnad_art.circuits import Site
-from qnad_art.device import load_device
+from qnad_art.circuits.product import Site
+from qnad_art.device.catalogue import load_device
 from qnad_ibm_runtime.circuits import block_duration, duration, joint_circuit
 from qnad_ibm_runtime.packing import pack
 

@@ -12,13 +12,13 @@ from qiskit_ibm_runtime.fake_provider import FakeSherbrooke
 from scipy import stats
 from torch import nn
 
-from qnad_art.circuits import Site
-from qnad_art.conversion import convert
+from qnad_art.circuits.product import Site
+from qnad_art.circuits.response import response_table
 from qnad_art.engines import build_engine, run_on
+from qnad_art.engines.verify import verify_device
 from qnad_art.errors import DeviceError, InvalidInputError, UnknownNameError
-from qnad_art.response import response_table
+from qnad_art.network.conversion import convert
 from qnad_art.testing import check_engine
-from qnad_art.verify import verify_device
 from qnad_ibm_runtime.engine import IbmRuntimeEngine
 from qnad_ibm_runtime.errors import CostError
 

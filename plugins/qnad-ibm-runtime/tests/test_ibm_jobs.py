@@ -14,7 +14,7 @@ from qiskit_ibm_runtime.exceptions import (
     RuntimeJobMaxTimeoutError,
 )
 
-from qnad_art.circuits import Site
+from qnad_art.circuits.product import Site
 from qnad_art.errors import ArtifactError
 from qnad_ibm_runtime import connection
 from qnad_ibm_runtime.engine import IbmRuntimeEngine

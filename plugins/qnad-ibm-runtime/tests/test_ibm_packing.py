@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from qnad_art.circuits import Site
+from qnad_art.circuits.product import Site
 from qnad_ibm_runtime.packing import pack
 
 

@@ -13,8 +13,8 @@ from qnad_mlflow.secrets import hide, hide_in
 
 if TYPE_CHECKING:
     from qnad_art.benchmark.records import Result
-    from qnad_art.benchmark.suite import Suite
-    from qnad_art.crosstalk.plan import CrosstalkPlan
+    from qnad_art.benchmark.suites.suite import Suite
+    from qnad_art.placement.plan import CrosstalkPlan
 
 _LONGEST_PARAMETER = 500
 """Characters that every version of MLflow takes; the YAML file has all."""

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
 
-from qnad_art.benchmark.audit import audit_results, unreliable
-from qnad_art.benchmark.sinks import Sink
-from qnad_art.crosstalk.plan import CrosstalkPlan
+from qnad_art.benchmark.audit.audit import audit_results, unreliable
+from qnad_art.benchmark.run.sinks import Sink
 from qnad_art.errors import InvalidInputError
-from qnad_art.files import read_json, write_json
+from qnad_art.files.atomic import read_json, write_json
+from qnad_art.placement.plan import CrosstalkPlan
 from qnad_mlflow import content
 from qnad_mlflow.secrets import hide, hide_in
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
     from qnad_art.benchmark.records import Result
-    from qnad_art.benchmark.store import Run
+    from qnad_art.benchmark.run.folder import Run
 
 EXPERIMENT = "QNAD_MLFLOW_EXPERIMENT"
 """Variable with the experiment's name; else MLflow's own count, else it is ``qnad``."""

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from qnad_art.benchmark.runner import run_suite
-from qnad_art.benchmark.store import Run
-from qnad_art.benchmark.suite import load_suite
+from qnad_art.benchmark.run.folder import Run
+from qnad_art.benchmark.run.runner import run_suite
+from qnad_art.benchmark.suites.suite import load_suite
 
 SUITE = """
 name: tiny

@@ -11,12 +11,12 @@ from mlflow.entities import ViewType
 from typer.testing import CliRunner
 
 from qnad_art.benchmark.records import Gate
-from qnad_art.benchmark.sinks import Sinks
-from qnad_art.benchmark.store import Run
-from qnad_art.benchmark.suite import load_suite
+from qnad_art.benchmark.run.folder import Run
+from qnad_art.benchmark.run.sinks import Sinks
+from qnad_art.benchmark.suites.suite import load_suite
 from qnad_art.cli import app
-from qnad_art.crosstalk.plan import CrosstalkPlan
 from qnad_art.errors import PluginError
+from qnad_art.placement.plan import CrosstalkPlan
 from qnad_mlflow.content import result_metrics
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pennylane as qml
 from pennylane.operation import Channel, Operator
 
-from qnad_art.device import Qubit
+from qnad_art.device.profile import Qubit
 
 
 def gate_noise(

@@ -8,8 +8,8 @@ import numpy as np
 import pennylane as qml
 from pennylane.operation import Operator
 
-from qnad_art.circuits import Site, zz_angle
-from qnad_art.device import DeviceProfile
+from qnad_art.circuits.product import Site, zz_angle
+from qnad_art.device.profile import DeviceProfile
 from qnad_art.engines.circuit import Array, CircuitEngine, Integers
 from qnad_pennylane.channels import gate_noise, readout, relaxation
 
@@ -71,7 +71,7 @@ class PennyLaneEngine(CircuitEngine):
 def product_operations(
     device: DeviceProfile, site: Site, pairs: int, theta: Array, phi: Array, *, flip: bool
 ) -> list[Operator]:
-    """Gates and noise of products, wire 0 the product's, as in :mod:`qnad_art.circuits`.
+    """Gates and noise of products, wire 0 the product's, as in :mod:`qnad_art.circuits.product`.
 
     Args:
         device: gives gates and noise.

@@ -6,9 +6,9 @@ import pytest
 from qiskit.quantum_info import SuperOp
 from qiskit_aer.noise.device import basic_device_gate_errors
 
-from qnad_art.circuits import Site
-from qnad_art.device import DeviceProfile, Edge, Qubit
-from qnad_art.noise import _local_target, _relaxation
+from qnad_art.circuits.aer_noise import _local_target, _relaxation
+from qnad_art.circuits.product import Site
+from qnad_art.device.profile import DeviceProfile, Edge, Qubit
 from qnad_pennylane.channels import depolarizing_strength, gate_noise, readout, relaxation
 
 QUBITS = {

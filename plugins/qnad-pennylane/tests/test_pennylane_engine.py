@@ -8,16 +8,17 @@ from qiskit.quantum_info import DensityMatrix, SuperOp
 from qiskit_aer.noise.device import basic_device_gate_errors
 from torch import nn
 
-from qnad_art.circuits import IDLE, Site, product_circuit
-from qnad_art.conversion import convert
-from qnad_art.device import DeviceProfile, load_device
+from qnad_art.circuits.aer_noise import _local_target, _relaxation
+from qnad_art.circuits.product import IDLE, Site, product_circuit
+from qnad_art.device.catalogue import load_device
+from qnad_art.device.profile import DeviceProfile
 from qnad_art.engines import build_engine, run_on
 from qnad_art.engines.aer import AerEngine
+from qnad_art.engines.verify import verify_device
 from qnad_art.errors import InvalidInputError
-from qnad_art.noise import _local_target, _relaxation
-from qnad_art.placement import device_placement
+from qnad_art.network.conversion import convert
+from qnad_art.placement.placement import device_placement
 from qnad_art.testing import check_engine
-from qnad_art.verify import verify_device
 from qnad_pennylane.engine import PennyLaneEngine
 
 

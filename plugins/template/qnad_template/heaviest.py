@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from qnad_art.criticality import select_critical
-from qnad_art.crosstalk.plan import CrosstalkPlan, placed_plan
+from qnad_art.crosstalk.criticality import select_critical
 from qnad_art.errors import InvalidInputError
-from qnad_art.module import QuantumExecutedModule
+from qnad_art.network.module import QuantumExecutedModule
+from qnad_art.placement.plan import CrosstalkPlan, placed_plan
 
 
 # The fields are the settings: QNAD(classifier, strategy="heaviest", pairs=2) sets them by name.
@@ -44,8 +44,8 @@ class Heaviest:
         """Plan for ``module``; the images ``x`` (N, …) and labels ``y`` (N,) are not looked at.
 
         ``module`` is the network as it runs, as circuits of ``module.device_profile``; a strategy
-        may ask it for gradients (:func:`qnad_art.criticality.weight_gradients`) but leaves it as
-        it is. Randomness, if any, comes from a setting ``seed``.
+        may ask it for gradients (:func:`~qnad_art.crosstalk.criticality.weight_gradients`) but
+        leaves it as it is. Randomness, if any, comes from a setting ``seed``.
         """
         scores = {
             name: layer.weight.detach().abs().cpu().float() for name, layer in module.layers.items()

@@ -35,7 +35,7 @@ from pydantic import Field, JsonValue, model_validator
 from qnad_art.benchmark.attacks.catalogue import DLR, AttackEntry, Kind, Norm
 from qnad_art.benchmark.records import Record
 from qnad_art.errors import InvalidInputError, UnknownNameError
-from qnad_art.plugins import load_plugin, plugin_names
+from qnad_art.plugins.discovery import load_plugin, plugin_names
 
 if TYPE_CHECKING:
     from art.attacks import EvasionAttack
@@ -213,7 +213,7 @@ def _refusal(name: str, given: Mapping[str, Any], error: Exception) -> str:
 
 def _with_probabilities(classifier: PyTorchClassifier) -> PyTorchClassifier:
     from qnad_art.benchmark.attacks.adapters import Probabilities
-    from qnad_art.benchmark.victim import with_module
+    from qnad_art.benchmark.threats.victim import with_module
 
     return with_module(classifier, Probabilities(classifier.model))
 

@@ -11,7 +11,7 @@ from art.estimators import BaseEstimator
 from art.utils import check_and_transform_label_format, to_categorical
 from torch import Tensor, nn
 
-from qnad_art.benchmark.victim import TRIED, differ
+from qnad_art.benchmark.threats.victim import TRIED, differ
 
 
 class Probabilities(nn.Module):

@@ -17,8 +17,8 @@ from art.utils import check_and_transform_label_format, projection
 
 from qnad_art.benchmark.attacks.adapters import HighestLoss
 from qnad_art.benchmark.attacks.catalogue import CE, DLR
-from qnad_art.benchmark.victim import averaged
-from qnad_art.module import AveragedDraws
+from qnad_art.benchmark.threats.victim import averaged
+from qnad_art.network.module import AveragedDraws
 
 
 class AutoAttack(EvasionAttack):  # type: ignore[misc]
@@ -158,7 +158,7 @@ class AutoAttackRand(AutoAttack):
 
     Args:
         eot_iter: draws that every pass is averaged over; a classifier that averages already
-            (:class:`~qnad_art.module.AveragedDraws`) is taken as it is.
+            (:class:`~qnad_art.network.module.AveragedDraws`) is taken as it is.
 
     The others are those of :class:`AutoAttack`; ``max_queries`` is of no use here.
     """

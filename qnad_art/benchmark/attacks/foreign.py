@@ -20,7 +20,7 @@ from art.utils import check_and_transform_label_format
 from torch import Tensor, nn
 
 from qnad_art.errors import InvalidInputError
-from qnad_art.modes import without_weight_gradients
+from qnad_art.network.modes import without_weight_gradients
 
 
 class Network(nn.Module):
@@ -60,7 +60,7 @@ class ForeignAttack(EvasionAttack):  # type: ignore[misc]
     (``steps: int = 40``), and implements :meth:`perturb`. The annotation is checked: ``int`` is a
     whole number from 1, ``float`` a number above 0; ``bool`` and ``Literal`` are what they say.
     Whatever is random comes from the global generators, as in ART's own attacks:
-    :func:`~qnad_art.benchmark.victim.seeded` makes it repeatable.
+    :func:`~qnad_art.benchmark.threats.victim.seeded` makes it repeatable.
 
     Args:
         estimator: ``PyTorchClassifier`` returning logits.

@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError, ValidationInfo
 
-from qnad_art.benchmark.defence import Defence
+from qnad_art.benchmark.defences.base import Defence
 from qnad_art.errors import InvalidInputError, QnadError, UnknownNameError
-from qnad_art.plugins import find_plugins, load_plugin, plugin_names
+from qnad_art.plugins.discovery import find_plugins, load_plugin, plugin_names
 
 NONE = "none"
 

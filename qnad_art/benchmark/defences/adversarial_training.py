@@ -10,7 +10,7 @@ import torch
 from art.attacks.evasion import ProjectedGradientDescent
 from art.estimators.classification import PyTorchClassifier
 
-from qnad_art.benchmark.defence import Work
+from qnad_art.benchmark.defences.base import Work
 from qnad_art.benchmark.defences.common import (
     Count,
     Epsilon,
@@ -19,7 +19,7 @@ from qnad_art.benchmark.defences.common import (
     copy_of,
 )
 from qnad_art.benchmark.defences.training import Training, one_hot
-from qnad_art.datasets import Dataset
+from qnad_art.datasets.dataset import Dataset
 
 
 class AdversarialTraining(Training):

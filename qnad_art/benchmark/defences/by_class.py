@@ -15,13 +15,13 @@ from art.estimators.classification import PyTorchClassifier
 from pydantic import Field, JsonValue, SkipValidation, model_validator
 
 from qnad_art.benchmark.attacks import AttackSpec, stand_in
-from qnad_art.benchmark.defence import Defence, Work
+from qnad_art.benchmark.defences.base import Defence, Work
 from qnad_art.benchmark.defences.common import clip_range, copy_of
 from qnad_art.benchmark.defences.preprocessing import preprocessed
 from qnad_art.benchmark.defences.training import Training, one_hot
-from qnad_art.budget import parse_budget
-from qnad_art.datasets import Dataset
+from qnad_art.datasets.dataset import Dataset
 from qnad_art.errors import InvalidInputError, UnknownNameError
+from qnad_art.training.budget import parse_budget
 
 PREFIX = "art.defences."
 _FAMILIES = {"art.defences.preprocessor": Preprocessor, "art.defences.trainer": Trainer}

@@ -13,12 +13,12 @@ from art.estimators.classification import PyTorchClassifier
 from pydantic import BeforeValidator, Field
 from torch import nn
 
-from qnad_art.artifacts import load_tensors, save_tensors
-from qnad_art.benchmark.defence import Work
-from qnad_art.benchmark.victim import with_module
-from qnad_art.budget import parse_budget
-from qnad_art.datasets import Dataset
+from qnad_art.benchmark.defences.base import Work
+from qnad_art.benchmark.threats.victim import with_module
+from qnad_art.datasets.dataset import Dataset
 from qnad_art.errors import ArtifactError, InvalidInputError
+from qnad_art.files.artifacts import load_tensors, save_tensors
+from qnad_art.training.budget import parse_budget
 from qnad_art.validation import image_range
 
 Count = Annotated[int, Field(strict=True, ge=1)]

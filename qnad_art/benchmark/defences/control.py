@@ -13,15 +13,15 @@ from art.estimators.classification import PyTorchClassifier
 from pydantic import PlainSerializer, PlainValidator
 from torch import Tensor, nn
 
-from qnad_art.benchmark.defence import Defence, Work
 from qnad_art.benchmark.defences import steps_content, steps_identity, steps_in
+from qnad_art.benchmark.defences.base import Defence, Work
 from qnad_art.benchmark.defences.common import Count, copy_of, shuffled
 from qnad_art.benchmark.defences.noise_modules import layers_with_weights, with_noisy_outputs
-from qnad_art.benchmark.victim import reseed, with_module
+from qnad_art.benchmark.threats.victim import reseed, with_module
 from qnad_art.errors import ArtifactError, InvalidInputError
-from qnad_art.files import read_json, write_json
-from qnad_art.modes import evaluating
-from qnad_art.sampling import NoiseSource
+from qnad_art.files.atomic import read_json, write_json
+from qnad_art.layers.noise_source import NoiseSource
+from qnad_art.network.modes import evaluating
 
 _BATCH = 64
 _NOISE = "noise.json"

@@ -9,11 +9,11 @@ from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 from torch.nn import functional
 
-from qnad_art.benchmark.defence import Work
+from qnad_art.benchmark.defences.base import Work
 from qnad_art.benchmark.defences.common import Count, Positive, copy_of
 from qnad_art.benchmark.defences.training import Training
-from qnad_art.benchmark.victim import with_module
-from qnad_art.datasets import Dataset
+from qnad_art.benchmark.threats.victim import with_module
+from qnad_art.datasets.dataset import Dataset
 
 
 class DefensiveDistillation(Training):

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from art.estimators.classification import PyTorchClassifier
 
-from qnad_art.benchmark.defence import Defence, Work
+from qnad_art.benchmark.defences.base import Defence, Work
 from qnad_art.benchmark.defences.common import Count, Positive, shuffled
-from qnad_art.benchmark.shorthand import Located
+from qnad_art.benchmark.values import Located
 from qnad_art.estimator import QuantumExecutedClassifier
 from qnad_art.pretrained import PRETRAINED, pretrained_folder
 

@@ -9,8 +9,8 @@ from art.attacks.evasion import ProjectedGradientDescent
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
 
-from qnad_art.benchmark.defence import Defence, Work
 from qnad_art.benchmark.defences.adversarial_training import AdversarialTraining
+from qnad_art.benchmark.defences.base import Defence, Work
 from qnad_art.benchmark.defences.common import (
     CONVOLUTIONS,
     Count,
@@ -25,9 +25,9 @@ from qnad_art.benchmark.defences.noise_modules import (
     with_noisy_weights,
 )
 from qnad_art.benchmark.defences.training import Training
-from qnad_art.benchmark.victim import with_module
-from qnad_art.datasets import Dataset
-from qnad_art.module import AveragedDraws
+from qnad_art.benchmark.threats.victim import with_module
+from qnad_art.datasets.dataset import Dataset
+from qnad_art.network.module import AveragedDraws
 
 
 class RandomizedSmoothing(Defence):

@@ -1,9 +1,9 @@
 """Networks with classical noise: their modules, all of them seeded, freezable and switchable.
 
 The convention of the benchmark: a module with noise keeps its
-:class:`~qnad_art.sampling.NoiseSource` in ``noise``, enters ``noise.forward_pass()`` in its
-forward, and has ``noisy``, which turns the noise off. The noise is in the module, so attacks that
-rebuild their classifier from it meet it.
+:class:`~qnad_art.layers.noise_source.NoiseSource` in ``noise``, enters
+``noise.forward_pass()`` in its forward, and has ``noisy``, which turns the noise off. The noise is
+in the module, so attacks that rebuild their classifier from it meet it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 
 from qnad_art.benchmark.defences.common import WEIGHTED, wrap_layers
 from qnad_art.errors import InvalidInputError
-from qnad_art.sampling import NoiseSource
+from qnad_art.layers.noise_source import NoiseSource
 
 
 class Noise(nn.Module):

@@ -19,11 +19,11 @@ from art.preprocessing.standardisation_mean_std.pytorch import StandardisationMe
 from pydantic import Field
 from torch import Tensor, nn
 
-from qnad_art.benchmark.defence import Defence, Work
+from qnad_art.benchmark.defences.base import Defence, Work
 from qnad_art.benchmark.defences.common import Count, clip_range, copy_of
-from qnad_art.benchmark.victim import seeded, with_module
+from qnad_art.benchmark.threats.victim import seeded, with_module
 from qnad_art.errors import InvalidInputError
-from qnad_art.sampling import NoiseSource
+from qnad_art.layers.noise_source import NoiseSource
 
 
 class Preprocessed(nn.Module):

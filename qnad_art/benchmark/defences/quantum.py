@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import model_validator
 
-from qnad_art.benchmark.defence import Defence, Work
+from qnad_art.benchmark.defences.base import Defence, Work
 from qnad_art.benchmark.defences.common import (
     Count,
     Epsilon,
@@ -16,16 +16,16 @@ from qnad_art.benchmark.defences.common import (
     Positive,
     shuffled,
 )
-from qnad_art.criticality import Scope
+from qnad_art.circuits.response import MAX_PAIRS, Readout
 from qnad_art.crosstalk.codebook import Words
-from qnad_art.crosstalk.plan import CrosstalkPlan
+from qnad_art.crosstalk.criticality import Scope
 from qnad_art.crosstalk.tuned import Tuned
 from qnad_art.crosstalk.uniform import Polarity, check_injection
 from qnad_art.defence import QNAD
 from qnad_art.estimator import QuantumExecutedClassifier
-from qnad_art.kernels import Bias, Gain
-from qnad_art.placement import Order
-from qnad_art.response import MAX_PAIRS, Readout
+from qnad_art.layers.kernels import Bias, Gain
+from qnad_art.placement.placement import Order
+from qnad_art.placement.plan import CrosstalkPlan
 from qnad_art.validation import image_range
 
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 from pydantic import model_validator
 
-from qnad_art.adversarial import AdversarialSettings
-from qnad_art.benchmark.defence import Defence, Work
+from qnad_art.benchmark.defences.base import Defence, Work
 from qnad_art.benchmark.defences.common import (
     Count,
     Epsilon,
@@ -24,8 +23,9 @@ from qnad_art.benchmark.defences.common import (
     quiet,
     save_module,
 )
-from qnad_art.benchmark.victim import seeded
-from qnad_art.datasets import Dataset
+from qnad_art.benchmark.threats.victim import seeded
+from qnad_art.datasets.dataset import Dataset
+from qnad_art.training.adversarial import AdversarialSettings
 
 
 class Cosine(torch.optim.lr_scheduler.CosineAnnealingLR, torch.optim.lr_scheduler._LRScheduler):
@@ -111,12 +111,12 @@ class Finetune(Training):
     """Adversarial fine-tuning of the weights: the control of ``qnad-tuned`` at the same budget.
 
     The loop, the attack, the steps and the choice of the epoch are those of tuned crosstalk; see
-    :func:`qnad_art.finetune.adversarial_finetune`.
+    :func:`qnad_art.training.finetune.adversarial_finetune`.
 
     Args:
         epsilon, attack_steps, robust_weight, epochs, batch_size, learning_rate, patience,
             validation_fraction, shot_noise, precision: as
-            :class:`~qnad_art.adversarial.AdversarialSettings`.
+            :class:`~qnad_art.training.adversarial.AdversarialSettings`.
     """
 
     name: ClassVar[str] = "finetune"
@@ -136,7 +136,7 @@ class Finetune(Training):
 
     def train(self, student: PyTorchClassifier, data: Dataset, work: Work) -> None:
         """The package's own loop."""
-        from qnad_art.finetune import adversarial_finetune
+        from qnad_art.training.finetune import adversarial_finetune
 
         inputs, _ = student._apply_preprocessing(data.x, y=None, fit=False)
         settings = AdversarialSettings(

@@ -10,7 +10,7 @@ from qnad_art.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from qnad_art.benchmark.report.source import Source
-    from qnad_art.benchmark.store import Run
+    from qnad_art.benchmark.run.folder import Run
 
 Format = Literal["html", "png", "svg"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -43,7 +43,7 @@ def write_source(source: Source, output: Path, formats: Sequence[Format] = FORMA
     from qnad_art.benchmark.report.figures import charts_of
     from qnad_art.benchmark.report.matplotlib_figures import picture
     from qnad_art.benchmark.report.page import Page, shown_devices
-    from qnad_art.files import write_bytes
+    from qnad_art.files.atomic import write_bytes
 
     for name in formats:
         if name not in FORMATS:

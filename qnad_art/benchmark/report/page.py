@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qnad_art import __version__
 from qnad_art.benchmark.records import RUNGS, Gate, Rung
 from qnad_art.benchmark.report import tables
 from qnad_art.benchmark.report.chart import COLOURS, Chart, Table, table_of
-from qnad_art.benchmark.report.circuits import Drawing, circuit_drawings
 from qnad_art.benchmark.report.facts import facts, hashes
 from qnad_art.benchmark.report.gallery import Gallery, galleries
 from qnad_art.benchmark.report.plotly_figures import plotly_figures
 from qnad_art.benchmark.report.view import View
+from qnad_art.circuits.drawing import Drawing, circuit_drawings
 from qnad_art.errors import QnadError
+from qnad_art.version import __version__
 
 if TYPE_CHECKING:
     from qnad_art.benchmark.report.source import Source
@@ -175,7 +175,7 @@ class Page:
 
 def shown_devices(source: Source) -> list[ShownDevice]:
     """The circuits of every device on which something ran."""
-    from qnad_art.device import load_device
+    from qnad_art.device.catalogue import load_device
 
     shown = []
     hashes_of = {r.cell.device: h for r in source.results if (h := r.provenance.device_hash)}

@@ -15,7 +15,7 @@ from qnad_art.benchmark.report.view import Gates, View, place
 from qnad_art.errors import ArtifactError
 
 if TYPE_CHECKING:
-    from qnad_art.benchmark.store import Run
+    from qnad_art.benchmark.run.folder import Run
 
 
 def _nothing(key: str) -> Arrays | None:
@@ -68,7 +68,7 @@ def read_source(run: Run) -> Source:
     Raises:
         ArtifactError: the run is damaged or has no results yet.
     """
-    from qnad_art.benchmark.audit import audit_results
+    from qnad_art.benchmark.audit.audit import audit_results
     from qnad_art.benchmark.defences import steps_content
 
     suite, results = run.suite, results_of(run)

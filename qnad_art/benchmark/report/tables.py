@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from qnad_art.benchmark.comparison import difference, mismatch
 from qnad_art.benchmark.records import Interval, Result
 from qnad_art.benchmark.report.chart import MINUS, Table, percent, points
+from qnad_art.benchmark.report.comparison import difference, mismatch
 from qnad_art.benchmark.report.view import Budget, Condition, View, pooled
-from qnad_art.benchmark.statistics import RelativeImprovement, relative_improvement
+from qnad_art.benchmark.statistics.intervals import RelativeImprovement, relative_improvement
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from functools import cached_property
 from statistics import fmean
 
 from qnad_art.benchmark.records import RUNGS, Cell, Gate, Interval, Result, Rung
-from qnad_art.benchmark.worst import ONE_TRY, accuracy_at_worst
+from qnad_art.benchmark.statistics.worst import ONE_TRY, accuracy_at_worst
 
 Gates = Mapping[tuple[str, str, str, str, int], Sequence[Gate]]
 
@@ -127,7 +127,7 @@ class View:
 
     @cached_property
     def _failed(self) -> dict[str, list[str]]:
-        from qnad_art.benchmark.audit import unreliable
+        from qnad_art.benchmark.audit.audit import unreliable
 
         found: dict[str, dict[str, None]] = defaultdict(dict)
         for (defence, _), gates in self.gates.items():
@@ -161,7 +161,7 @@ class View:
         return min(measured, key=lambda item: item[1].value, default=None)
 
     def one_try(self, budget: Budget | None) -> list[Condition]:
-        """Conditions at a budget on the rungs that :mod:`~qnad_art.benchmark.worst` counts."""
+        """Conditions at a budget on the rungs that :mod:`~.statistics.worst` counts."""
         here = [condition for condition in self.conditions if condition.budget == budget]
         return [condition for condition in here if condition.rung in ONE_TRY]
 

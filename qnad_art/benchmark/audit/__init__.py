@@ -1,0 +1,1 @@
+"""What must hold before a figure of robustness is believed."""

@@ -1,0 +1,300 @@
+"""The folder of a run: the suite, results as they come, what was prepared, and a log.
+
+``suite.json`` (the suite, and the keys of its cells), ``results.jsonl`` (one result a line),
+``failures.json``, ``prepared/KEY/``, ``examples/KEY.npz``, ``log.txt``.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import struct
+import time
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from qnad_art.benchmark.records import Cell, Record, Result
+from qnad_art.errors import ArtifactError, InvalidInputError, QnadError, QnadWarning, faults
+from qnad_art.files.atomic import checksum, parse_json, read_json, write_bytes, write_json
+
+if TYPE_CHECKING:
+    from qnad_art.benchmark.suites.suite import Suite
+
+FORMAT = 1
+LARGEST_ARRAYS = 1 << 32
+"""Bytes that the arrays of one file may take in memory."""
+_CHECKSUM = "sha256"
+# All that the readers of zip and npy files raise, NotImplementedError (a RuntimeError) included.
+_DAMAGED = (
+    *(BadZipFile, EOFError, LookupError, MemoryError, OSError, OverflowError),
+    *(RuntimeError, SyntaxError, TypeError, ValueError, struct.error, zlib.error),
+)
+
+
+class Failure(Record):
+    """A cell that could not be measured, and why."""
+
+    key: str
+    cell: Cell
+    reason: str
+
+
+_FAILURES = TypeAdapter(tuple[Failure, ...])
+
+
+class Run:
+    """A run folder; open one with :meth:`open`, make one with :meth:`begin`."""
+
+    def __init__(self, folder: Path, content: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self._content = content
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """The run in ``folder``.
+
+        Raises:
+            ArtifactError: there is none, it is damaged, or of another format.
+        """
+        folder = Path(folder)
+        if not (folder / "suite.json").is_file():
+            raise ArtifactError(f"{folder} is no run folder: make one with `qnad evaluate SUITE`.")
+        content = read_json(folder / "suite.json")
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ArtifactError(f"{folder}/suite.json is not of format {FORMAT}; run it again.")
+        return cls(folder, _unsealed(content, f"{folder}/suite.json"))
+
+    @classmethod
+    def begin(
+        cls, folder: str | Path, suite: Suite, cells: Mapping[str, Cell], *, revise: bool = False
+    ) -> Run:
+        """The run of ``suite`` in ``folder``, new or continued.
+
+        Args:
+            folder, suite: of the run.
+            cells: all that the suite asks for, by key.
+            revise: whether the folder may hold a run of other cells. What was measured of those
+                that are still asked for is kept, the rest is dropped.
+
+        Raises:
+            InvalidInputError: the folder holds something else, or the run of other cells.
+        """
+        folder = Path(folder)
+        listed = [{"key": key, "cell": cell.model_dump(mode="json")} for key, cell in cells.items()]
+        content = {"format": FORMAT, "suite": suite.model_dump(mode="json"), "cells": listed}
+        if (folder / "suite.json").is_file():
+            run = cls.open(folder)
+            if run.cells != dict(cells) and revise:
+                run._keep(cells)
+            elif run.cells != dict(cells):
+                raise InvalidInputError(
+                    f"{folder} holds a run of other cells (another suite, other data or weights, "
+                    "or another version of qnad-art): give another --output, or --revise to keep "
+                    "what fits and drop the rest."
+                )
+        _refuse_foreign(folder)
+        write_json(folder / "suite.json", _sealed(content))
+        return cls(folder, content)
+
+    @cached_property
+    def suite(self) -> Suite:
+        """The suite, all settings written out."""
+        from qnad_art.benchmark.suites.suite import Suite
+
+        try:
+            return Suite.model_validate(self._content["suite"])
+        except KeyError:
+            raise ArtifactError(f"{self.folder}/suite.json holds no suite.") from None
+        except ValidationError as error:
+            raise ArtifactError(f"{self.folder}/suite.json: {faults(error)}.") from None
+
+    @cached_property
+    def cells(self) -> dict[str, Cell]:
+        """All cells of the suite by key, measured or not, in its order."""
+        try:
+            return {
+                entry["key"]: Cell.model_validate(entry["cell"]) for entry in self._content["cells"]
+            }
+        except (KeyError, TypeError):
+            raise ArtifactError(f"{self.folder}/suite.json lists no cells.") from None
+        except ValidationError as error:
+            raise ArtifactError(f"{self.folder}/suite.json, cells: {faults(error)}.") from None
+
+    def results(self) -> list[Result]:
+        """All results so far, in the order of the suite.
+
+        Raises:
+            ArtifactError: a line that is no result (half of a last line is left out).
+        """
+        found: dict[str, Result] = {}
+        for number, line in enumerate(self._lines(), 1):
+            try:
+                content = parse_json(line, where := f"{self._results}, line {number}")
+                result = Result.model_validate(_unsealed(content, where))
+            except ValidationError as error:
+                raise ArtifactError(f"{where} is no result: {faults(error)}.") from None
+            found.setdefault(result.key, result)
+        order = {key: place for place, key in enumerate(self.cells)}
+        return sorted(found.values(), key=lambda result: order.get(result.key, len(order)))
+
+    def append(self, result: Result) -> None:
+        """Add a result, safely on disk when this returns; for one process at a time."""
+        line = _line(result)
+        handle = os.open(self._results, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            written = os.write(handle, line)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        if written != len(line):
+            raise OSError(f"The disk of {self._results} is full: free some space and run again.")
+
+    def repair(self) -> None:
+        """Clean up after a killed run: half a last line (with a warning), half a preparation."""
+        for unfinished in (self.folder / "prepared").glob(".*/"):
+            shutil.rmtree(unfinished)
+        if not self._results.is_file():
+            return
+        data = self._results.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole == len(data):
+            return
+        warnings.warn(
+            f"{self._results} ends in half a line: that cell is measured again.",
+            QnadWarning,
+            stacklevel=2,
+        )
+        with self._results.open("r+b") as file:
+            file.truncate(whole)
+            os.fsync(file.fileno())
+
+    def failures(self) -> tuple[Failure, ...]:
+        """Cells that failed the last time; raises ArtifactError where their list is damaged."""
+        path = self.folder / "failures.json"
+        entries = read_json(path) if path.exists() else []
+        try:
+            return _FAILURES.validate_python(entries)
+        except ValidationError as error:
+            raise ArtifactError(f"{path}: {faults(error)}; remove it.") from None
+
+    def set_failures(self, failures: Sequence[Failure]) -> None:
+        """Replace the list of failed cells."""
+        entries = [failure.model_dump(mode="json") for failure in failures]
+        write_json(self.folder / "failures.json", entries)
+
+    def prepared(self, key: str) -> Path:
+        """Folder of a preparation; it is there if and only if it is complete."""
+        return self.folder / "prepared" / key
+
+    def examples(self, key: str) -> dict[str, np.ndarray] | None:
+        """What was kept of a cell, if anything.
+
+        Returns:
+            ``x`` (N, …), ``y`` (N,), ``predicted`` (draws, N) and, of attack cells, ``x_adv``
+            (N, …), of the rung ``seed-known`` (draws, N, …).
+        """
+        return read_arrays(self.folder / "examples" / f"{key}.npz")
+
+    def log(self, line: str) -> None:
+        """Add a line to the log."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "log.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+
+    def _keep(self, cells: Mapping[str, Cell]) -> None:
+        """Drop the results of all other cells."""
+        self.repair()
+        kept = [result for result in self.results() if cells.get(result.key) == result.cell]
+        write_bytes(self._results, b"".join(_line(result) for result in kept))
+        self.set_failures([f for f in self.failures() if cells.get(f.key) == f.cell])
+
+    @property
+    def _results(self) -> Path:
+        return self.folder / "results.jsonl"
+
+    def _lines(self) -> Iterator[bytes]:
+        if self._results.is_file():
+            with self._results.open("rb") as file:
+                yield from (line for line in file if line.endswith(b"\n"))
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Context in which no other process writes to a run folder; the lock dies with its process.
+
+    Raises:
+        QnadError: another process has it, or it is the folder of something else.
+    """
+    from filelock import FileLock, Timeout
+
+    _refuse_foreign(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise QnadError(f"{folder} is in use by another `qnad evaluate`: wait for it.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if folder.is_dir() and not (folder / "suite.json").is_file():
+        own = {"lock", "prepared"}
+        if any(entry.name not in own for entry in folder.iterdir()):
+            raise InvalidInputError(f"{folder} is no run folder and not empty: give another.")
+
+
+def _line(result: Result) -> bytes:
+    """A result as a line of ``results.jsonl``, with its checksum."""
+    content = json.loads(result.model_dump_json())
+    return json.dumps(_sealed(content), ensure_ascii=False).encode() + b"\n"
+
+
+def _sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {**content, _CHECKSUM: checksum(content)}
+
+
+def _unsealed(content: Any, where: str) -> Any:
+    """Content without its checksum, once that fits; what the first versions wrote has none."""
+    if not isinstance(content, dict) or _CHECKSUM not in content:
+        return content
+    rest = {name: value for name, value in content.items() if name != _CHECKSUM}
+    if checksum(rest) != content[_CHECKSUM]:
+        raise ArtifactError(f"{where} fails its checksum: damaged or edited.")
+    return rest
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Replace ``path`` by arrays, in one step."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_bytes(path, buffer.getvalue())
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
+    """What :func:`write_arrays` wrote, ``None`` if it did not; raises ArtifactError if damaged."""
+    if not path.is_file():
+        return None
+    try:
+        with ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > LARGEST_ARRAYS:
+            raise ValueError(f"arrays of {size:,} bytes")
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except _DAMAGED as error:
+        raise ArtifactError(f"{path} is damaged ({error}): remove it and run again.") from error

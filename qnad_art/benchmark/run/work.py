@@ -1,0 +1,186 @@
+"""What workers do: prepare networks, defences and examples, and measure cells."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from art.estimators.classification import PyTorchClassifier
+from pydantic import TypeAdapter
+
+from qnad_art.accuracy import package_versions
+from qnad_art.benchmark.defences import build_steps
+from qnad_art.benchmark.records import Plan, Provenance
+from qnad_art.benchmark.run.cell import measure
+from qnad_art.benchmark.run.folder import read_arrays, write_arrays
+from qnad_art.benchmark.run.tasks import AnyUnit, Fit, Network, Preparations, Source, Task, Transfer
+from qnad_art.benchmark.run.wire import Message
+from qnad_art.benchmark.run.workbench import Kept, Say, Workbench
+from qnad_art.benchmark.suites.sources import (
+    data_hash,
+    load_network,
+    untrained_network,
+    weights_hash,
+)
+from qnad_art.benchmark.threats.ladder import Examples, Origin, adversarial_examples
+from qnad_art.benchmark.threats.victim import seeded
+from qnad_art.models.weights import save_weights
+from qnad_art.network.module import QuantumExecutedModule
+
+_UNIT: TypeAdapter[Preparations | Task] = TypeAdapter(AnyUnit)
+
+
+class Worker:
+    """Carries out work of any run."""
+
+    def __init__(self) -> None:
+        torch.set_num_threads(1)
+        # On a GPU: figures that repeat, and products in full precision.
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.allow_tf32 = False
+        self._kept = Kept()
+
+    def carry_out(self, message: Message, say: Say) -> Message | None:
+        """Do what a message asks for; the result of a cell, nothing for preparations.
+
+        Whatever ran before, and wherever this runs, the outcome is the same: every source of
+        randomness starts from a seed.
+        """
+        unit = _UNIT.validate_python(message["work"])
+        source = Source.model_validate(message["source"])
+        bench = Workbench(Path(message["run"]), source, self._kept, say)
+        with seeded(int(unit.key[:8], 16)):
+            if isinstance(unit, Task):
+                return _measure(bench, unit)
+            _prepare(bench, unit)
+            return None
+
+
+def _prepare(bench: Workbench, unit: Preparations) -> None:
+    """Make what others need, unless it is there."""
+    if bench.prepared(unit.key).is_dir():
+        return
+    with bench.new_folder(unit.key) as folder:
+        if isinstance(unit, Network):
+            _prepare_network(bench, unit, folder)
+        elif isinstance(unit, Fit):
+            step = unit.victim.steps[-1]
+            base = bench.victim(unit.victim.before_last)
+            (defence,) = build_steps(step.content)
+            defence.fit(base, bench.work(step, unit.victim.seed), folder)
+        else:
+            _prepare_transfer(bench, unit, folder)
+
+
+def _prepare_network(bench: Workbench, unit: Network, folder: Path) -> None:
+    if unit.model.ready:
+        network = load_network(unit.model, bench.training)
+        save_weights(network, folder / "weights.safetensors")
+        return
+    from qnad_art.training.standard import EpochResult, train
+
+    def tell(epoch: EpochResult) -> None:
+        bench.say(f"epoch {epoch.epoch} of {epoch.epochs}, loss {epoch.loss:.4f}")
+
+    network = untrained_network(unit.model, bench.training)
+    # Hours of training survive a killed run.
+    checkpoint = bench.prepared(f".{unit.key}.checkpoint.safetensors")
+    train(
+        network,
+        bench.training,
+        unit.model.training(),
+        checkpoint=checkpoint,
+        resume=checkpoint.exists(),
+        on_epoch=tell,
+    )
+    save_weights(network, folder / "weights.safetensors")
+    checkpoint.unlink()
+
+
+def _prepare_transfer(bench: Workbench, unit: Transfer, folder: Path) -> None:
+    plain, attack = bench.network(unit.network), unit.attack
+    examples = adversarial_examples(
+        plain,
+        plain,
+        attack.spec,
+        bench.test.x,
+        bench.test.y,
+        rung="transfer",
+        eps=attack.eps,
+        protocol=attack.protocol,
+        seed=attack.seed,
+    )
+    write_arrays(folder / "examples.npz", examples.arrays())
+
+
+class _SharedExamples:
+    """The :class:`~qnad_art.benchmark.threats.ladder.ExampleStore` of a cell."""
+
+    def __init__(self, bench: Workbench, task: Task) -> None:
+        self._bench, self._task = bench, task
+
+    def load(self, origin: Origin) -> Examples | None:
+        if origin not in self._task.shared:
+            return None
+        folder = self._bench.prepared(self._task.examples_key(origin))
+        arrays = read_arrays(folder / "examples.npz")
+        return None if arrays is None else Examples.from_arrays(arrays)
+
+    def save(self, origin: Origin, examples: Examples) -> None:
+        if origin in self._task.shared:
+            with self._bench.new_folder(self._task.examples_key(origin)) as folder:
+                write_arrays(folder / "examples.npz", examples.arrays())
+
+
+def _measure(bench: Workbench, task: Task) -> Message:
+    started = time.perf_counter()
+    plain, victim = bench.network(task.victim.network), bench.victim(task.victim)
+    measured = measure(
+        victim,
+        plain,
+        task.cell,
+        task.attack.spec if task.attack else None,
+        bench.test.x,
+        bench.test.y,
+        protocol=task.protocol,
+        seed=task.cell.seed,
+        reuse=_SharedExamples(bench, task),
+    )
+    if task.keep_examples and task.cell.kind != "audit":
+        arrays = {"x": bench.test.x, "y": bench.test.y, **measured.arrays}
+        write_arrays(bench.folder / "examples" / f"{task.key}.npz", arrays)
+    result = measured.result(
+        task.key,
+        task.cell,
+        seconds=time.perf_counter() - started,
+        provenance=_provenance(bench, task, plain, victim),
+    )
+    return result.model_dump(mode="json")
+
+
+def _provenance(
+    bench: Workbench, task: Task, plain: PyTorchClassifier, victim: PyTorchClassifier
+) -> Provenance:
+    parts = (part for part in victim.model.modules() if isinstance(part, QuantumExecutedModule))
+    quantum = next(parts, None)
+    return Provenance(
+        device_hash=None if quantum is None else quantum.device_profile.hash,
+        shots=None if quantum is None else quantum.shots,
+        plan=None if quantum is None else _plan(quantum),
+        data_hash=data_hash(bench.test),
+        weights_hash=weights_hash(plain.model),
+        seed=task.cell.seed,
+        versions=package_versions(),
+        gpu=torch.cuda.get_device_name() if victim.device.type == "cuda" else None,
+    )
+
+
+def _plan(quantum: QuantumExecutedModule) -> Plan:
+    plan = quantum.plan
+    return Plan(
+        strategy=plan.strategy,
+        requested=plan.requested,
+        achieved=plan.achieved,
+        injected=plan.injected,
+    )

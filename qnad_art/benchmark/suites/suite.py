@@ -1,0 +1,295 @@
+"""Suites: which defences meet which attacks, on which data, and how they are judged.
+
+A suite is a YAML file of plain data. Lists may stand for mappings from labels to items: an item's
+label is then its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    StringConstraints,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from qnad_art.benchmark.attacks import AttackSpec
+from qnad_art.benchmark.defences import steps_content, steps_in
+from qnad_art.benchmark.defences.base import Defence
+from qnad_art.benchmark.protocol import Protocol
+from qnad_art.benchmark.records import Record, Rung
+from qnad_art.benchmark.suites.documents import Document, Place, read_document
+from qnad_art.benchmark.values import (
+    Budgets,
+    Count,
+    Distinct,
+    Label,
+    Labelled,
+    Located,
+    LocatedDevice,
+    Seed,
+    is_path,
+    label_of,
+)
+from qnad_art.datasets.dataset import dataset_names
+from qnad_art.device.catalogue import load_device
+from qnad_art.device.profile import DEFAULT_DEVICE
+from qnad_art.errors import InvalidInputError, QnadError, UnknownNameError
+from qnad_art.models.architectures import model_names
+from qnad_art.pretrained import PRETRAINED
+from qnad_art.training.standard import TrainSettings
+
+Steps = Annotated[
+    tuple[Defence, ...],
+    PlainValidator(steps_in),
+    PlainSerializer(steps_content),
+    WithJsonSchema({}),
+]
+
+_MOST_FAULTS = 5
+
+
+class DataSpec(Record):
+    """Images: of a data set by name, or of a folder or zip beside the suite.
+
+    Args:
+        name: as :func:`qnad_art.datasets.dataset.load_dataset`.
+        images, train_images: how many test and training images; ``None`` for all.
+        fit_images: how many of the training images defences are fitted on, other ones for each of
+            the suite's seeds; ``None`` for all.
+        seed: of the samples of test and training images.
+    """
+
+    name: Located
+    images: Count | None = None
+    train_images: Count | None = None
+    fit_images: Count | None = None
+    seed: Seed = 0
+
+    @field_validator("name")
+    @classmethod
+    def _name_or_path(cls, name: str) -> str:
+        if name not in dataset_names() and not is_path(name):
+            hint = str(UnknownNameError("data set", name, dataset_names()))
+            raise ValueError(f"{hint} Write the path of a folder with a slash: ./{name}")
+        return name
+
+
+class ModelSpec(Record):
+    """The plain network: trained in the run, read from a file, or one that comes with the package.
+
+    Args:
+        architecture: of :func:`qnad_art.models.architectures.model_names`.
+        epochs, batch_size, learning_rate: of training; ``None`` for what suits the architecture.
+        seed: of training.
+        weights: safetensors file, from the suite's folder; with ``architecture`` if the file does
+            not say it.
+        pretrained: of :data:`qnad_art.pretrained.PRETRAINED`.
+    """
+
+    architecture: str | None = None
+    epochs: Count | None = None
+    batch_size: Count | None = None
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    seed: Seed = 0
+    weights: Located | None = None
+    pretrained: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelSpec:
+        if self.architecture is not None and self.architecture not in model_names():
+            raise UnknownNameError("architecture", self.architecture, model_names())
+        if self.pretrained is not None and self.pretrained not in PRETRAINED:
+            raise UnknownNameError("pretrained network", self.pretrained, PRETRAINED)
+        ready = self.ready
+        if ready and (self.epochs or self.batch_size or self.learning_rate or self.seed):
+            raise ValueError(f"{ready} is not trained here: leave out the settings of training")
+        if (self.weights and self.pretrained) or (self.pretrained and self.architecture):
+            raise ValueError("give pretrained alone")
+        if not (ready or self.architecture):
+            raise ValueError("give architecture (to train one), weights (a file) or pretrained")
+        if not ready:
+            self.training()
+        return self
+
+    @property
+    def ready(self) -> str | None:
+        """Where its weights are; ``None`` if it is trained in the run."""
+        return self.weights or self.pretrained
+
+    def training(self) -> TrainSettings:
+        """How it is trained, on the CPU, whose figures are the same everywhere."""
+        asked = {
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "learning_rate": self.learning_rate,
+        }
+        given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+        return TrainSettings.for_model(
+            str(self.architecture), device="cpu", seed=self.seed, **given
+        )
+
+
+class Attack(Record):
+    """An attack of a suite, and its own budgets where those of the suite do not fit its norm."""
+
+    spec: AttackSpec
+    eps: Budgets | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_settings(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return {"spec": AttackSpec.parse(value)}
+        settings = dict(value)
+        eps = settings.pop("eps", None)
+        return {"spec": AttackSpec.parse(settings), "eps": eps}
+
+    @model_serializer
+    def _as_settings(self) -> dict[str, Any]:
+        own = {} if self.eps is None else {"eps": list(self.eps)}
+        return {"name": self.spec.name, **self.spec.settings, **own}
+
+
+class _Misplaced(ValueError):
+    """A fault that only the whole suite shows, and where it is."""
+
+    def __init__(self, place: Place, text: str) -> None:
+        super().__init__(text)
+        self.place = place
+
+
+def _model(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if value in PRETRAINED:
+        return {"pretrained": value}
+    return {"weights" if value.endswith(".safetensors") else "architecture": value}
+
+
+def _data(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class Suite(Record):
+    """What is measured.
+
+    Args:
+        name: of the suite, and of its run folder.
+        data: the images; one set a suite.
+        models: plain networks by label.
+        devices: quantum devices by label: names or JSON files beside the suite, ``*0.1`` behind
+            them for a tenth of the noise.
+        defences: by label: a name, a mapping with settings, or a list of those, applied in order.
+        attacks: by label: a name, or a mapping with settings.
+        eps: budgets in units of the input, decimals or fractions.
+        rungs: of the threat ladder.
+        seeds: of defences, attacks and noise; everything is repeated for each.
+        protocol: draws and samples.
+        audit: whether every defence is audited.
+        keep_examples: whether adversarial examples are kept for the report's gallery.
+    """
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.+-]{0,59}$")]
+    data: Annotated[DataSpec, BeforeValidator(_data)]
+    models: Annotated[
+        dict[Label, Annotated[ModelSpec, BeforeValidator(_model)]],
+        Labelled,
+        Field(min_length=1),
+    ]
+    devices: Annotated[
+        dict[Label, LocatedDevice],
+        Labelled,
+        Field(min_length=1, default_factory=lambda: {DEFAULT_DEVICE: DEFAULT_DEVICE}),
+    ]
+    defences: Annotated[dict[Label, Steps], Labelled, Field(min_length=1)]
+    attacks: Annotated[dict[Label, Attack], Labelled, Field(default_factory=dict)]
+    eps: Budgets = ()
+    rungs: Annotated[tuple[Rung, ...], Distinct] = ("transfer", "white-box")
+    seeds: Annotated[tuple[Seed, ...], Distinct, Field(min_length=1)] = (0,)
+    protocol: Protocol = Protocol()
+    audit: bool = True
+    keep_examples: bool = False
+
+    @model_validator(mode="after")
+    def _budgets_fit(self) -> Suite:
+        for label, attack in self.attacks.items():
+            place = ("eps",) if attack.eps is None else ("attacks", label, "eps")
+            if not attack.spec.budgeted and attack.eps is not None:
+                raise _Misplaced(place, f"attack {label!r} takes no ε: leave it out")
+            if attack.spec.budgeted and not self.budgets(attack):
+                raise _Misplaced(place, f"attack {label!r} needs an ε, such as [0.1, 2/255]")
+            largest = max(self.budgets(attack), default=0)
+            if attack.spec.norm == "inf" and largest > 1:
+                text = f"ε {largest:g} for {label!r}: pixels lie in [0, 1], so L∞ ends at 1"
+                raise _Misplaced(place, text)
+        return self
+
+    def budgets(self, attack: Attack) -> tuple[float, ...]:
+        """The ε that an attack is run with."""
+        return self.eps if attack.eps is None else attack.eps
+
+
+def load_suite(path: str | Path) -> Suite:
+    """Read a suite.
+
+    Raises:
+        InvalidInputError: not YAML, unknown or missing keys, wrong values; the message names the
+            line of each fault.
+    """
+    document = read_document(Path(path))
+    try:
+        suite = Suite.model_validate(
+            document.value, context={"folder": document.path.resolve().parent}
+        )
+    except ValidationError as error:
+        raise _refusal(document, (_explain(fault) for fault in error.errors())) from None
+    for label, device in suite.devices.items():
+        try:
+            load_device(device)
+        except QnadError as error:
+            raise _refusal(document, [(("devices", label), str(error))]) from error
+    return suite
+
+
+def _refusal(document: Document, faults: Iterable[tuple[Place, str]]) -> InvalidInputError:
+    lines = [
+        f"line {document.line(place, label_of)}, {'.'.join(map(str, place)) or 'suite'}: {text}"
+        for place, text in faults
+    ]
+    more = [f"and {len(lines) - _MOST_FAULTS} more"] if len(lines) > _MOST_FAULTS else []
+    return InvalidInputError("\n  ".join([f"{document.path}:", *lines[:_MOST_FAULTS], *more]))
+
+
+def _explain(fault: Any) -> tuple[Place, str]:
+    """Where a fault is, and what it is."""
+    place = tuple(part for part in fault["loc"] if part != "[key]")
+    if fault["type"] == "extra_forbidden":
+        return place, str(UnknownNameError("key", place[-1], _keys(place[:-1])))
+    if fault["type"] == "missing":
+        return place[:-1], f"the key {place[-1]!r} is missing"
+    if fault["type"] == "value_error":
+        error = fault["ctx"]["error"]
+        return getattr(error, "place", place), str(error)
+    return place, f"{fault['msg']}, not {str(fault['input'])[:60]!r}"
+
+
+def _keys(place: Place) -> Iterable[str]:
+    """Valid keys of the mapping at ``place``."""
+    kind: Any = Suite
+    for part in place:
+        fields = getattr(kind, "model_fields", {})
+        kind = fields[part].annotation if part in fields else kind.__args__[-1]
+        kind = getattr(kind, "__origin__", kind) if hasattr(kind, "__metadata__") else kind
+    return kind.model_fields if issubclass(kind, BaseModel) else ()

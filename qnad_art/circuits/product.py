@@ -1,0 +1,140 @@
+"""The product circuit: one qubit multiplies an activation by a weight, in native gates.
+
+    sx · rz(θ+π) · sx · rz(φ+π) · [crosstalk block] · sx · (x) · measure Z
+
+Without noise ⟨Z⟩ = sin θ · sin φ, so θ = arcsin x̂ and φ = arcsin ŵ give the product x̂·ŵ
+(paper section III.B). All circuits here use one to three *local* qubits: 0 is the product qubit,
+1 its neighbour, 2 the neighbour's partner in a spectator injection. :attr:`Site.qubits` says which
+physical qubits they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qnad_art.device.profile import DeviceProfile
+from qnad_art.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from qiskit import QuantumCircuit
+    from qiskit.circuit import Parameter
+
+PARASITIC = "parasitic_zz"
+"""Label of the rzz instruction that stands for the always-on coupling during a gate."""
+IDLE = "spectator_idle"
+"""Label of the identity that stands for the product qubit waiting during a spectator gate."""
+
+
+@dataclass(frozen=True, order=True)
+class Site:
+    """Where a product runs, and which neighbour injects crosstalk into it.
+
+    ``neighbour=None``: no injection possible. ``partner=None``: direct injection, the gate pair
+    acts on product qubit and neighbour. Otherwise *spectator* injection: the pair acts on
+    neighbour and partner, and the product qubit feels the neighbour's ZZ coupling while it waits
+    (two hops, Algorithm 1 line 3).
+    """
+
+    qubit: int
+    neighbour: int | None = None
+    partner: int | None = None
+
+    @property
+    def qubits(self) -> tuple[int, ...]:
+        """Physical qubits of local qubits 0, 1, 2."""
+        return tuple(q for q in (self.qubit, self.neighbour, self.partner) if q is not None)
+
+    def gate(self, device: DeviceProfile) -> tuple[int, int]:
+        """Physical (control, target) of the injected gate, as native on ``device``.
+
+        Control is the qubit nearest to the product: a control keeps its Z basis, so the coupling
+        turns the product's phase one way for a neighbour in |0⟩ and the other way in |1⟩.
+        """
+        if self.neighbour is None:
+            raise InvalidInputError(f"{self} has no neighbour, so no gate to inject.")
+        if self.partner is None:
+            return device.native_gate(self.qubit, self.neighbour)
+        return device.native_gate(self.neighbour, self.partner)
+
+
+def product_circuit(
+    device: DeviceProfile,
+    site: Site,
+    pairs: int,
+    *,
+    theta: float | Parameter,
+    phi: float | Parameter,
+    flip: bool = False,
+    measure: bool = True,
+) -> QuantumCircuit:
+    """Circuit of one product.
+
+    Args:
+        device: gives native gate, durations and ZZ rates of the injection.
+        site: product qubit and neighbour.
+        pairs: signed number of injected gate pairs; the sign is the polarity, i.e. a negative
+            number prepares the neighbour in |1⟩.
+        theta: arcsin of the scaled activation, in rad.
+        phi: arcsin of the scaled weight, in rad.
+        flip: twirled readout's second half: an X before the measurement (the caller turns the
+            sign of the result back).
+        measure: end in a measurement of local qubit 0 into one classical bit.
+    """
+    from qiskit import QuantumCircuit
+
+    circuit = QuantumCircuit(len(site.qubits), int(measure))
+    circuit.sx(0)
+    circuit.rz(theta + np.pi, 0)
+    circuit.sx(0)
+    circuit.rz(phi + np.pi, 0)
+    if pairs:
+        circuit.barrier()
+        prepare_neighbour(circuit, pairs)
+        for _ in range(abs(pairs)):
+            append_pair(circuit, device, site)
+        prepare_neighbour(circuit, pairs)
+        circuit.barrier()
+    circuit.sx(0)
+    if flip:
+        circuit.x(0)
+    if measure:
+        circuit.measure(0, 0)
+    return circuit
+
+
+def prepare_neighbour(circuit: QuantumCircuit, pairs: int) -> None:
+    """Polarity: flip the neighbour for negative ``pairs`` (and, called again, flip it back)."""
+    if pairs < 0:
+        circuit.x(1)
+
+
+def append_pair(circuit: QuantumCircuit, device: DeviceProfile, site: Site) -> None:
+    """Two native gates in a row, which cancel but for noise and the parasitic ZZ of each.
+
+    The coupling between product and neighbour turns by ζ·t/2 a gate (``rzz(ζ t / 2)`` is
+    ``exp(-i ζ t ZZ / 4)``).
+    """
+    from qiskit.circuit.library import IGate, RZZGate
+
+    control, target = site.gate(device)
+    local = {physical: index for index, physical in enumerate(site.qubits)}
+    duration = device.edge_of[control, target].duration
+    angle = zz_angle(device, site)
+    for _ in range(2):
+        getattr(circuit, device.two_qubit_gate)(local[control], local[target])
+        if site.partner is not None and duration > 0:
+            circuit.append(IGate(label=IDLE), [0])
+        if angle:
+            circuit.append(RZZGate(angle, label=PARASITIC), [0, 1])
+        circuit.barrier()
+
+
+def zz_angle(device: DeviceProfile, site: Site) -> float:
+    """Angle in rad by which the product–neighbour coupling turns during one injected gate."""
+    assert site.neighbour is not None
+    rate = device.edge_of[device.native_gate(site.qubit, site.neighbour)].zz_hz
+    duration = device.edge_of[site.gate(device)].duration
+    return device.zz_scale * np.pi * rate * duration

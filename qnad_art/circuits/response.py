@@ -1,0 +1,253 @@
+"""Circuits × device → response table: nine numbers that say all about a noisy product.
+
+Every noise channel of a product circuit is independent of θ and φ (``rz`` is virtual), and each
+angle occurs once, so whatever the noise
+
+    ⟨Z⟩ = f(θ)ᵀ C f(φ),   f(t) = (1, cos t, sin t),   C ∈ ℝ³ˣ³
+
+(a Fourier series of degree one in each angle; Schuld, Sweke, Meyer, PRA 103, 032430, 2021,
+doi 10.1103/PhysRevA.103.032430). Aer gives each gate and each injection block as an exact
+superoperator; C follows by 4×4 algebra on Pauli transfer matrices.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from qnad_art.circuits.aer_noise import site_noise_model
+from qnad_art.circuits.product import Site, append_pair, prepare_neighbour
+from qnad_art.device.profile import DeviceProfile
+from qnad_art.errors import CacheWarning, InvalidInputError
+from qnad_art.files.atomic import cache_directory, write_bytes
+
+if TYPE_CHECKING:
+    from qiskit import QuantumCircuit
+
+Readout = Literal["twirled", "raw"]
+READOUTS: tuple[Readout, ...] = ("twirled", "raw")
+Array = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.integer]
+
+MAX_PAIRS = 8
+"""Largest number of injected pairs in a table unless asked otherwise."""
+MOST_PAIRS = 127
+"""What plans can count to (int8)."""
+_TABLE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ResponseTable:
+    """C of every site and signed pair count of one device under one readout.
+
+    ``values[site, pairs + max_pairs]`` is C, rows f(θ), columns f(φ). Sites without a neighbour
+    have the same C at every count, which only count 0 may use.
+    """
+
+    device: str
+    device_hash: str
+    readout: Readout
+    sites: tuple[Site, ...]
+    values: Array
+
+    @property
+    def max_pairs(self) -> int:
+        """Largest absolute pair count."""
+        return int(self.values.shape[1] - 1) // 2
+
+    @cached_property
+    def index(self) -> dict[Site, int]:
+        """Position of each site in ``values``."""
+        return {site: position for position, site in enumerate(self.sites)}
+
+    def expectation(self, theta: Array, phi: Array, site: Integers, pairs: Integers) -> Array:
+        """⟨Z⟩ of products: angles in rad, ``site`` as index, ``pairs`` signed; all of one shape."""
+        values = self.values[site, np.asarray(pairs) + self.max_pairs]
+        result: Array = np.einsum("...a,...ab,...b->...", _fourier(theta), values, _fourier(phi))
+        return result
+
+
+def response_table(
+    device: DeviceProfile,
+    sites: Sequence[Site],
+    *,
+    max_pairs: int = MAX_PAIRS,
+    readout: Readout = "twirled",
+    cache: bool = True,
+) -> ResponseTable:
+    """Exact response of ``sites`` on ``device``, from the disk cache or computed by Aer.
+
+    Args:
+        device: the noise.
+        sites: product sites wanted; order is kept.
+        max_pairs: counts from ``-max_pairs`` to ``max_pairs`` are tabulated.
+        readout: ``"twirled"`` (half the shots with an X before the measurement, sign turned back)
+            or ``"raw"``.
+        cache: read and write the cache under :func:`~qnad_art.files.atomic.cache_directory`.
+    """
+    if readout not in READOUTS:
+        raise InvalidInputError(f"readout {readout!r} is not one of {', '.join(READOUTS)}.")
+    if not 0 <= max_pairs <= MOST_PAIRS:
+        raise InvalidInputError(f"max_pairs is {max_pairs}; it must lie in 0 to {MOST_PAIRS}.")
+    sites = tuple(sites)
+    path = _cache_path(device, sites, max_pairs)
+    both = _read(path, (2, len(sites), 2 * max_pairs + 1, 3, 3)) if cache else None
+    if both is None:
+        both = np.stack([_site_values(device, site, max_pairs) for site in sites], axis=1)
+        if cache:
+            _write(path, both)
+    values = both[READOUTS.index(readout)]
+    return ResponseTable(device.name, device.hash, readout, sites, values)
+
+
+def _site_values(device: DeviceProfile, site: Site, max_pairs: int) -> Array:
+    """C by (readout, signed pairs) at one site, shape (2, 2·max_pairs + 1, 3, 3)."""
+    from qiskit import QuantumCircuit
+
+    width = len(site.qubits)
+    circuits = [QuantumCircuit(width) for _ in range(2)]
+    circuits[0].sx(0)
+    circuits[1].x(0)
+    for circuit in circuits:
+        _save_channel(circuit, 1)
+    if site.neighbour is not None and max_pairs:
+        circuits += [_block_circuit(device, site, sign * max_pairs) for sign in (1, -1)]
+    channels = _target_channels(device, site, circuits)
+    sx, x = channels[0]["1"], channels[1]["1"]
+    blocks = np.tile(np.eye(4), (2 * max_pairs + 1, 1, 1))
+    for sign, saved in zip((1, -1), channels[2:], strict=False):
+        for count, channel in saved.items():
+            blocks[max_pairs + sign * int(count)] = channel
+    plain = _readout_row(device, site)
+    twirled = (plain - plain @ x) / 2
+    return np.stack([_fourier_coefficients(row, sx, blocks) for row in (twirled, plain)])
+
+
+def _block_circuit(device: DeviceProfile, site: Site, pairs: int) -> QuantumCircuit:
+    """The injection block of ``pairs``, its channel saved after every pair.
+
+    The neighbour is not flipped back: nothing after the block touches the product qubit.
+    """
+    from qiskit import QuantumCircuit
+
+    circuit = QuantumCircuit(len(site.qubits))
+    prepare_neighbour(circuit, pairs)
+    for count in range(1, abs(pairs) + 1):
+        append_pair(circuit, device, site)
+        _save_channel(circuit, count)
+    return circuit
+
+
+def _save_channel(circuit: QuantumCircuit, count: int) -> None:
+    """Have Aer keep the superoperator of everything so far under the label ``count``."""
+    from qiskit_aer.library import SaveSuperOp
+
+    circuit.append(SaveSuperOp(circuit.num_qubits, label=str(count)), circuit.qubits)
+
+
+def _target_channels(
+    device: DeviceProfile, site: Site, circuits: Sequence[QuantumCircuit]
+) -> list[dict[str, Array]]:
+    """Pauli transfer matrices (4×4) of local qubit 0, the others starting in |0⟩ and discarded."""
+    from qiskit.quantum_info import PTM, SuperOp
+    from qiskit_aer import AerSimulator
+
+    noise = site_noise_model(device, site, readout=False)
+    simulator = AerSimulator(method="superop", noise_model=noise)
+    result = simulator.run(list(circuits), shots=1).result()
+    rest = 2 ** (len(site.qubits) - 1)
+    channels = []
+    for position in range(len(circuits)):
+        reduced = {}
+        for label, channel in result.data(position).items():
+            # Column-stacked: rows (j', i'), columns (j, i); qubit 0 is the fastest index.
+            tensor = np.asarray(channel).reshape((rest, 2) * 4)
+            discarded = np.einsum("rjriJI->jiJI", tensor[:, :, :, :, 0, :, 0, :])
+            reduced[label] = np.real(PTM(SuperOp(discarded.reshape(4, 4))).data)
+        channels.append(reduced)
+    return channels
+
+
+def _readout_row(device: DeviceProfile, site: Site) -> Array:
+    """Measured ⟨Z⟩ as a linear form on the Pauli vector (I, X, Y, Z)."""
+    qubit = device.qubits[site.qubit]
+    offset = qubit.p0_given_1 - qubit.p1_given_0
+    contrast = 1 - qubit.p0_given_1 - qubit.p1_given_0
+    return np.array([offset, 0.0, 0.0, contrast])
+
+
+def _fourier_coefficients(row: Array, sx: Array, blocks: Array) -> Array:
+    """C of ``row · sx · block · rz(φ+π) · sx · rz(θ+π) · sx |0⟩`` for each block, (n, 3, 3)."""
+    rotations = _rz_terms()
+    inputs = np.stack([sx @ term @ sx @ np.array([1.0, 0.0, 0.0, 1.0]) for term in rotations])
+    outputs = np.einsum("i,nij,bjk->nbk", row @ sx, blocks, rotations)
+    coefficients: Array = np.einsum("nbk,ak->nab", outputs, inputs)
+    return coefficients
+
+
+def _rz_terms() -> Array:
+    """Pauli transfer matrix of rz(t + π) as coefficients of (1, cos t, sin t), shape (3, 4, 4)."""
+    constant, cosine, sine = np.zeros((3, 4, 4))
+    constant[0, 0] = constant[3, 3] = 1.0
+    cosine[1, 1] = cosine[2, 2] = -1.0
+    sine[1, 2], sine[2, 1] = 1.0, -1.0
+    return np.stack([constant, cosine, sine])
+
+
+def _fourier(angle: Array) -> Array:
+    return np.stack([np.ones_like(angle), np.cos(angle), np.sin(angle)], axis=-1)
+
+
+def _cache_path(device: DeviceProfile, sites: tuple[Site, ...], max_pairs: int) -> Path:
+    key: list[Any] = [_TABLE_VERSION, device.hash, [site.qubits for site in sites], max_pairs]
+    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
+    return cache_directory() / "response" / f"{digest}.safetensors"
+
+
+def _read(path: Path, shape: tuple[int, ...]) -> Array | None:
+    """The cached values; ``None`` if there are none, with a warning if they are damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            values: Array = file.get_tensor("values")
+            digest = (file.metadata() or {}).get("sha256")
+    except (OSError, SafetensorError) as error:
+        warnings.warn(
+            f"Cache entry {path} is damaged ({error}); computing it anew.",
+            CacheWarning,
+            stacklevel=3,
+        )
+        return None
+    if digest != _digest(values) or values.shape != shape:
+        warnings.warn(
+            f"Cache entry {path} fails its checksum; computing it anew.", CacheWarning, stacklevel=3
+        )
+        return None
+    return values
+
+
+def _write(path: Path, values: Array) -> None:
+    """Write aside, then rename: several processes may fill the same entry at once."""
+    from safetensors.numpy import save
+
+    data = save({"values": np.ascontiguousarray(values)}, metadata={"sha256": _digest(values)})
+    try:
+        write_bytes(path, data)
+    except OSError as error:
+        warnings.warn(f"Cannot write the cache entry {path}: {error}.", CacheWarning, stacklevel=3)
+
+
+def _digest(values: Array) -> str:
+    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()

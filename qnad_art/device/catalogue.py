@@ -1,0 +1,109 @@
+"""Devices by name: snapshots of IBM devices, plugins, JSON files, and the noiseless one."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from qnad_art.device.profile import DeviceProfile
+from qnad_art.errors import ArtifactError, CacheWarning, DeviceError, PluginError
+from qnad_art.files.atomic import cache_directory, read_json, write_json
+from qnad_art.plugins.discovery import call_plugin, find_plugin, plugin_names
+
+if TYPE_CHECKING:
+    from qiskit.providers import BackendV2
+
+DeviceLike: TypeAlias = "str | Path | DeviceProfile | BackendV2"
+"""What :func:`load_device` takes: a name, a JSON file, a profile, or a Qiskit backend."""
+_CACHE_VERSION = 2
+"""2: with readout durations."""
+
+
+def device_names() -> list[str]:
+    """Names that :func:`load_device` accepts: ``ideal``, snapshots of IBM devices, plugins'."""
+    return plugin_names("device")
+
+
+def load_device(device: DeviceLike) -> DeviceProfile:
+    """Profile from a name (``ibm_nairobi``), a JSON file, a Qiskit backend, or a profile itself.
+
+    A name or file may end in a factor, ``ibm_nairobi*0.1``: :meth:`DeviceProfile.scaled`.
+
+    Raises:
+        UnknownNameError: no such name; the message lists the valid ones.
+        PluginError: the plugin that has the name is broken.
+        DeviceError: the file or backend does not describe a usable device, or the factor is none.
+    """
+    if isinstance(device, DeviceProfile):
+        return device
+    if not isinstance(device, (str, Path)):
+        return DeviceProfile.from_backend(device)
+    base, times, factor = str(device).rpartition("*")
+    if times:
+        return load_device(base).scaled(_factor(factor))
+    if str(device).endswith(".json"):
+        return DeviceProfile.load(device)
+    name = str(device).replace("fake_", "ibm_", 1)
+    profile = call_plugin("device", name, lambda factory: factory(name))
+    if not isinstance(profile, DeviceProfile):
+        fault = f"it gave a {type(profile).__name__}, not a DeviceProfile"
+        raise PluginError(find_plugin("device", name), fault)
+    return profile
+
+
+def _factor(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise DeviceError(
+            f"{text!r} is no factor of a device's noise: write it as in ibm_nairobi*0.1."
+        ) from None
+
+
+def ideal(name: str = "ideal") -> DeviceProfile:
+    """:meth:`DeviceProfile.ideal` as a device plugin."""
+    return DeviceProfile.ideal()
+
+
+def snapshot(name: str) -> DeviceProfile:
+    """Snapshot of an IBM device by name, kept in the cache: reading it again needs no Qiskit."""
+    entry = f"{name}-{version('qiskit-ibm-runtime')}-{_CACHE_VERSION}.json"
+    cached = cache_directory() / "device" / entry
+    if re.fullmatch(r"ibm_\w+", name) and cached.is_file():
+        profile = _read_cached(cached)
+        if profile is not None:
+            return profile
+    from qnad_art.device.backends import fake_backends
+
+    snapshots = fake_backends()
+    if name not in snapshots:
+        raise DeviceError(
+            f"qiskit-ibm-runtime {version('qiskit-ibm-runtime')} has no snapshot of {name}; "
+            "another version of it may: pip install --upgrade qiskit-ibm-runtime."
+        )
+    profile = DeviceProfile.from_backend(snapshots[name]()).model_copy(update={"name": name})
+    try:
+        write_json(cached, {"hash": profile.hash, "profile": profile.model_dump(mode="json")})
+    except OSError as error:
+        warnings.warn(
+            f"Cannot write the cache entry {cached}: {error}.", CacheWarning, stacklevel=3
+        )
+    return profile
+
+
+def _read_cached(path: Path) -> DeviceProfile | None:
+    """The profile in a cache entry; ``None``, with a warning, if it is damaged."""
+    try:
+        entry = read_json(path)
+        profile = DeviceProfile.from_dict(entry["profile"], source=str(path))
+        if profile.hash == entry["hash"]:
+            return profile
+        fault = "it fails its checksum"
+    except (ArtifactError, DeviceError, KeyError, TypeError) as error:
+        fault = str(error)
+    message = f"Cache entry {path} is damaged ({fault}); reading the device anew."
+    warnings.warn(message, CacheWarning, stacklevel=4)
+    return None

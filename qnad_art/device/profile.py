@@ -1,0 +1,222 @@
+"""Device profiles: what a quantum processor is, as data, and where profiles come from.
+
+A :class:`DeviceProfile` holds everything the physics needs (relaxation, gate errors, readout,
+ZZ coupling) in SI units and nothing else, so it can be read, diffed, hashed and shipped as JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from qnad_art.errors import DeviceError, faults
+from qnad_art.files.atomic import read_json, write_json
+
+if TYPE_CHECKING:
+    from qiskit.providers import BackendV2
+
+TwoQubitGate = Literal["cx", "ecr", "cz"]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Seconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+DEFAULT_DEVICE = "ibm_nairobi"
+"""The device of the paper (section IV)."""
+_CACHE_VERSION = 2
+"""2: with readout durations."""
+
+
+class Qubit(BaseModel):
+    """One transmon. Times in seconds, frequencies in Hz, ``None`` where unknown or infinite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    t1: Positive | None = None
+    t2: Positive | None = None
+    frequency: Finite | None = None
+    anharmonicity: Finite | None = None
+    p1_given_0: Probability = 0.0
+    """Readout: probability to read 1 after preparing 0."""
+    p0_given_1: Probability = 0.0
+    """Readout: probability to read 0 after preparing 1."""
+    sx_error: Probability = 0.0
+    sx_duration: Seconds = 0.0
+    x_error: Probability = 0.0
+    x_duration: Seconds = 0.0
+    readout_duration: Seconds | None = None
+    """Counts for the time that circuits take, not for what they measure."""
+
+
+class Edge(BaseModel):
+    """One native two-qubit gate, in the direction the device lists it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    control: int
+    target: int
+    error: Probability = 0.0
+    duration: Seconds = 0.0
+    zz_hz: Finite = 0.0
+    """Always-on ZZ coupling ζ/2π between the two qubits, in Hz."""
+
+
+class DeviceProfile(BaseModel):
+    """A quantum device: qubits, native gates, ZZ rates, and where the numbers came from.
+
+    ``zz_scale`` in [0, 1] is the part of the ZZ coupling that survives during a gate; an echoed
+    cross-resonance gate cancels some of it (1: none cancelled).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[1] = 1
+    name: str
+    calibrated: str | None = None
+    two_qubit_gate: TwoQubitGate
+    qubits: tuple[Qubit, ...]
+    edges: tuple[Edge, ...]
+    zz_source: Literal["hamiltonian", "given", "typical", "none"] = "given"
+    zz_scale: Probability = 1.0
+
+    @model_validator(mode="after")
+    def _edges_join_existing_qubits(self) -> DeviceProfile:
+        pairs = [(edge.control, edge.target) for edge in self.edges]
+        for control, target in pairs:
+            if control == target or not {control, target} <= set(range(len(self.qubits))):
+                raise ValueError(
+                    f"edge ({control}, {target}) does not join two of {len(self.qubits)} qubits"
+                )
+        if len(set(pairs)) != len(pairs):
+            raise ValueError("an edge is listed twice in the same direction")
+        return self
+
+    def model_copy(
+        self, *, update: Mapping[str, Any] | None = None, deep: bool = False
+    ) -> DeviceProfile:
+        """A changed copy, checked like any profile and without what the old one had derived."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return self.from_dict({**fields, **(update or {})}, source=self.name)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of everything that changes the physics (not of name, dates and readout time)."""
+        readout_time = {"__all__": {"readout_duration"}}
+        content = self.model_dump(
+            exclude={"name": True, "calibrated": True, "zz_source": True, "qubits": readout_time}
+        )
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def neighbours(self) -> tuple[tuple[int, ...], ...]:
+        """For each qubit the qubits coupled to it, ascending."""
+        coupled: list[set[int]] = [set() for _ in self.qubits]
+        for edge in self.edges:
+            coupled[edge.control].add(edge.target)
+            coupled[edge.target].add(edge.control)
+        return tuple(tuple(sorted(qubits)) for qubits in coupled)
+
+    @cached_property
+    def edge_of(self) -> dict[tuple[int, int], Edge]:
+        """Native gate by (control, target)."""
+        return {(edge.control, edge.target): edge for edge in self.edges}
+
+    def native_gate(self, first: int, second: int) -> tuple[int, int]:
+        """(control, target) of the gate between two qubits, with ``first`` as control if native."""
+        for pair in ((first, second), (second, first)):
+            if pair in self.edge_of:
+                return pair
+        raise DeviceError(f"{self.name}: no two-qubit gate joins qubits {first} and {second}.")
+
+    def scaled(self, factor: float) -> DeviceProfile:
+        """The same device with ``factor`` times the noise; its gates, times and ZZ rates stay.
+
+        Error probabilities of gates and of readout are multiplied, and so are the relaxation rates
+        1/T1 and 1/T2. A gate's error stays at most 1; readout's at most 1/2, where it says nothing
+        about the qubit any more (beyond, it would say the opposite). The ZZ coupling is coherent:
+        it is the crosstalk that the defence uses, and no noise.
+
+        Raises:
+            DeviceError: a factor that is negative or not finite.
+        """
+        if not 0 <= factor < math.inf:
+            raise DeviceError(f"The noise of {self.name} cannot be {factor} times as large.")
+
+        def longer(time: float | None) -> float | None:
+            return None if time is None or factor == 0 else time / factor
+
+        def likelier(probability: float, most: float) -> float:
+            return min(factor * probability, max(probability, most))
+
+        qubits = [
+            qubit.model_copy(
+                update={
+                    "t1": longer(qubit.t1),
+                    "t2": longer(qubit.t2),
+                    "sx_error": likelier(qubit.sx_error, 1.0),
+                    "x_error": likelier(qubit.x_error, 1.0),
+                    "p1_given_0": likelier(qubit.p1_given_0, 0.5),
+                    "p0_given_1": likelier(qubit.p0_given_1, 0.5),
+                }
+            )
+            for qubit in self.qubits
+        ]
+        edges = [
+            edge.model_copy(update={"error": likelier(edge.error, 1.0)}) for edge in self.edges
+        ]
+        changes = {"name": f"{self.name}*{factor:g}", "qubits": qubits, "edges": edges}
+        return self.model_copy(update=changes)
+
+    def save(self, path: str | Path) -> None:
+        """Write the profile as JSON, atomically."""
+        write_json(Path(path), self.model_dump(mode="json"))
+
+    @classmethod
+    def load(cls, path: str | Path) -> DeviceProfile:
+        """Read a profile from JSON; raises :class:`~qnad_art.errors.DeviceError` if invalid."""
+        return cls.from_dict(read_json(Path(path)), source=str(path))
+
+    @classmethod
+    def from_dict(cls, content: Any, *, source: str = "device profile") -> DeviceProfile:
+        """Validate plain data; raises :class:`~qnad_art.errors.DeviceError` naming each fault."""
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise DeviceError(
+                f"{source} is not a valid device profile: {faults(error)}."
+            ) from error
+
+    @classmethod
+    def ideal(cls) -> DeviceProfile:
+        """The noiseless oracle: ibm_nairobi's coupling map, no error, no relaxation, no ZZ."""
+        pairs = [(0, 1), (1, 2), (1, 3), (3, 5), (4, 5), (5, 6)]
+        edges = [Edge(control=a, target=b) for i, j in pairs for a, b in ((i, j), (j, i))]
+        return cls(
+            name="ideal",
+            two_qubit_gate="cx",
+            qubits=(Qubit(),) * 7,
+            edges=tuple(edges),
+            zz_source="none",
+        )
+
+    @classmethod
+    def from_backend(cls, backend: BackendV2, *, zz_hz: float | None = None) -> DeviceProfile:
+        """Profile of any Qiskit ``BackendV2``.
+
+        Gate errors, durations, T1 and T2 come from ``backend.target``; asymmetric readout and
+        anharmonicity from ``backend.properties()`` where it has one (otherwise readout is taken
+        as symmetric); ZZ rates from the Hamiltonian of ``backend.configuration()``. ``zz_hz``
+        overrides every ZZ rate; without it and without a Hamiltonian
+        :data:`~qnad_art.device.backends.TYPICAL_ZZ_HZ` is used and ``zz_source`` says so. Gates
+        reported as broken (error ≥ 1) are left out.
+        """
+        from qnad_art.device.backends import read_backend
+
+        return cls.from_dict(read_backend(backend, zz_hz=zz_hz), source=f"backend {backend.name}")

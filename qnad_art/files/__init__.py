@@ -1,0 +1,1 @@
+"""Files that are never half-written, and artifacts that name what is wrong with them."""

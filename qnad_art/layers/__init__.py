@@ -1,0 +1,1 @@
+"""Layers whose products run as circuits: kernels, sums, and shot noise."""

@@ -1,0 +1,1 @@
+"""What only makes the layers faster; results stay the same without it."""

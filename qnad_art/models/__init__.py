@@ -1,0 +1,6 @@
+"""Networks by name, and their weights."""
+
+from qnad_art.models.architectures import ModelEntry as ModelEntry
+from qnad_art.models.architectures import build_model as build_model
+from qnad_art.models.weights import load_weights as load_weights
+from qnad_art.models.weights import save_weights as save_weights

@@ -1,0 +1,161 @@
+"""Weights of networks as safetensors files: nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qnad_art.errors import ArtifactError, InvalidInputError, UnknownNameError
+from qnad_art.files import artifacts
+from qnad_art.files.atomic import parse_json
+from qnad_art.models.architectures import (
+    Architecture,
+    architecture_of,
+    build_model,
+    model_entry,
+    model_names,
+)
+
+_FORMAT = "weights.1"
+
+
+def save_weights(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    card: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write the weights of a :func:`build_model` network to a safetensors file in one step.
+
+    ``card`` (anything JSON can hold: data, settings, accuracies) goes into the file beside the
+    architecture. ``dtype`` (say ``torch.float16``) converts the floating-point weights. Raises
+    :class:`~qnad_art.errors.InvalidInputError` for weights that are not finite in that type.
+    """
+    tensors: dict[str, Tensor] = dict(model.state_dict())
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point():
+            tensors[name] = tensor.to(dtype or tensor.dtype)
+            if not tensors[name].isfinite().all():
+                raise InvalidInputError(
+                    f"{name} is not finite as {tensors[name].dtype}; save it as torch.float32, or "
+                    "train again with a lower learning rate."
+                )
+    metadata = {
+        "qnad_art": _FORMAT,
+        "architecture": json.dumps(asdict(architecture_of(model))),
+        "card": json.dumps(dict(card or {}), allow_nan=False),
+    }
+    artifacts.write_tensors(Path(path), tensors, metadata)
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Read weights into ``model``, in the model's own dtype and on its device.
+
+    The file must hold exactly the model's tensors; otherwise
+    :class:`~qnad_art.errors.ArtifactError` is raised and the model stays as it was.
+    """
+    install_tensors(model, read_tensors(path)[0], path)
+
+
+def load_model(path: str | Path, name: str | None = None, **sizes: int) -> nn.Module:
+    """Build the network that a weights file describes, with its weights, in ``eval`` mode.
+
+    For a file that does not say its architecture, ``name`` and ``sizes`` are those of
+    :func:`build_model`. Raises :class:`~qnad_art.errors.ArtifactError` for a damaged file or one
+    that contradicts ``name``.
+    """
+    tensors, metadata = read_tensors(path)
+    stored = _stored_architecture(metadata, path)
+    if stored is None and name is None:
+        raise ArtifactError(
+            f"{path} does not say its architecture; name it: {', '.join(model_names())}."
+        )
+    if stored and name not in (None, stored.name):
+        raise ArtifactError(f"{path} holds {stored.name}, not {name}; leave the name out.")
+    if stored:
+        model = build_for(tensors, path, **asdict(stored))
+    else:
+        model = build_model(str(name), **sizes)
+    install_tensors(model, tensors, path)
+    return model.eval()
+
+
+def build_for(tensors: Mapping[str, Tensor], path: str | Path, **architecture: Any) -> nn.Module:
+    """:func:`build_model`, once it is known that ``tensors``, read from ``path``, are its own.
+
+    So a small file that names a gigantic network is refused before any memory is taken.
+    """
+    with torch.device("meta"):
+        _require_fit(build_model(**architecture), tensors, path)
+    return build_model(**architecture)
+
+
+def read_card(path: str | Path) -> dict[str, Any]:
+    """Return the card of a weights file, empty where none was saved."""
+    return parse_object(read_tensors(path)[1].get("card", "{}"), path)
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of any safetensors file, or raise ArtifactError.
+
+    A file of ours that has a checksum must be as it was written.
+    """
+    tensors, metadata = artifacts.read_tensors(path)
+    ours = "qnad_art" in metadata and artifacts.sealed(metadata)
+    if ours and not artifacts.intact(tensors, metadata):
+        raise ArtifactError(f"{path} fails its checksum: it was damaged or edited.")
+    return tensors, metadata
+
+
+def install_tensors(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Put ``tensors``, read from ``path``, into ``model`` after checking every one of them."""
+    _require_fit(model, tensors, path)
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ArtifactError(f"{path} does not fit: {name} holds values that are not finite.")
+    model.load_state_dict(dict(tensors))
+
+
+def _require_fit(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Raise ArtifactError unless the tensors have the names and shapes of the model's."""
+    own = model.state_dict()
+    problems = [f"{name} is missing" for name in own.keys() - tensors.keys()]
+    problems += [f"{name} does not belong to the model" for name in tensors.keys() - own.keys()]
+    for name in own.keys() & tensors.keys():
+        shape, expected = tuple(tensors[name].shape), tuple(own[name].shape)
+        if shape != expected:
+            problems.append(f"{name} has shape {shape} instead of {expected}")
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise ArtifactError(
+            f"{path} does not fit {type(model).__name__}: {'; '.join(sorted(problems)[:3])}{more}. "
+            "Build the model with the classes, channels and image size the weights were made for."
+        )
+
+
+def _stored_architecture(metadata: Mapping[str, str], path: str | Path) -> Architecture | None:
+    if "qnad_art" not in metadata:
+        return None
+    if metadata["qnad_art"] != _FORMAT:
+        raise ArtifactError(f"{path} is {metadata['qnad_art']!r}, not {_FORMAT!r}; train again.")
+    try:
+        architecture = Architecture(**parse_object(metadata.get("architecture", ""), path))
+        model_entry(architecture.name)
+    except (TypeError, InvalidInputError, UnknownNameError) as error:
+        raise ArtifactError(f"{path} names an unusable architecture: {error}") from error
+    return architecture
+
+
+def parse_object(text: str, path: str | Path) -> dict[str, Any]:
+    """Parse one JSON object from the metadata of ``path``, or raise ArtifactError."""
+    value = parse_json(text, f"The metadata of {path}, damaged,")
+    if not isinstance(value, dict):
+        raise ArtifactError(f"The metadata of {path} are damaged: {text[:60]!r} is no object.")
+    return value

@@ -1,0 +1,237 @@
+"""Torch model → quantum-executed model, with a report of what became quantum and what did not."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from qnad_art.circuits.response import MAX_PAIRS, Readout, response_table
+from qnad_art.device.catalogue import DeviceLike, load_device
+from qnad_art.device.profile import DEFAULT_DEVICE
+from qnad_art.errors import InvalidInputError
+from qnad_art.layers.kernels import Bias, Execution, Gain
+from qnad_art.layers.linear_and_conv import QUANTUM_CLASSES
+from qnad_art.layers.noise_source import NoiseSource
+from qnad_art.layers.quantum_layer import QuantumLayer
+from qnad_art.layers.speed.batch_norm import fold_batch_norm
+from qnad_art.layers.speed.pooling import MaxPool2d
+from qnad_art.network.module import QuantumExecutedModule
+from qnad_art.placement.placement import Order, device_placement
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+# What is made in inference mode has no version, by which the layers notice changed weights.
+@torch.inference_mode(False)
+def convert(
+    model: nn.Module,
+    calibration: Tensor | npt.NDArray[np.floating] | None = None,
+    *,
+    device: DeviceLike = DEFAULT_DEVICE,
+    shots: int | None = None,
+    readout: Readout = "twirled",
+    gain: Gain = "calibrated",
+    headroom: float = 1.0,
+    bias: Bias = "classical",
+    percentile: float | None = None,
+    include: Sequence[str] = ("*",),
+    exclude: Sequence[str] = (),
+    order: Order = "stretched",
+    compute: Sequence[int] | None = None,
+    max_pairs: int = MAX_PAIRS,
+    seed: int | None = None,
+) -> QuantumExecutedModule:
+    """Copy ``model`` with every Conv1d, Conv2d and Linear run as noisy quantum circuits.
+
+    Args:
+        model: any module; it is left as it is.
+        calibration: inputs (N, …) that set the activation scales, some hundred training images;
+            without them call ``calibrate`` on the result before running it.
+        device: name, JSON file, Qiskit backend or profile, see
+            :func:`~qnad_art.device.catalogue.load_device`.
+        shots: shots a product; ``None`` for the exact expectation.
+        readout: ``"twirled"`` or ``"raw"``, see :func:`~qnad_art.circuits.response.response_table`.
+        gain: ``"calibrated"`` or ``"raw"``, see :class:`~qnad_art.layers.kernels.Execution`.
+        headroom: s_w over the largest |weight| of an output, see
+            :class:`~qnad_art.layers.kernels.Execution`.
+        bias: ``"classical"`` or ``"quantum"``, likewise.
+        percentile: of the activations taken as scale; ``None`` as
+            :meth:`~qnad_art.network.module.QuantumExecutedModule.calibrate`.
+        include, exclude: patterns over module names (``features.*``); a layer is converted if it
+            matches one of ``include`` and none of ``exclude``.
+        order, compute: see :func:`~qnad_art.placement.placement.device_placement`.
+        max_pairs: largest pair count that a plan may use.
+        seed: of the shot noise; ``None`` takes a fresh one.
+
+    Raises:
+        InvalidInputError: no layer is left to convert, or a setting is out of range.
+    """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InvalidInputError(
+            "model is TorchScript, whose layers cannot be replaced; convert the network from which "
+            "it was traced or scripted."
+        )
+    profile = load_device(device)
+    placement = device_placement(profile, compute=compute, order=order)
+    table = response_table(profile, placement.sites, max_pairs=max_pairs, readout=readout)
+    execution = Execution(table, shots, gain, headroom, bias)
+    chosen = _chosen_layers(model, include, exclude)
+    network, noise = copy.deepcopy(model), NoiseSource(seed)
+    for name in chosen:
+        layer = network.get_submodule(name)
+        layer.__class__ = QUANTUM_CLASSES[type(layer)]
+        assert isinstance(layer, QuantumLayer)
+        layer.execute_as(execution, noise)
+    for part in network.modules():
+        if type(part) is nn.MaxPool2d:
+            part.__class__ = MaxPool2d
+    fold_batch_norm(network)
+    _forbid_fused_paths(network)
+    module = QuantumExecutedModule(
+        network, device=profile, placement=placement, execution=execution, noise=noise
+    )
+    module.training = model.training
+    if calibration is not None:
+        data = torch.as_tensor(calibration)
+        if data.dtype == torch.uint8:  # images; tokens are int64
+            data = data.float()
+        module.calibrate(data, percentile=percentile)
+    return module
+
+
+def _chosen_layers(network: nn.Module, include: Sequence[str], exclude: Sequence[str]) -> list[str]:
+    """Layers to convert. A subclass of a plain layer may compute something else: not converted.
+
+    Raises:
+        InvalidInputError: there are none, or one that cannot be.
+    """
+
+    def matches(name: str, patterns: Sequence[str]) -> bool:
+        return any(fnmatch(name, pattern) for pattern in patterns)
+
+    for name, module in network.named_modules():
+        if isinstance(module, QuantumLayer):
+            raise InvalidInputError(f"{name} is quantum-executed already; convert the plain model.")
+    chosen = {
+        name: module
+        for name, module in network.named_modules()
+        if type(module) in QUANTUM_CLASSES and matches(name, include) and not matches(name, exclude)
+    }
+    if not chosen:
+        raise InvalidInputError(
+            f"No Conv1d, Conv2d or Linear layer matches include={list(include)} and "
+            f"exclude={list(exclude)}."
+        )
+    for name, module in chosen.items():
+        if "weight" not in module._parameters:
+            raise InvalidInputError(
+                f"The weight of {name!r} is no parameter but computed in every pass (pruning, "
+                "spectral or weight norm); make it one first: torch.nn.utils.prune.remove(layer, "
+                "'weight'), remove_spectral_norm(layer) or remove_weight_norm(layer)."
+            )
+    return list(chosen)
+
+
+def _forbid_fused_paths(network: nn.Module) -> None:
+    """In eval mode torch's encoder layers would use the weights without calling the layers."""
+    for module in network.modules():
+        if isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One layer with parameters: what became of it.
+
+    ``products`` an image; ``scale`` is s_x, ``clipped`` the fraction of the calibration
+    activations beyond it. ``None`` for what stays classical.
+    """
+
+    name: str
+    kind: str
+    weights: int
+    quantum: bool
+    products: int | None = None
+    scale: float | None = None
+    clipped: float | None = None
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What became quantum, what stayed classical, and what an image costs."""
+
+    device: str
+    layers: tuple[LayerReport, ...]
+
+    @property
+    def products(self) -> int:
+        """Products (circuits) that one image costs."""
+        return sum(layer.products or 0 for layer in self.layers)
+
+    def __str__(self) -> str:
+        """The table as text, 100 characters wide."""
+        from io import StringIO
+
+        from rich.console import Console
+
+        text = StringIO()
+        Console(file=text, width=100).print(self)
+        return text.getvalue().rstrip()
+
+    def __rich__(self) -> Table:
+        """Table for rich."""
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
+
+        table = Table(
+            box=SIMPLE_HEAD,  # layers of millions of weights fit 80 columns
+            show_edge=False,
+            title=f"Quantum execution on {self.device}: {self.products:,} products an image",
+        )
+        for heading in ("layer", "kind", "weights", "runs", "products", "scale s_x", "clipped"):
+            table.add_column(heading, justify="left" if heading in ("layer", "kind") else "right")
+        for layer in self.layers:
+            table.add_row(
+                layer.name,
+                layer.kind,
+                f"{layer.weights:,}",
+                "quantum" if layer.quantum else "classical",
+                "" if layer.products is None else f"{layer.products:,}",
+                "" if layer.scale is None else f"{layer.scale:.4g}",
+                "" if layer.clipped is None else f"{layer.clipped:.2%}",
+            )
+        return table
+
+
+def conversion_report(
+    module: QuantumExecutedModule, x: Tensor | npt.NDArray[np.floating]
+) -> ConversionReport:
+    """Report on a converted module; ``x`` (at least one input) gives the layers' input shapes."""
+    products = module.products(torch.as_tensor(x))
+    rows = []
+    for name, part in module.network.named_modules():
+        if isinstance(part, QuantumLayer):
+            kind = type(part).__name__.removeprefix("Quantum")
+            rows.append(
+                LayerReport(
+                    name,
+                    kind,
+                    part.weight.numel(),
+                    True,
+                    products.get(name, 0),
+                    part.input_scale,
+                    part.clipped,
+                )
+            )
+        elif own := sum(p.numel() for p in part.parameters(recurse=False)):
+            rows.append(LayerReport(name, type(part).__name__, own, False))
+    return ConversionReport(module.device_profile.name, tuple(rows))

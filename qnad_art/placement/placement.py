@@ -1,0 +1,279 @@
+"""Placement: which qubit runs which weight's products, and which neighbour injects crosstalk.
+
+Products run side by side on *compute qubits*, an independent set of the coupling map. The
+products of one output's sum fill time steps of ``len(compute)`` slots; every output starts a
+new step. A neighbour can serve one product a step if it is idle in it (Algorithm 1 lines 2-4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from qnad_art.circuits.product import Site
+from qnad_art.device.profile import DeviceProfile
+from qnad_art.errors import DeviceError, InvalidInputError
+
+Order = Literal["stretched", "aware", "plain"]
+ORDERS: tuple[Order, ...] = ("stretched", "aware", "plain")
+
+LEAST_CONTRAST = 0.5
+"""Least P(0|0) - P(0|1) of a compute qubit, unless the user chooses: a product's ⟨Z⟩ shrinks by it.
+
+Large devices have qubits that read nothing at all, or the wrong way round."""
+
+MATCHINGS = 64
+"""Ways of giving neighbours to compute qubits that the steps of a sum go through."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How a device runs products: compute qubits, sites, and the order of a sum's products.
+
+    Args:
+        compute: qubits that run products; none may be coupled to another.
+        sites: the plain site of each compute qubit (in the order of ``compute``), then every
+            injection site.
+        order: ``"stretched"`` adds time steps until a neighbour is free for every critical weight;
+            ``"aware"`` keeps the number of steps and spreads the critical weights over them (the
+            order of a sum is free), which serves up to two in five on ibm_nairobi; ``"plain"``
+            keeps the execution order too, the paper's reading.
+    """
+
+    compute: tuple[int, ...]
+    sites: tuple[Site, ...]
+    order: Order = "stretched"
+
+    @cached_property
+    def injections(self) -> tuple[tuple[int, ...], ...]:
+        """For each compute qubit the indices of its injection sites, one hop first."""
+        return tuple(
+            tuple(
+                sorted(
+                    (
+                        i
+                        for i, s in enumerate(self.sites)
+                        if s.qubit == q and s.neighbour is not None
+                    ),
+                    key=lambda i: (self.sites[i].partner is not None, i),
+                )
+            )
+            for q in self.compute
+        )
+
+    def plain_sites(self, shape: Sequence[int]) -> Tensor:
+        """Site index of every weight without injection, for a weight of ``shape``; int16.
+
+        All outputs are alike and share their memory: clone it before writing to it.
+        """
+        slots = torch.arange(_rows(shape)[1]) % len(self.compute)
+        return slots.to(torch.int16).view(1, *shape[1:]).expand(tuple(shape))
+
+    def place(self, critical: Tensor, scores: Tensor | None = None) -> Tensor:
+        """Algorithm 1, lines 2 to 4, for one layer.
+
+        Args:
+            critical: bool, shape of the weight: where injection is wanted.
+            scores: same shape, larger is more critical; decides who is served first where
+                neighbours are too few.
+
+        Returns:
+            Site index of every weight, int16. Critical weights that found a neighbour have an
+            injection site (with ``neighbour``), all others a plain one.
+        """
+        rows, fan_in = _rows(critical.shape)
+        wanted = critical.reshape(rows, fan_in).cpu()
+        if self.order == "stretched":
+            return self._serve_all(wanted).view(critical.shape)
+        slots = self._slots(wanted, scores)
+        sites = self._serve(torch.gather(wanted, 1, slots))
+        placed = torch.empty_like(sites).scatter_(1, slots, sites)
+        return placed.view(critical.shape)
+
+    def _serve_all(self, wanted: Tensor) -> Tensor:
+        """A neighbour for every critical weight, edge after edge; the others stay where they are.
+
+        An edge serves two weights in turn, so that two polarities in turn cancel on each edge.
+
+        Any choice of sites can be run, given the time: see :func:`~.time_steps.time_steps`.
+        """
+        rows, fan_in = wanted.shape
+        served = self._matchings[self._matchings >= 0].to(torch.int16)
+        if not len(served):  # no compute qubit has a neighbour
+            return self.plain_sites((rows, fan_in)).clone()
+        rank = (wanted.cumsum(1) - 1).clamp_min_(0) // 2 % len(served)
+        return torch.where(wanted, served[rank], self.plain_sites((rows, fan_in)))
+
+    def _slots(self, wanted: Tensor, scores: Tensor | None) -> Tensor:
+        """Which weight of its row runs in each slot, (rows, fan_in)."""
+        rows, fan_in = wanted.shape
+        if self.order == "plain":
+            return torch.arange(fan_in).expand(rows, fan_in)
+        key = wanted.float() if scores is None else scores.reshape(rows, fan_in).cpu().float()
+        key = torch.where(wanted, key, torch.full((), -torch.inf))
+        by_criticality = torch.argsort(key, dim=1, descending=True, stable=True)
+        spread = torch.empty_like(by_criticality).scatter_(
+            1, self._service_order(fan_in).expand(rows, fan_in), by_criticality
+        )
+        # Sums without critical weights stay as they are, so no crosstalk means no change.
+        return torch.where(wanted.any(1, keepdim=True), spread, torch.arange(fan_in))
+
+    def _service_order(self, fan_in: int) -> Tensor:
+        """Slots of a sum, those that neighbours can serve first."""
+        return torch.argsort((self._planned(fan_in) < 0).int(), stable=True)
+
+    def _planned(self, fan_in: int) -> Tensor:
+        """Injection site that each slot of a sum may use without conflict, -1 for none.
+
+        The matching changes from step to step, so that many edges are used.
+        """
+        width = len(self.compute)
+        slots = torch.arange(fan_in)
+        return self._matchings[slots // width % len(self._matchings), slots % width]
+
+    @cached_property
+    def _matchings(self) -> Tensor:
+        """Largest sets of compute qubits that can be served at once, as site indices or -1.
+
+        Maximum matchings of compute qubits to neighbours, (matchings, compute). There are several;
+        each of these is found from another order of the qubits.
+        """
+        from scipy.sparse import csr_matrix
+        from scipy.sparse.csgraph import maximum_bipartite_matching
+
+        helpers = sorted({s.neighbour for s in self.sites if s.neighbour is not None})
+        direct = torch.full((len(self.compute), len(helpers)), -1)
+        for index, site in enumerate(self.sites):
+            if site.neighbour is not None and site.partner is None:
+                direct[self.compute.index(site.qubit), helpers.index(site.neighbour)] = index
+        generator = torch.Generator().manual_seed(0)
+        matchings = torch.full((MATCHINGS, len(self.compute)), -1)
+        for matching in matchings:
+            rows = torch.randperm(len(self.compute), generator=generator)
+            columns = torch.randperm(len(helpers), generator=generator)
+            shuffled = direct[rows][:, columns]
+            chosen = maximum_bipartite_matching(csr_matrix(shuffled.numpy() >= 0), "column")
+            for row, column in enumerate(chosen):
+                if column >= 0:
+                    matching[rows[row]] = shuffled[row, column]
+        return matchings
+
+    def _serve(self, wanted: Tensor) -> Tensor:
+        """Give neighbours to the critical slots of every step, (rows, slots) → site index.
+
+        A qubit is available if it is idle in the step (no product runs on it) and serves nobody
+        else. One hop is tried before two; qubits with fewest choices come first. (Two hops need
+        the same neighbour and a partner as well, so they are never available where one hop is not;
+        they are there for plans that choose spectator injection themselves.)
+        """
+        rows, fan_in = wanted.shape
+        width = len(self.compute)
+        steps = -(-fan_in // width)
+        unserved = torch.zeros(rows, steps * width, dtype=torch.bool)
+        unserved[:, :fan_in] = wanted
+        unserved = unserved.view(rows, steps, width)
+        filled = (torch.arange(steps * width) < fan_in).view(steps, width)
+        idle = {q: torch.ones(rows, steps, dtype=torch.bool) for s in self.sites for q in s.qubits}
+        for position, qubit in enumerate(self.compute):
+            idle[qubit] &= ~filled[:, position]
+        result = torch.arange(width, dtype=torch.int16).repeat(rows, steps, 1)
+
+        def serve(position: int, index: int, where: Tensor) -> None:
+            helpers = self.sites[index].qubits[1:]
+            take = unserved[..., position] & where
+            for helper in helpers:
+                take &= idle[helper]
+            for helper in helpers:
+                idle[helper] &= ~take
+            unserved[..., position] &= ~take
+            result[..., position][take] = index
+
+        if self.order == "aware":
+            planned = self._planned(steps * width).view(steps, width)
+            for position, sites in enumerate(self.injections):
+                for index in sites:
+                    serve(position, index, planned[:, position] == index)
+        everywhere = torch.ones(steps, dtype=torch.bool)
+        for position in sorted(range(width), key=lambda p: len(self.injections[p])):
+            for index in self.injections[position]:
+                serve(position, index, everywhere)
+        return result.view(rows, steps * width)[:, :fan_in]
+
+
+def device_placement(
+    device: DeviceProfile, *, compute: Sequence[int] | None = None, order: Order = "stretched"
+) -> Placement:
+    """Placement for a device.
+
+    Args:
+        device: gives the coupling map.
+        compute: compute qubits; by default a large independent set of the coupling map, every
+            member with at least one idle neighbour and a readout that tells 0 from 1
+            (:data:`LEAST_CONTRAST`).
+        order: see :class:`Placement`.
+
+    Raises:
+        InvalidInputError: two of the given compute qubits are coupled, or ``order`` is unknown.
+        DeviceError: no qubit of the device reads well enough and has an idle neighbour.
+    """
+    if order not in ORDERS:
+        raise InvalidInputError(f"order {order!r} is not one of {', '.join(ORDERS)}.")
+    chosen = _independent_set(device) if compute is None else tuple(int(q) for q in compute)
+    count = len(device.qubits)
+    for qubit in chosen:
+        if not 0 <= qubit < count:
+            raise InvalidInputError(f"compute qubit {qubit} is not one of 0 to {count - 1}.")
+        coupled = set(device.neighbours[qubit]) & set(chosen)
+        if coupled or chosen.count(qubit) > 1:
+            raise InvalidInputError(
+                f"compute qubits must be distinct and uncoupled; {qubit} is given twice or "
+                f"coupled to {sorted(coupled)}."
+            )
+    if not chosen:
+        raise DeviceError(
+            f"{device.name} has no qubit with an idle neighbour to inject from and a readout "
+            f"contrast (1 - p1_given_0 - p0_given_1) of {LEAST_CONTRAST} or more; choose with "
+            "compute=…."
+        )
+    plain = [Site(qubit) for qubit in chosen]
+    return Placement(chosen, (*plain, *_injection_sites(device, chosen)), order)
+
+
+def _independent_set(device: DeviceProfile) -> tuple[int, ...]:
+    """Greedy maximal independent set of legible qubits, those with fewest neighbours first."""
+    legible = [
+        index
+        for index, qubit in enumerate(device.qubits)
+        if 1 - qubit.p1_given_0 - qubit.p0_given_1 >= LEAST_CONTRAST
+    ]
+    chosen: list[int] = []
+    for qubit in sorted(legible, key=lambda q: (len(device.neighbours[q]), q)):
+        if device.neighbours[qubit] and not set(device.neighbours[qubit]) & set(chosen):
+            chosen.append(qubit)
+    return tuple(sorted(chosen))
+
+
+def _injection_sites(device: DeviceProfile, compute: Sequence[int]) -> list[Site]:
+    """One hop, then two hops, of every compute qubit."""
+    direct = [Site(q, n) for q in compute for n in device.neighbours[q]]
+    spectator = [
+        Site(site.qubit, site.neighbour, partner)
+        for site in direct
+        if site.neighbour is not None
+        for partner in device.neighbours[site.neighbour]
+        if partner != site.qubit
+    ]
+    return direct + spectator
+
+
+def _rows(shape: Sequence[int]) -> tuple[int, int]:
+    """(outputs, products a sum) of a weight."""
+    fan_in = 1
+    for size in shape[1:]:
+        fan_in *= size
+    return shape[0], fan_in

@@ -1,0 +1,219 @@
+"""The crosstalk plan: for every weight its site and its signed number of injected gate pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qnad_art.circuits.product import Site
+from qnad_art.device.profile import DeviceProfile
+from qnad_art.errors import ArtifactError, InvalidInputError
+from qnad_art.files.artifacts import load_tensors, save_tensors
+from qnad_art.placement.placement import Placement
+
+KIND = "crosstalk-plan"
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One layer: ``site`` (int16, index into the plan's sites), ``pairs`` (int8, sign = polarity).
+
+    Both have the weight's shape, or (out, J + 1) where the bias is a product, the last one.
+    """
+
+    site: Tensor
+    pairs: Tensor
+
+    @property
+    def injected(self) -> int:
+        """Number of weights under crosstalk."""
+        return int((self.pairs != 0).sum())
+
+
+@dataclass(frozen=True)
+class CrosstalkPlan:
+    """Which weights get how much crosstalk, from which neighbour.
+
+    Args:
+        device, device_hash: the device the plan was made for.
+        sites: what the layers' site indices mean.
+        layers: one :class:`LayerPlan` a quantum-executed layer, by name.
+        strategy: how the plan was made; ``"none"`` for inherent noise only.
+        requested: fraction of the weights for which crosstalk was wanted.
+        settings: what the strategy was given (plain JSON).
+    """
+
+    device: str
+    device_hash: str
+    sites: tuple[Site, ...]
+    layers: Mapping[str, LayerPlan]
+    strategy: str = "none"
+    requested: float = 0.0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> int:
+        """Number of weights in all layers."""
+        return sum(layer.pairs.numel() for layer in self.layers.values())
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each layer's products."""
+        return {name: tuple(layer.pairs.shape) for name, layer in self.layers.items()}
+
+    @property
+    def injected(self) -> int:
+        """Number of weights under crosstalk."""
+        return sum(layer.injected for layer in self.layers.values())
+
+    @property
+    def achieved(self) -> float:
+        """Fraction of the weights under crosstalk; below ``requested`` where neighbours lacked."""
+        return self.injected / max(self.weights, 1)
+
+    def added_gates(self) -> int:
+        """Two-qubit gates injected, each weight counted once."""
+        return sum(2 * int(layer.pairs.abs().sum()) for layer in self.layers.values())
+
+    def added_seconds(self, device: DeviceProfile) -> float:
+        """Circuit time that injection adds, summed over weights (each counted once)."""
+        self.check_device(device)
+        per_gate = torch.tensor(
+            [
+                0.0 if site.neighbour is None else device.edge_of[site.gate(device)].duration
+                for site in self.sites
+            ],
+            dtype=torch.float64,
+        )
+        return sum(
+            float((2 * layer.pairs.abs().double() * per_gate[layer.site.long()]).sum())
+            for layer in self.layers.values()
+        )
+
+    def histogram(self) -> dict[str, dict[int, int]]:
+        """By layer, the number of weights at each signed pair count."""
+        result = {}
+        for name, layer in self.layers.items():
+            counts, numbers = torch.unique(layer.pairs, return_counts=True)
+            result[name] = dict(zip(counts.tolist(), numbers.tolist(), strict=True))
+        return result
+
+    def check_device(self, device: DeviceProfile) -> None:
+        """Raise :class:`~qnad_art.errors.InvalidInputError` if made for another device."""
+        if device.hash != self.device_hash:
+            raise InvalidInputError(
+                f"The plan was made for {self.device} ({self.device_hash[:12]}), not for "
+                f"{device.name} ({device.hash[:12]}). Make a plan for that device."
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file with a JSON header, atomically."""
+        tensors = {}
+        for name, layer in self.layers.items():
+            tensors[f"{name}.site"], tensors[f"{name}.pairs"] = layer.site, layer.pairs
+        header = {
+            "device": self.device,
+            "device_hash": self.device_hash,
+            "sites": [list(site.qubits) for site in self.sites],
+            "strategy": self.strategy,
+            "requested": self.requested,
+            "settings": dict(self.settings),
+            "layers": list(self.layers),
+        }
+        save_tensors(Path(path), tensors, kind=KIND, header=header)
+
+    @classmethod
+    def load(cls, path: str | Path) -> CrosstalkPlan:
+        """Read a plan; raises :class:`~qnad_art.errors.ArtifactError` if it is not a sound one."""
+        tensors, header = load_tensors(Path(path), kind=KIND)
+        try:
+            sites = tuple(Site(*map(int, qubits)) for qubits in header["sites"])
+            layers = {
+                name: LayerPlan(tensors[f"{name}.site"], tensors[f"{name}.pairs"])
+                for name in header["layers"]
+            }
+            plan = cls(
+                device=str(header["device"]),
+                device_hash=str(header["device_hash"]),
+                sites=sites,
+                layers=layers,
+                strategy=str(header["strategy"]),
+                requested=float(header["requested"]),
+                settings=dict(header["settings"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"{path} is not a complete crosstalk plan: {error!r}.") from error
+        try:
+            plan.check()
+        except InvalidInputError as error:
+            raise ArtifactError(f"{path}: {error}") from error
+        return plan
+
+    def check(self) -> None:
+        """Raise :class:`~qnad_art.errors.InvalidInputError` unless sites and pairs make sense."""
+        injectable = torch.tensor([site.neighbour is not None for site in self.sites])
+        for name, layer in self.layers.items():
+            site = layer.site.long()
+            if layer.site.shape != layer.pairs.shape or (
+                site.numel() and not 0 <= int(site.min()) <= int(site.max()) < len(self.sites)
+            ):
+                raise InvalidInputError(f"layer {name!r}: site indices that do not exist.")
+            if bool((layer.pairs[~injectable[site]] != 0).any()):
+                raise InvalidInputError(
+                    f"layer {name!r}: injection where there is no neighbour to inject from."
+                )
+
+
+def inherent_plan(
+    device: DeviceProfile, placement: Placement, shapes: Mapping[str, tuple[int, ...]]
+) -> CrosstalkPlan:
+    """The plan without crosstalk: products on their compute qubits, inherent noise only."""
+    none = torch.zeros((), dtype=torch.int8)
+    layers = {
+        name: LayerPlan(placement.plain_sites(shape), none.expand(shape))
+        for name, shape in shapes.items()
+    }
+    return CrosstalkPlan(device.name, device.hash, placement.sites, layers)
+
+
+def placed_plan(
+    device: DeviceProfile,
+    placement: Placement,
+    critical: Mapping[str, Tensor],
+    *,
+    pairs: Callable[[Tensor], Tensor],
+    strategy: str,
+    requested: float,
+    scores: Mapping[str, Tensor],
+    settings: Mapping[str, Any],
+) -> CrosstalkPlan:
+    """Algorithm 1 from line 2 on: place critical weights, inject where a neighbour was found.
+
+    Args:
+        critical: by layer a bool tensor of the weight's shape.
+        pairs: signed pair counts of a layer, from where a neighbour was found (bool, the
+            weight's shape).
+        scores: by layer the criticality (its absolute value counts), see
+            :meth:`~qnad_art.placement.placement.Placement.place`.
+        strategy, requested, settings: recorded in the plan.
+    """
+    injectable = torch.tensor([site.neighbour is not None for site in placement.sites])
+    layers = {}
+    for name, wanted in critical.items():
+        site = placement.place(wanted, scores[name].abs())
+        served = injectable[site.long()]
+        layers[name] = LayerPlan(site, torch.where(served, pairs(served), 0).to(torch.int8))
+    return CrosstalkPlan(
+        device.name,
+        device.hash,
+        placement.sites,
+        layers,
+        strategy=strategy,
+        requested=requested,
+        settings=dict(settings),
+    )

@@ -1,0 +1,54 @@
+"""What a plugin of each kind must be, as far as it shows without running it."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from typing import Any
+
+_TYPES = {
+    "device": "qnad_art.device.profile.DeviceProfile",
+    "strategy": "qnad_art.placement.plan.CrosstalkPlan",
+    "engine": "qnad_art.engines.circuit.CircuitEngine",
+    "attack": "qnad_art.benchmark.attacks.catalogue.AttackEntry",
+    "defence": "qnad_art.benchmark.defences.base.Defence",
+    "data set": "qnad_art.datasets.dataset.Dataset",
+    "model": "qnad_art.models.architectures.ModelEntry",
+    "sink": "qnad_art.benchmark.run.sinks.Sink",
+}
+
+
+def contract_type(kind: str) -> type:
+    """The type of the instances or subclasses that plugins of a kind are, or of what they make."""
+    module, _, attribute = _TYPES[kind].rpartition(".")
+    found: type = getattr(import_module(module), attribute)
+    return found
+
+
+def contract_fault(kind: str, name: str, loaded: Any) -> str | None:
+    """Why what an entry point stands for cannot be used, for a message; ``None`` if it can.
+
+    Args:
+        kind: one of :data:`qnad_art.plugins.discovery.KINDS`.
+        name: under which it is registered.
+        loaded: what the entry point stands for.
+    """
+    what = f"the class {loaded.__name__}" if isinstance(loaded, type) else type(loaded).__name__
+    if kind in ("device", "data set"):
+        return None if callable(loaded) else f"is {what}, not a function"
+    if kind == "strategy":
+        fits = isinstance(loaded, type) and callable(getattr(loaded, "plan", None))
+        return None if fits else f"is {what}, not a class with a method plan(module, x, y)"
+    expected = contract_type(kind)
+    if kind in ("attack", "model"):
+        if not isinstance(loaded, expected):
+            return f"is {what}, not an instance of {_TYPES[kind]}"
+    elif not (isinstance(loaded, type) and issubclass(loaded, expected)):
+        return f"is {what}, not a subclass of {_TYPES[kind]}"
+    elif inspect.isabstract(loaded):
+        return f"does not define {', '.join(sorted(vars(loaded)['__abstractmethods__']))}"
+    if kind in ("defence", "model"):  # saved results and weights are read again by this name
+        own = loaded.usual.name if kind == "model" else getattr(loaded, "name", None)
+        if own != name:
+            return f"calls itself {own!r}, but is registered as {name!r}"
+    return None

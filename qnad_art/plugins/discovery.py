@@ -1,0 +1,288 @@
+"""Plugins: what installed distributions add by entry points, found without importing any of it.
+
+One entry-point group a kind (:data:`KINDS`); the built-ins register in this package's own
+``pyproject.toml`` in the same way. A name is listed from metadata alone and imported when it is
+asked for. A plugin that cannot be used is an error for who asks for it and for nobody else.
+
+``QNAD_PLUGINS`` in the environment is an allow-list of distributions, separated by commas: only
+these are looked at besides this package; empty: none (``qnad --no-plugins``).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from qnad_art.errors import DependencyError, PluginError, QnadError, UnknownNameError
+from qnad_art.plugins.contracts import contract_fault
+from qnad_art.version import __version__
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
+
+KINDS: dict[str, str] = {
+    "device": "qnad_art.devices",
+    "strategy": "qnad_art.crosstalk",
+    "engine": "qnad_art.engines",
+    "attack": "qnad_art.attacks",
+    "defence": "qnad_art.defences",
+    "data set": "qnad_art.datasets",
+    "model": "qnad_art.models",
+    "sink": "qnad_art.sinks",
+}
+"""Kinds of plugins and their entry-point groups."""
+
+BUILT_IN = "qnad-art"
+VARIABLE = "QNAD_PLUGINS"
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One registered name.
+
+    Args:
+        kind: one of :data:`KINDS`.
+        name: what users ask for.
+        target: ``module:attribute`` that it stands for.
+        distribution, version: what registered it; ``"?"`` where its metadata do not say.
+        fault: why it cannot be used, as far as metadata tell; ``None`` if they tell nothing.
+    """
+
+    kind: str
+    name: str
+    target: str
+    distribution: str
+    version: str
+    fault: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name!r} of {self.distribution} {self.version}"
+
+    @property
+    def built_in(self) -> bool:
+        """Whether this package registered it."""
+        return self.distribution == BUILT_IN
+
+    def load(self) -> Any:
+        """Import the target and see that it is what its kind must be.
+
+        Raises:
+            PluginError: the import fails, it gives something else, or the metadata already said
+                that it cannot be used.
+        """
+        if self.fault is not None:
+            raise PluginError(self, self.fault)
+        with blamed_on(self):
+            from importlib.metadata import EntryPoint
+
+            loaded = EntryPoint(self.name, self.target, KINDS[self.kind]).load()
+            fault = None if self.built_in else contract_fault(self.kind, self.name, loaded)
+        if fault is not None:
+            raise PluginError(self, f"{self.target} {fault}")
+        return loaded
+
+
+def find_plugins(kind: str | None = None) -> tuple[Plugin, ...]:
+    """All registered names, of one kind or of all, usable or not; nothing is imported."""
+    if kind is not None and kind not in KINDS:
+        raise UnknownNameError("kind of plugin", kind, KINDS)
+    return tuple(
+        plugin
+        for plugin in _registered(os.environ.get(VARIABLE), tuple(sys.path))
+        if kind in (None, plugin.kind)
+    )
+
+
+def plugin_names(kind: str) -> list[str]:
+    """Sorted names of a kind that can be asked for."""
+    return sorted({plugin.name for plugin in find_plugins(kind) if plugin.fault is None})
+
+
+def find_plugin(kind: str, name: str) -> Plugin:
+    """The plugin of that name.
+
+    Raises:
+        UnknownNameError: nothing has registered it.
+        PluginError: what has registered it cannot be used, or two distributions claim it.
+    """
+    named = [plugin for plugin in find_plugins(kind) if plugin.name == name]
+    usable = [plugin for plugin in named if plugin.fault is None]
+    if usable:
+        return usable[0]
+    if named:
+        raise PluginError(named[0], str(named[0].fault))
+    raise UnknownNameError(kind, name, plugin_names(kind))
+
+
+def provider(kind: str, name: str) -> str | None:
+    """Distribution and version behind a name; ``None`` for built-ins and what is no plugin."""
+    for plugin in find_plugins(kind):
+        if plugin.name == name and plugin.fault is None and not plugin.built_in:
+            return f"{plugin.distribution} {plugin.version}"
+    return None
+
+
+def load_plugin(kind: str, name: str) -> Any:
+    """Import what a name stands for; errors as :func:`find_plugin` and :meth:`Plugin.load`."""
+    return find_plugin(kind, name).load()
+
+
+def call_plugin(kind: str, name: str, use: Callable[[Any], Any]) -> Any:
+    """``use(what the name stands for)``, exceptions in it blamed on the plugin."""
+    plugin = find_plugin(kind, name)
+    with blamed_on(plugin):
+        return use(plugin.load())
+
+
+@contextmanager
+def blamed_on(plugin: Plugin) -> Iterator[None]:
+    """Turn what goes wrong in a plugin of others, even an exit, into a :class:`PluginError`.
+
+    Errors of this package pass as they are: a plugin may raise them on purpose.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        if plugin.built_in or isinstance(error, QnadError):
+            raise
+        reason = str(error).strip().partition("\n")[0]
+        raise PluginError(plugin, f"{type(error).__name__}: {reason}".rstrip(": ")) from error
+
+
+@contextmanager
+def without_plugins() -> Iterator[None]:
+    """Context in which this process, and those that it starts, have the built-ins only."""
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = ""
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[VARIABLE]
+        else:
+            os.environ[VARIABLE] = before
+
+
+@cache
+def _registered(allowed: str | None, path: tuple[str, ...]) -> tuple[Plugin, ...]:
+    """All plugins by kind and name, built-ins first; ``path`` keys the cache only."""
+    by_owner: dict[str, list[Plugin]] = {}
+    from importlib.metadata import distributions
+
+    for owner in distributions():
+        plugins = _plugins_of(owner)
+        if plugins:  # of two versions of a distribution, Python imports the first on its path
+            by_owner.setdefault(_normalised(plugins[0].distribution), plugins)
+    if BUILT_IN not in by_owner:
+        raise DependencyError(
+            f"{BUILT_IN} has registered nothing: it runs from a folder that is not installed. "
+            "Install it: pip install ."
+        )
+    if allowed is not None:
+        chosen = {_normalised(name) for name in allowed.split(",")} | {BUILT_IN}
+        by_owner = {owner: each for owner, each in by_owner.items() if owner in chosen}
+    found = [plugin for plugins in by_owner.values() for plugin in plugins]
+    kinds = list(KINDS)
+    found.sort(key=lambda p: (kinds.index(p.kind), p.name, not p.built_in, p.distribution))
+    return tuple(_with_clash(plugin, found) for plugin in found)
+
+
+def _plugins_of(owner: Distribution) -> list[Plugin]:
+    lines = list(_lines(owner))
+    if not lines:
+        return []
+    name, number, fault = _identity(owner)
+    return [_plugin(kind, line, name, number, fault) for kind, line in lines]
+
+
+def _lines(owner: Distribution) -> Iterator[tuple[str, str]]:
+    """Kind and line of each entry point of ours.
+
+    Read here, because :func:`importlib.metadata.entry_points` fails as a whole where one line of
+    one distribution is malformed (and takes 50 times as long).
+    """
+    try:
+        text = owner.read_text("entry_points.txt") or ""
+    except (OSError, ValueError):  # no text: whether it is about us, nobody can say
+        return
+    kinds = {f"[{group}]": kind for kind, group in KINDS.items()}
+    kind = None
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("["):
+            kind = kinds.get(line)
+        elif kind is not None and line and not line.startswith("#"):
+            yield kind, line
+
+
+def _plugin(kind: str, line: str, owner: str, number: str, fault: str | None) -> Plugin:
+    name, _, target = map(str.strip, line.partition("="))
+    if fault is None and not (name and re.fullmatch(r"[\w.]+(:[\w.]+)?(\s*\[.*\])?", target)):
+        fault = f"its entry point {line!r} is not of the form name = module:attribute"
+    return Plugin(kind, name, target, owner, number, fault)
+
+
+def _identity(owner: Distribution) -> tuple[str, str, str | None]:
+    """Name and version, and what is wrong with the distribution as far as its metadata tell."""
+    try:
+        metadata: Any = owner.metadata
+        name, number = metadata.get("Name"), metadata.get("Version")
+        requirements = owner.requires or []
+    except (OSError, TypeError, ValueError):  # no metadata, or no text
+        name = None
+    if not name:
+        return "?", "?", f"its metadata in {owner.locate_file('')} cannot be read; install it again"
+    if name == BUILT_IN:
+        return name, number, None
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        Version(number or "")
+    except InvalidVersion:
+        return name, number or "?", f"its version {number!r} is no version (PEP 440)"
+    return name, number, next(filter(None, map(_requirement_fault, requirements)), None)
+
+
+def _requirement_fault(line: str) -> str | None:
+    """Why the distribution with this requirement does not go with this package."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        required = Requirement(line)
+    except InvalidRequirement:
+        return f"its requirement {line!r} cannot be read (PEP 508)"
+    if required.marker is not None and not required.marker.evaluate({"extra": ""}):
+        return None
+    if _normalised(required.name) != BUILT_IN:
+        return None
+    if required.specifier.contains(__version__, prereleases=True):
+        return None
+    return f"it needs {BUILT_IN} {required.specifier}, and {__version__} is installed"
+
+
+def _with_clash(plugin: Plugin, found: list[Plugin]) -> Plugin:
+    """A built-in keeps its name; of others that claim one name, none has it."""
+    if plugin.built_in or plugin.fault is not None:
+        return plugin
+    others = [
+        other
+        for other in found
+        if (other.kind, other.name, other.fault) == (plugin.kind, plugin.name, None)
+        and other.distribution != plugin.distribution
+    ]
+    if not others:
+        return plugin
+    if others[0].built_in:
+        return replace(plugin, fault=f"{BUILT_IN} has a {plugin.kind} of that name, and keeps it")
+    rivals = " and ".join(f"{other.distribution} {other.version}" for other in others)
+    fault = f"{rivals} claims the name too; uninstall one, or name those to use in {VARIABLE}"
+    return replace(plugin, fault=fault)
+
+
+def _normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()

@@ -1,0 +1,125 @@
+"""Whether plugins work: each is loaded in a process of its own, so that it can harm no other.
+
+``python -m qnad_art.plugins.doctor KIND NAME FILE`` is that process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from packaging.requirements import Requirement
+from packaging.version import InvalidVersion
+
+from qnad_art.errors import PluginError, QnadError
+from qnad_art.plugins.contracts import contract_type
+from qnad_art.plugins.discovery import Plugin, find_plugin
+
+SLOW = 2.0
+"""Seconds from which an import is called slow."""
+LIMIT = 60.0
+"""Seconds after which a plugin that is not loaded is given up."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What :func:`diagnose` found.
+
+    Args:
+        plugin: that was loaded.
+        fault: why it cannot be used; ``None`` if it can.
+        remarks: what is not as it should be, and does not stop it.
+        seconds: that its import took beyond what every plugin of its kind needs; ``None`` if it
+            was not, or not to the end, imported.
+    """
+
+    plugin: Plugin
+    fault: str | None
+    remarks: tuple[str, ...] = ()
+    seconds: float | None = None
+
+
+def diagnose(plugin: Plugin, *, limit: float = LIMIT) -> Diagnosis:
+    """Load a plugin in a process of its own, which may end, hang (for ``limit`` s) or crash."""
+    if plugin.fault is not None:
+        return Diagnosis(plugin, plugin.fault)
+    conflicts = version_conflicts(plugin.distribution)
+    fault, seconds = _loaded_elsewhere(plugin, limit)
+    slow = seconds is not None and seconds > SLOW
+    remarks = (f"slow: its import takes {seconds:.1f} s",) if slow else ()
+    return Diagnosis(plugin, fault, (*remarks, *conflicts), seconds)
+
+
+def version_conflicts(distribution: str) -> tuple[str, ...]:
+    """Requirements of an installed distribution that are not met, each with what is there."""
+    lines = requires(distribution) or ()
+    return tuple(filter(None, (_conflict(Requirement(line)) for line in lines)))
+
+
+def _conflict(required: Requirement) -> str | None:
+    if required.marker is not None and not required.marker.evaluate({"extra": ""}):
+        return None
+    try:
+        found = version(required.name)
+    except PackageNotFoundError:
+        return f"version conflict: it needs {required}, which is not installed"
+    try:
+        fits = required.specifier.contains(found, prereleases=True)
+    except (InvalidVersion, TypeError):
+        fits = False
+    return None if fits else f"version conflict: it needs {required}, and {found} is installed"
+
+
+def _loaded_elsewhere(plugin: Plugin, limit: float) -> tuple[str | None, float | None]:
+    """Fault and seconds, from another process."""
+    paths = os.pathsep.join(map(os.path.abspath, sys.path))
+    with TemporaryDirectory() as folder:  # also where it runs: Python looks for modules there
+        found, said = Path(folder, "found.json"), Path(folder, "said.txt")
+        command = [sys.executable, "-m", __name__, plugin.kind, plugin.name, str(found)]
+        with said.open("wb") as errors:
+            try:
+                ended = subprocess.run(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=errors,
+                    cwd=folder,
+                    env={**os.environ, "PYTHONPATH": paths},
+                    timeout=limit,
+                    check=False,
+                ).returncode
+            except subprocess.TimeoutExpired:
+                return f"it is not loaded after {limit:g} s", None
+        if ended == 0 and found.exists():
+            fault, seconds = json.loads(found.read_text())
+            return fault, seconds
+        how = signal.Signals(-ended).name if ended < 0 else f"exit status {ended}"
+        last = said.read_text(errors="replace").strip().splitlines()[-1:]
+        return ": ".join([f"it ends the interpreter ({how})", *last]), None
+
+
+def _main() -> None:
+    kind, name, output = sys.argv[1:]
+    plugin = find_plugin(kind, name)
+    contract_type(kind)  # what a plugin of its kind imports anyway is not its own time
+    started, fault = time.perf_counter(), None
+    try:
+        plugin.load()
+    except PluginError as error:
+        fault = error.reason
+    except QnadError as error:
+        fault = str(error)
+    seconds = time.perf_counter() - started
+    Path(output).write_text(json.dumps([fault, seconds]))
+
+
+if __name__ == "__main__":
+    _main()

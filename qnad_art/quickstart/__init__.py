@@ -1,0 +1,5 @@
+"""The quickstart: the whole story on data that the package can always load."""
+
+from qnad_art.quickstart.results import QuickstartSettings as QuickstartSettings
+from qnad_art.quickstart.story import run_quickstart as run_quickstart
+from qnad_art.quickstart.story import save_quickstart as save_quickstart

@@ -1,0 +1,1 @@
+"""What an inference would cost on hardware: circuits, shots, gates, and time."""

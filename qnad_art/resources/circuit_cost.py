@@ -1,0 +1,160 @@
+"""What a layer's circuits cost on a device: gates, runs and seconds.
+
+A *circuit* is one time step of an output's sum, in which its products run side by side on the
+compute qubits, scheduled by :mod:`~.time_steps` (zero padding is not executed). One shot of
+it takes its longest product, the longest readout and the repetition delay, in which the qubits
+relax to |0⟩.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qnad_art.circuits.product import Site
+from qnad_art.circuits.response import Readout
+from qnad_art.device.profile import DeviceProfile
+from qnad_art.placement.placement import Placement
+from qnad_art.placement.plan import LayerPlan
+from qnad_art.placement.time_steps import time_steps
+
+SX_A_PRODUCT = 3
+
+_ROWS = 256
+"""Outputs counted at a time, to bound the memory."""
+
+
+@dataclass(frozen=True)
+class LayerResources:
+    """One layer, an image.
+
+    Args:
+        name: of the layer.
+        products: of an activation and a weight.
+        circuits: time steps, each of which runs up to ``Resources.side_by_side`` products.
+        runs: circuits times shots.
+        one_qubit_gates: sx and x in the circuits (rz is virtual). The x of twirled readout is in
+            every other shot and counts half (rounded).
+        two_qubit_gates: in the circuits, all of them injected.
+        seconds: of all runs, repetition delays included.
+    """
+
+    name: str
+    products: int
+    circuits: int
+    runs: int
+    one_qubit_gates: int
+    two_qubit_gates: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Call:
+    """Which products a call of a layer executes, (groups, J, positions), and how many times."""
+
+    executed: Tensor
+    times: int
+
+
+class CircuitCost:
+    """Costs of layers on one device.
+
+    Args:
+        device: that runs them.
+        placement: of their products.
+        readout: ``"twirled"`` or ``"raw"``.
+        delay: seconds between shots.
+    """
+
+    def __init__(
+        self, device: DeviceProfile, placement: Placement, readout: Readout, delay: float
+    ) -> None:
+        self.placement = placement
+        self.flips = 0.5 if readout == "twirled" else 0.0
+        self.delay = delay
+        sites = placement.sites
+        qubits = [device.qubits[site.qubit] for site in sites]
+        self.bare = _seconds(SX_A_PRODUCT * qubit.sx_duration for qubit in qubits)
+        self.flip = _seconds(qubit.x_duration for qubit in qubits)
+        self.readout = _seconds(qubit.readout_duration or 0.0 for qubit in qubits)
+        self.a_pair = _seconds(2 * _gate_seconds(device, site) for site in sites)
+        self.polarity = _seconds(2 * _neighbour_x_seconds(device, site) for site in sites)
+
+    def layer(
+        self, name: str, plan: LayerPlan, calls: Sequence[Call], shots: Tensor
+    ) -> LayerResources:
+        """One layer; ``shots`` (out,) of each output's products."""
+        total = torch.zeros(6, dtype=torch.float64)
+        site, pairs = plan.site.flatten(1).long(), plan.pairs.flatten(1).long()
+        for call in calls:
+            for group, rows in _blocks(len(site), len(call.executed)):
+                alike = not pairs[rows].any() and bool((site[rows] == site[rows][:1]).all())
+                for mask, positions in _distinct(call.executed[group]):
+                    times = call.times * positions
+                    if alike:  # one output stands for all
+                        first, times = slice(rows.start, rows.start + 1), times * len(site[rows])
+                        cost = self._position(
+                            site[first, mask], pairs[first, mask], shots[rows].mean()[None]
+                        )
+                    else:
+                        cost = self._position(site[rows, mask], pairs[rows, mask], shots[rows])
+                    total += times * cost
+        products, circuits, runs, one_qubit, two_qubit, _ = map(round, total.tolist())
+        return LayerResources(name, products, circuits, runs, one_qubit, two_qubit, float(total[5]))
+
+    def _position(self, site: Tensor, pairs: Tensor, shots: Tensor) -> Tensor:
+        """Sums of outputs at one position, of whose products (outputs, J) all are executed.
+
+        Returns:
+            Products, circuits, runs, gates of one and of two qubits, seconds.
+        """
+        if not pairs.numel():
+            return torch.zeros(6, dtype=torch.float64)
+        step = time_steps(self.placement, site, pairs)
+        circuit = self.bare[site] + self.a_pair[site] * pairs.abs()
+        circuit += self.polarity[site] * (pairs < 0)
+        ran = _longest(step, torch.ones_like(circuit))
+        shot = (1 - self.flips) * _longest(step, circuit)
+        shot += self.flips * _longest(step, circuit + self.flip[site])
+        shot += _longest(step, self.readout[site]) + self.delay * ran
+        one_qubit = (SX_A_PRODUCT + self.flips) * pairs.numel() + 2 * (pairs < 0).sum()
+        two_qubit = 2 * pairs.abs().sum()
+        figures = (ran.sum(), ran.sum(1) @ shots, one_qubit, two_qubit, shot.sum(1) @ shots)
+        count = torch.tensor(pairs.numel())
+        return torch.stack([figure.double() for figure in (count, *figures)])
+
+
+def _longest(step: Tensor, seconds: Tensor) -> Tensor:
+    """Largest value in each step, 0 in those that run nothing: (outputs, steps)."""
+    result = torch.zeros(len(step), int(step.max()) + 1, dtype=torch.float64)
+    return result.scatter_reduce_(1, step, seconds, "amax")
+
+
+def _blocks(outputs: int, groups: int) -> Iterator[tuple[int, slice]]:
+    """Outputs of each group, some at a time."""
+    size = outputs // groups
+    for group in range(groups):
+        for start in range(group * size, (group + 1) * size, _ROWS):
+            yield group, slice(start, min(start + _ROWS, (group + 1) * size))
+
+
+def _distinct(executed: Tensor) -> list[tuple[Tensor, int]]:
+    """Different columns of (J, positions), and how many there are of each: padding has few."""
+    masks, counts = torch.unique(executed.T, dim=0, return_counts=True)
+    return list(zip(masks, counts.tolist(), strict=True))
+
+
+def _gate_seconds(device: DeviceProfile, site: Site) -> float:
+    return 0.0 if site.neighbour is None else device.edge_of[site.gate(device)].duration
+
+
+def _neighbour_x_seconds(device: DeviceProfile, site: Site) -> float:
+    return 0.0 if site.neighbour is None else device.qubits[site.neighbour].x_duration
+
+
+def _seconds(values: Any) -> Tensor:
+    return torch.tensor(list(values), dtype=torch.float64)

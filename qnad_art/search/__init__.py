@@ -1,0 +1,1 @@
+"""The search for settings of tuned crosstalk, with Optuna."""

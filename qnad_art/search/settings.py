@@ -1,0 +1,96 @@
+"""What a search looks for, and how."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from qnad_art.device.profile import DEFAULT_DEVICE
+from qnad_art.errors import InvalidInputError
+from qnad_art.layers.kernels import Bias
+
+Range = tuple[float, float]
+
+SEARCHED = (
+    *("fraction", "max_pairs", "relative_epsilon", "robust_weight"),
+    *("headroom", "percentile", "learning_rate"),
+)
+EXECUTION = ("shots", "headroom", "percentile")
+VALIDATION_IMAGES = 1000
+"""At most so many images are judged on."""
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """What to search, and how; a range (low, high) with low = high holds the setting fixed.
+
+    Args:
+        epsilon: L∞ budget that robustness is judged at, in units of the network's input.
+        trials: in total, those counted that the storage holds already.
+        epochs: of the tuning of one trial.
+        fraction, max_pairs, robust_weight, learning_rate: ranges of the settings of
+            :class:`~qnad_art.crosstalk.tuned.Tuned`; the learning rate on a logarithmic scale.
+        relative_epsilon: range of the budget in tuning over the one judged at.
+        headroom, percentile: ranges of the settings of :func:`qnad_art.convert`.
+        shots: shots a product to choose from; empty for the exact expectation.
+        tuning: further settings of ``Tuned``, the same in all trials.
+        device: as :func:`qnad_art.device.catalogue.load_device`.
+        bias: as :class:`~qnad_art.defence.QNAD`.
+        attack_steps: of the PGD that judges.
+        validation_fraction: of the images, kept from tuning to judge on (at most 1,000 images).
+        storage: SQLite file of finished trials, to go on from; ``None`` keeps them in memory.
+        study: name in the storage.
+        seed: of everything.
+    """
+
+    epsilon: float
+    trials: int = 30
+    epochs: int = 10
+    fraction: Range = (0.05, 0.6)
+    max_pairs: tuple[int, int] = (1, 8)
+    relative_epsilon: Range = (0.5, 3.0)
+    robust_weight: Range = (0.3, 1.0)
+    learning_rate: Range = (0.003, 0.3)
+    headroom: Range = (1.0, 1.5)
+    percentile: Range = (99.0, 100.0)
+    shots: tuple[int, ...] = ()
+    tuning: Mapping[str, Any] = field(default_factory=dict)
+    device: str = DEFAULT_DEVICE
+    bias: Bias | None = None
+    attack_steps: int = 20
+    validation_fraction: float = 0.2
+    storage: str | Path | None = None
+    study: str = "qnad"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "epochs", "attack_steps"):
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
+                raise InvalidInputError(
+                    f"{name} is {getattr(self, name)!r}; it must be a whole number from 1."
+                )
+        if not self.epsilon > 0:
+            raise InvalidInputError(f"epsilon is {self.epsilon}; it must be above 0.")
+        for name in SEARCHED:
+            low, high = getattr(self, name)
+            if not low <= high:
+                raise InvalidInputError(f"{name} is ({low}, {high}); give (lowest, highest).")
+        if not 0 < self.validation_fraction < 1:
+            raise InvalidInputError(
+                f"validation_fraction is {self.validation_fraction}; it must lie between 0 and 1."
+            )
+        if taken := sorted({*SEARCHED, *EXECUTION, "epsilon", "epochs", "seed"} & {*self.tuning}):
+            raise InvalidInputError(
+                f"tuning holds {', '.join(taken)}, which {'are' if taken[1:] else 'is'} a setting "
+                "of the search itself: a range with low = high holds one fixed."
+            )
+
+    def recorded(self) -> dict[str, Any]:
+        """The settings that a trial's result depends on, as plain JSON."""
+        left_out = {"trials", "storage", "study"}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
+        plain: dict[str, Any] = json.loads(json.dumps(values))
+        return plain

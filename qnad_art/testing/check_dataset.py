@@ -1,0 +1,109 @@
+"""Conformance of data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from qnad_art.datasets.dataset import Dataset, Source
+from qnad_art.testing.checks import Suite, expect, registered
+
+SPLITS: tuple[Literal["train", "test"], ...] = ("train", "test")
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A data set's function, and where it may look."""
+
+    read: Callable[[Source], Dataset]
+    name: str | None
+    data_dir: Path | None
+    _loaded: dict[str, Dataset] = field(default_factory=dict)
+
+    def load(self, split: Literal["train", "test"]) -> Dataset:
+        return self.read(Source(split, self.data_dir, False, None))
+
+    def kept(self, split: Literal["train", "test"]) -> Dataset:
+        if split not in self._loaded:
+            self._loaded[split] = self.load(split)
+        return self._loaded[split]
+
+
+def both_splits_are_data_sets(case: _Case) -> None:
+    """Datasets with images, a name and a sentence on where they come from."""
+    for split in SPLITS:
+        data = case.kept(split)
+        kind = type(data).__name__
+        expect(isinstance(data, Dataset), found=f"a {kind}", expected="a qnad_art Dataset")
+        expect(len(data), found=f"no image in the split {split!r}", expected="some")
+        expect(
+            case.name in (None, data.name),
+            found=f"name {data.name!r}",
+            expected=f"{case.name!r}, under which it is registered",
+        )
+        expect(data.provenance, found="no provenance", expected="a sentence on where it is from")
+
+
+def splits_go_together(case: _Case) -> None:
+    """The same classes and image shape, every class among the training images, other images."""
+    train, test = (case.kept(split) for split in SPLITS)
+    for what, one, other in (
+        ("classes", train.classes, test.classes),
+        ("image shape", train.x.shape[1:], test.x.shape[1:]),
+    ):
+        expect(
+            one == other,
+            found=f"{what} {one} of the training images and {other} of the test images",
+            expected="the same",
+        )
+    missing = sorted(set(range(len(train.classes))) - set(train.y.tolist()))
+    expect(not missing, found=f"no training image of {missing}", expected="some of every class")
+    same = train.x.shape == test.x.shape and np.array_equal(train.x, test.x)
+    expect(not same, found="one set of images for both splits", expected="two")
+
+
+def is_the_same_at_every_call(case: _Case) -> None:
+    """Results name their data by a hash."""
+    for split in SPLITS:
+        one, other = case.kept(split), case.load(split)
+        expect(
+            np.array_equal(one.x, other.x) and np.array_equal(one.y, other.y),
+            found=f"other images or another order at the second call for {split!r}",
+            expected="the same",
+        )
+
+
+def _prepare(dataset: Any, *, data_dir: str | Path | None = None) -> _Case:
+    name = dataset if isinstance(dataset, str) else None
+    return _Case(
+        registered("data set", dataset), name, None if data_dir is None else Path(data_dir)
+    )
+
+
+SUITE = Suite(
+    "data set",
+    _prepare,
+    both_splits_are_data_sets,
+    splits_go_together,
+    is_the_same_at_every_call,
+)
+
+
+def check_dataset(
+    dataset: str | Callable[[Source], Dataset], *, data_dir: str | Path | None = None
+) -> None:
+    """Check a data set; nothing is downloaded.
+
+    Args:
+        dataset: registered name, or a function of a :class:`~qnad_art.datasets.dataset.Source`.
+        data_dir: folder with the data sets, for those that need one.
+
+    Raises:
+        AssertionError: names the check that failed, what was found and what is expected.
+        UnknownNameError, PluginError: the name stands for nothing that can be used.
+    """
+    SUITE.run(dataset, data_dir=data_dir)

@@ -1,0 +1,265 @@
+"""Conformance of the benchmark's defences, on digits and a small network."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from art.estimators.classification import PyTorchClassifier
+from pydantic import ValidationError
+
+from qnad_art.benchmark.defences import build_steps, defence_names, steps_content
+from qnad_art.benchmark.defences.base import Defence, Work
+from qnad_art.benchmark.threats.victim import Images, noise_sources, reseed, seeded
+from qnad_art.device.catalogue import load_device
+from qnad_art.device.profile import DEFAULT_DEVICE, DeviceProfile
+from qnad_art.testing.checks import Suite, expect, registered
+from qnad_art.testing.specimens import digits, digits_classifier, global_randomness
+
+TRAINING_IMAGES = 128
+TRIED = 16
+UNSAFE = (".pkl", ".pickle", ".pt", ".pth", ".npy")
+"""Endings of files that are, or may be, unpickled when they are read."""
+
+
+class _NoDevice:
+    """Stands for the device of a step that says it uses none."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(
+            f"found that it uses work.device (its {name}); expected quantum = True in the class"
+        )
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a defence made."""
+
+    given: PyTorchClassifier
+    work: Work
+    first: PyTorchClassifier
+    second: PyTorchClassifier
+    suffixes: frozenset[str]
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A defence's class, its settings, the device, and its fits by seed."""
+
+    make: Callable[..., Defence]
+    settings: Mapping[str, Any]
+    device: DeviceProfile
+    known_as: str | None
+    _fitted: dict[tuple[int, int], Fitted] = field(default_factory=dict)
+
+    @cached_property
+    def step(self) -> Defence:
+        return self.make(**self.settings)
+
+    def work(self, seed: int) -> Work:
+        device: Any = self.device if self.step.quantum else _NoDevice()
+        return Work(digits("train").subset(range(TRAINING_IMAGES)), device, seed)
+
+    def fitted(self, seed: int = 0, *, time: int = 0) -> Fitted:
+        """Fit and apply twice, in the seed's work; kept, as a fit may be expensive."""
+        if (seed, time) not in self._fitted:
+            given, work = digits_classifier(), self.work(seed)
+            with tempfile.TemporaryDirectory() as folder:
+                self.step.fit(given, work, Path(folder))
+                first = self.step.apply(given, work, Path(folder))
+                second = self.step.apply(given, work, Path(folder))
+                files = [path for path in Path(folder).rglob("*") if path.is_file()]
+            suffixes = frozenset(path.suffix for path in files)
+            self._fitted[seed, time] = Fitted(given, work, first, second, suffixes)
+        return self._fitted[seed, time]
+
+
+def logits(classifier: PyTorchClassifier, seed: int = 0) -> Images:
+    """Outputs for a few test images, noise restarted from ``seed`` by the benchmark's convention.
+
+    The global generators go on: noise must not come from them.
+    """
+    reseed(classifier, seed)
+    outputs: Images = classifier.predict(digits().x[:TRIED])
+    return outputs
+
+
+def is_a_defence_with_a_name(case: _Case) -> None:
+    """A subclass of Defence under its own name."""
+    kind = type(case.step).__name__
+    expect(isinstance(case.step, Defence), found=f"a {kind}", expected="a Defence")
+    name = getattr(case.step, "name", None)
+    expect(isinstance(name, str) and name, found=f"name {name!r}", expected="a name (str)")
+    expect(
+        case.known_as in (None, name),
+        found=f"name {name!r}",
+        expected=f"{case.known_as!r}, under which it is registered",
+    )
+
+
+def settings_go_through_json(case: _Case) -> None:
+    """``steps_content`` as JSON, and back by ``build_steps``: an equal step."""
+    content = json.loads(json.dumps(steps_content([case.step])))
+    if case.step.name in defence_names():
+        (found,) = build_steps(content)
+    else:
+        found = type(case.step)(**{k: v for k, v in content[0].items() if k != "name"})
+    expect(
+        found == case.step and type(found) is type(case.step),
+        found=f"{found!r} after the way through {content}",
+        expected=f"{case.step!r}",
+    )
+
+
+def refuses_unknown_settings(case: _Case) -> None:
+    """And lets nobody change a step that is made: its settings name the results."""
+    settings = case.step.model_dump()
+    try:
+        type(case.step)(**{**settings, "no_such_setting": 1})
+    except ValidationError:
+        pass
+    else:
+        raise AssertionError(
+            "found that the setting 'no_such_setting' is accepted; expected a ValidationError "
+            "(keep Defence's model_config with extra='forbid')"
+        )
+    frozen = bool(type(case.step).model_config.get("frozen"))
+    expect(frozen, found="a step that can be changed", expected="Defence's frozen=True")
+
+
+def gives_a_classifier_that_predicts(case: _Case) -> None:
+    """``fit`` then ``apply``: a PyTorchClassifier with one row of finite logits an image."""
+    made = case.fitted().first
+    kind = type(made).__name__
+    expect(
+        isinstance(made, PyTorchClassifier), found=f"a {kind}", expected="an ART PyTorchClassifier"
+    )
+    outputs = logits(made)
+    expect(
+        outputs.shape == (TRIED, 10) and np.isfinite(outputs).all(),
+        found=f"outputs of shape {outputs.shape}, finite: {np.isfinite(outputs).all()}",
+        expected=f"finite ones of shape {(TRIED, 10)}",
+    )
+
+
+def leaves_the_given_classifier_alone(case: _Case) -> None:
+    """Weights, mode and predictions of what it is given, and the training data."""
+    fitted, fresh = case.fitted(), digits_classifier()
+    expect(
+        fitted.first.model is not fitted.given.model,
+        found="a classifier around the module that was given",
+        expected="a copy: the undefended network is measured too",
+    )
+    now = fitted.given.model.state_dict()
+    before = fresh.model.state_dict()
+    changed = [n for n, value in before.items() if n not in now or not value.equal(now[n])]
+    changed += [f"{n} (new)" for n in now if n not in before]
+    changed += [] if fitted.given.model.training == fresh.model.training else ["its mode"]
+    changed += [] if np.array_equal(logits(fitted.given), logits(fresh)) else ["its predictions"]
+    data, original = fitted.work.training, case.work(0).training
+    same = np.array_equal(data.x, original.x) and np.array_equal(data.y, original.y)
+    changed += [] if same else ["the training data"]
+    expect(
+        not changed,
+        found=f"that {', '.join(changed)} of the given classifier changed",
+        expected="everything as before",
+    )
+
+
+def apply_gives_the_same_at_every_call(case: _Case) -> None:
+    """Workers apply it anew for every cell."""
+    fitted = case.fitted()
+    _expect_same(fitted.first, fitted.second, "a second apply from the same folder")
+
+
+def same_seed_same_defence(case: _Case) -> None:
+    """A second fit with the same ``work.seed``, whatever the global generators are at."""
+    with global_randomness(5):
+        again = case.fitted(time=1)
+    _expect_same(case.fitted().first, again.first, "a second fit with the same work.seed")
+
+
+def _expect_same(one: PyTorchClassifier, other: PyTorchClassifier, what: str) -> None:
+    difference = float(np.abs(logits(one) - logits(other)).max())
+    expect(
+        difference <= 1e-6 * float(np.abs(logits(one)).max()),
+        found=f"logits that differ by up to {difference:.3g} after {what}",
+        expected="the same classifier",
+    )
+
+
+def noise_keeps_the_convention(case: _Case) -> None:
+    """Noise comes from a NoiseSource in the module, so that draws can be repeated and frozen."""
+    made = case.fitted().first
+    repeated = np.array_equal(logits(made, seed=3), logits(made, seed=3))
+    with seeded(1):
+        one = logits(made, seed=3)
+    with seeded(2):
+        other = logits(made, seed=3)
+    expect(
+        repeated and np.array_equal(one, other),
+        found="predictions that differ although the module's noise was restarted from one seed, "
+        f"with {len(noise_sources(made))} noise sources",
+        expected="all noise from a qnad_art.layers.noise_source.NoiseSource in the attribute "
+        "`noise` of a module",
+    )
+
+
+def keeps_no_pickles(case: _Case) -> None:
+    """Run folders are passed on: reading one must not run code."""
+    unsafe = sorted(case.fitted().suffixes & set(UNSAFE))
+    expect(
+        not unsafe,
+        found=f"files that end in {', '.join(unsafe)}",
+        expected="safetensors (qnad_art.files.artifacts.save_tensors) and JSON",
+    )
+
+
+def _prepare(
+    defence: Any, *, device: str | DeviceProfile = DEFAULT_DEVICE, **settings: Any
+) -> _Case:
+    known_as = defence if isinstance(defence, str) else None
+    return _Case(registered("defence", defence), settings, load_device(device), known_as)
+
+
+SUITE = Suite(
+    "defence",
+    _prepare,
+    is_a_defence_with_a_name,
+    settings_go_through_json,
+    refuses_unknown_settings,
+    gives_a_classifier_that_predicts,
+    leaves_the_given_classifier_alone,
+    apply_gives_the_same_at_every_call,
+    same_seed_same_defence,
+    noise_keeps_the_convention,
+    keeps_no_pickles,
+)
+
+
+def check_defence(
+    defence: str | Callable[..., Defence],
+    *,
+    device: str | DeviceProfile = DEFAULT_DEVICE,
+    **settings: Any,
+) -> None:
+    """Check a defence of the benchmark on 8×8 digits and a small network.
+
+    A single call fits it twice; the checks one by one fit it anew each.
+
+    Args:
+        defence: registered name or class.
+        device: of the work, for defences with ``quantum = True``.
+        **settings: of the defence; those that make it fast, say ``epochs=1``.
+
+    Raises:
+        AssertionError: names the check that failed, what was found and what is expected.
+        UnknownNameError, PluginError: the name stands for nothing that can be used.
+    """
+    SUITE.run(defence, device=device, **settings)

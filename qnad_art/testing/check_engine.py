@@ -1,0 +1,322 @@
+"""Conformance of execution engines: against the exact response table, and as layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from qnad_art.benchmark.threats.victim import seeded
+from qnad_art.circuits.response import READOUTS
+from qnad_art.device.catalogue import load_device
+from qnad_art.device.profile import DEFAULT_DEVICE, DeviceProfile
+from qnad_art.engines import run_on
+from qnad_art.engines.circuit import Array, CircuitEngine
+from qnad_art.testing.checks import Suite, expect, expect_refusal, registered
+from qnad_art.testing.engine_case import Case, Products, run_products
+from qnad_art.testing.specimens import random_tensor
+
+OFTEN_ENOUGH = 25
+"""Each outcome is expected so many times before a z-score is taken for normal."""
+
+
+def is_a_circuit_engine(case: Case) -> None:
+    """A subclass of CircuitEngine that keeps what it is given."""
+    engine = case.engine(shots=case.shots, readout="raw")
+    kind = type(engine).__name__
+    expect(isinstance(engine, CircuitEngine), found=f"a {kind}", expected="a CircuitEngine")
+    for name, given in (("device", case.device), ("shots", case.shots), ("readout", "raw")):
+        found = getattr(engine, name)
+        expect(found == given, found=f"{name} {found!r}", expected=f"{given!r}, as it was given")
+
+
+def goes_without_shots_if_it_says_so(case: Case) -> None:
+    """``shots=None`` gives expectations where ``exact`` is true, and is refused where it is not."""
+    if not case.exact:
+        with expect_refusal("shots=None of an engine whose `exact` is False"):
+            case.engine(shots=None)
+        return
+    few = case.drawn.of(np.arange(5))
+    first, second = (run_products(case.engine(shots=None, seed=seed), few) for seed in (0, 1))
+    difference = np.abs(first - second).max()
+    expect(
+        difference <= case.tolerance,
+        found=f"expectations that differ by {difference:.2g} between two seeds",
+        expected="exact ones, the same for every seed; or `exact = False` in the class",
+    )
+
+
+def expectations_equal_the_response_table(case: Case) -> None:
+    """Without shots, every readout: within ``tolerance`` of the exact table."""
+    if not case.exact:
+        return  # what it counts is compared in the next check
+    for readout in READOUTS:
+        found = run_products(case.engine(shots=None, readout=readout), case.drawn)
+        difference = np.abs(found - case.expected(readout))
+        worst = int(difference.argmax())
+        expect(
+            difference[worst] <= case.tolerance,
+            found=f"⟨Z⟩ {found[worst]:.9f} of {_product(case.drawn, worst)}, readout {readout!r}",
+            expected=f"{case.expected(readout)[worst]:.9f} within {case.tolerance:g}",
+        )
+
+
+def counts_follow_the_response_table(case: Case) -> None:
+    """With shots, every readout: z-scores against the binomial law, their sum and their square."""
+    for readout in READOUTS:
+        engine = case.engine(shots=case.shots, readout=readout, seed=1)
+        _expect_law(
+            run_products(engine, case.drawn),
+            case.expected(readout),
+            case.shots,
+            case.level,
+            f"of {case.products} products with readout {readout!r}",
+        )
+
+
+def _expect_law(counted: Array, mean: Array, shots: int, level: float, what: str) -> None:
+    """Bias (Σz) and spread (Σz²) of means of ±1 outcomes, each tested at ``level``."""
+    from scipy.stats import norm
+
+    certainty = 1 - mean**2
+    use = certainty * shots > 4 * OFTEN_ENOUGH
+    wrong = np.abs(counted - mean)[~use].max(initial=0.0) * shots > 4 * OFTEN_ENOUGH
+    z = (counted - mean)[use] / np.sqrt(certainty[use] / shots)
+    # Var z² of a standardised mean of ±1: 2 + (excess kurtosis of one shot) / shots.
+    kurtosis = (4 - 6 * certainty[use]) / certainty[use]
+    bias = z.sum() / np.sqrt(max(len(z), 1))
+    spread = ((z**2).sum() - len(z)) / np.sqrt(np.sum(2 + kurtosis / shots) or 1.0)
+    limit = norm.isf(level / 2)
+    expect(
+        not wrong and abs(bias) <= limit and abs(spread) <= limit,
+        found=f"counts {what} that are off by {bias:.1f} (bias) and {spread:.1f} (spread of the "
+        f"z-scores) standard deviations, largest |z| {np.abs(z).max(initial=0):.1f}",
+        expected=f"both within ±{limit:.1f} (level {level:g}): binomial around the response table",
+    )
+
+
+def _product(products: Products, index: int) -> str:
+    site = products.sites[int(products.site[index])]
+    return (
+        f"θ={products.theta[index]:.3f}, φ={products.phi[index]:.3f} with "
+        f"{int(products.pairs[index])} pairs at {site}"
+    )
+
+
+def counts_are_whole(case: Case) -> None:
+    """An estimate from S shots is a multiple of 1/S with the parity of S, not a smoothed one."""
+    scaled = run_products(case.engine(shots=50, seed=0), case.drawn.of(np.arange(10))) * 50
+    odd = np.abs((50 - scaled) / 2 - np.rint((50 - scaled) / 2)).max()
+    expect(
+        odd < 1e-6,
+        found=f"⟨Z⟩ that are no sum of 50 outcomes ±1 over 50, such as {scaled[0] / 50!r}",
+        expected="(n₀ - n₁) / shots with n₀ + n₁ = shots",
+    )
+
+
+def seeds_reproduce(case: Case) -> None:
+    """The same seed, the same counts, whatever the global generators; another seed, others."""
+    few = case.drawn.of(np.arange(min(20, case.products)))
+    found = []
+    for number, seed in enumerate((1, 1, 2)):
+        with seeded(number):
+            found.append(run_products(case.engine(shots=50, seed=seed), few))
+    expect(
+        np.array_equal(found[0], found[1]),
+        found="other counts in a second engine with the same seed",
+        expected="the same: draw only from generators seeded by `seed`",
+    )
+    expect(
+        not np.array_equal(found[0], found[2]),
+        found="the same counts with seed=1 and seed=2",
+        expected="counts that follow the seed",
+    )
+
+
+def order_and_batches_change_nothing(case: Case) -> None:
+    """Products are independent: shuffled, divided or alone they have the same ⟨Z⟩."""
+    if not case.exact:
+        return  # counts are drawn in order; the table above tells whether they are mixed up
+    whole = run_products(case.engine(shots=None), case.drawn)
+    order = np.random.default_rng(1).permutation(case.products)
+    engine = case.engine(shots=None)
+    shuffled = run_products(engine, case.drawn.of(order))
+    parts = [run_products(engine, case.drawn.of(part)) for part in np.array_split(order, 3)]
+    for how, found in (("shuffled", shuffled), ("in three batches", np.concatenate(parts))):
+        difference = np.abs(found - whole[order]).max()
+        expect(
+            difference <= case.tolerance,
+            found=f"⟨Z⟩ that differ by {difference:.2g} when the products come {how}",
+            expected="no difference: results belong to products by position",
+        )
+
+
+def leaves_its_inputs_alone(case: Case) -> None:
+    """Angles, sites and pairs are arrays of the caller's."""
+    p = case.drawn.of(np.arange(min(10, case.products)))
+    arrays = {"theta": p.theta, "phi": p.phi, "site": p.site, "pairs": p.pairs}
+    before = {name: array.copy() for name, array in arrays.items()}
+    case.own_way().expectations(p.theta, p.phi, p.sites, p.site, p.pairs)
+    changed = [name for name, array in arrays.items() if not np.array_equal(array, before[name])]
+    expect(not changed, found=f"that {changed} were changed", expected="inputs as they were")
+
+
+def refuses_bad_settings(case: Case) -> None:
+    """With an error of the package."""
+    for settings in ({"readout": "loud"}, {"shots": 0}, {"shots": -1}):
+        with expect_refusal(", ".join(f"{name}={value!r}" for name, value in settings.items())):
+            case.engine(**{"shots": case.shots, **settings})
+
+
+_LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "convolution": (lambda: nn.Conv2d(1, 2, 2, padding=1), (1, 1, 2, 3)),
+    "linear layer": (lambda: nn.Linear(6, 4), (2, 6)),
+}
+
+
+def layers_run_as_compiled(case: Case) -> None:
+    """Under crosstalk: the compiled layer's output (or its law), and exactly its gradient."""
+    for what, (make, shape) in _LAYERS.items():
+        for readout in READOUTS:
+            inputs = 2 * random_tensor(*shape).double() - 1
+            module = case.layer(make(), inputs, readout)
+            (layer,) = module.layers.values()
+            x = inputs.clone().requires_grad_()
+            mean, variance = layer.moments(x)
+            (gradient,) = torch.autograd.grad(mean.sum(), x)
+            with run_on(module, case.own_way(readout=readout)):
+                output = module(x)
+                (found,) = torch.autograd.grad(output.sum(), x)
+            _expect_output(case, output, mean, variance, layer, f"{what}, readout {readout!r}")
+            expect(
+                torch.allclose(found, gradient, rtol=1e-9, atol=1e-12),
+                found=f"another gradient than the compiled {what}'s",
+                expected="that of the compiled layer, as CircuitEngine.__call__ gives it",
+            )
+
+
+def _expect_output(
+    case: Case, output: Tensor, mean: Tensor, variance: Tensor | None, layer: Any, what: str
+) -> None:
+    expect(
+        output.shape == mean.shape,
+        found=f"an output of shape {tuple(output.shape)}",
+        expected=f"{tuple(mean.shape)}, that of the {what}",
+    )
+    difference = (output - mean).detach()
+    if variance is None:
+        scale = 1 + float(mean.detach().abs().max())
+        most = float(difference.abs().max())
+        fan_in = layer.weight[0].numel()
+        expect(
+            most <= case.tolerance * fan_in * scale,
+            found=f"an output off by {most:.2g} ({what})",
+            expected=f"the compiled layer's within {case.tolerance * fan_in * scale:.2g}",
+        )
+        return
+    from scipy.stats import chi2
+
+    noise = layer._channels(layer.kernels()["noise"])
+    z = difference / (variance.sqrt() * noise).detach()
+    tail = float(chi2.cdf(float((z**2).sum()), z.numel()))
+    expect(
+        case.level / 2 <= tail <= 1 - case.level / 2,
+        found=f"outputs with z-scores up to {float(z.abs().max()):.1f} ({what})",
+        expected=f"the compiled layer's mean and variance (χ² at level {case.level:g})",
+    )
+
+
+def refuses_more_than_its_most_products(case: Case) -> None:
+    """A layer call that needs more circuits than ``max_products``, with an error of the package."""
+    make, shape = _LAYERS["linear layer"]
+    x = random_tensor(*shape).double()
+    module = case.layer(make(), x, "twirled")
+    what = "a layer call of 48 circuits with max_products=1"
+    with run_on(module, case.own_way(max_products=1)), expect_refusal(what):
+        module(x)
+
+
+def _prepare(
+    engine: Any,
+    *,
+    device: str | DeviceProfile = DEFAULT_DEVICE,
+    products: int = 200,
+    max_pairs: int = 2,
+    shots: int = 1000,
+    tolerance: float = 1e-9,
+    level: float = 1e-4,
+    **settings: Any,
+) -> Case:
+    return Case(
+        registered("engine", engine),
+        settings,
+        load_device(device),
+        products,
+        max_pairs,
+        shots,
+        tolerance,
+        level,
+    )
+
+
+SUITE = Suite(
+    "engine",
+    _prepare,
+    is_a_circuit_engine,
+    goes_without_shots_if_it_says_so,
+    expectations_equal_the_response_table,
+    counts_follow_the_response_table,
+    counts_are_whole,
+    seeds_reproduce,
+    order_and_batches_change_nothing,
+    leaves_its_inputs_alone,
+    refuses_bad_settings,
+    layers_run_as_compiled,
+    refuses_more_than_its_most_products,
+)
+
+
+def check_engine(
+    engine: str | Callable[..., CircuitEngine],
+    *,
+    device: str | DeviceProfile = DEFAULT_DEVICE,
+    products: int = 200,
+    max_pairs: int = 2,
+    shots: int = 1000,
+    tolerance: float = 1e-9,
+    level: float = 1e-4,
+    **settings: Any,
+) -> None:
+    """Check an execution engine against the exact response table of a device.
+
+    Engines with ``exact = True`` must give expectations within ``tolerance``. Every engine's
+    counts must follow the binomial law around the table: each comparison is a test at ``level``
+    (there are up to 8, so a correct engine fails with fewer than one seed in 1,000).
+
+    Args:
+        engine: registered name, class, or a factory ``factory(device, **settings)``.
+        device: the noise; for an engine without ZZ coupling, a profile with ``zz_scale=0``.
+        products: number of random products of every comparison.
+        max_pairs: they have up to so many injected pairs; 0 for none.
+        shots: of the counts, 200 or more.
+        tolerance: of exact expectations.
+        level: of each statistical test.
+        **settings: of the engine.
+
+    Raises:
+        AssertionError: names the check that failed, what was found and what is expected.
+        UnknownNameError, PluginError: the name stands for nothing that can be used.
+    """
+    SUITE.run(
+        engine,
+        device=device,
+        products=products,
+        max_pairs=max_pairs,
+        shots=shots,
+        tolerance=tolerance,
+        level=level,
+        **settings,
+    )

@@ -1,0 +1,155 @@
+"""Conformance of networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from qnad_art.benchmark.threats.victim import seeded
+from qnad_art.device.profile import DeviceProfile
+from qnad_art.models.architectures import Architecture, ModelEntry
+from qnad_art.network.conversion import convert
+from qnad_art.testing.checks import Suite, expect, registered
+from qnad_art.testing.specimens import random_tensor
+from qnad_art.training.standard import TrainSettings
+
+OTHER_CLASSES = 3
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A network's entry."""
+
+    entry: ModelEntry
+    name: str | None
+
+    def network(self, architecture: Architecture | None = None, *, seed: int = 0) -> nn.Module:
+        with seeded(seed):
+            return self.entry.build(architecture or self.entry.usual)
+
+    def images(self, count: int = 2) -> torch.Tensor:
+        usual = self.entry.usual
+        return random_tensor(count, usual.in_channels, usual.image_size, usual.image_size)
+
+
+def is_a_model_entry(case: _Case) -> None:
+    """A ModelEntry whose usual architecture has its name, with settings that train it."""
+    kind = type(case.entry).__name__
+    expect(isinstance(case.entry, ModelEntry), found=f"a {kind}", expected="a ModelEntry")
+    name = case.entry.usual.name
+    expect(
+        case.name in (None, name),
+        found=f"an architecture named {name!r}",
+        expected=f"{case.name!r}, under which it is registered",
+    )
+    TrainSettings(**case.entry.training)
+
+
+def maps_images_to_logits(case: _Case) -> None:
+    """N×C×H×W in [0, 1] → N×K finite numbers, for another number of classes too."""
+    usual = case.entry.usual
+    for architecture in (usual, replace(usual, num_classes=OTHER_CLASSES)):
+        network = case.network(architecture).eval()
+        with torch.no_grad():
+            outputs = network(case.images())
+        wanted = (2, architecture.num_classes)
+        expect(
+            tuple(outputs.shape) == wanted and bool(outputs.isfinite().all()),
+            found=f"outputs of shape {tuple(outputs.shape)}, finite: {outputs.isfinite().all()}",
+            expected=f"finite logits of shape {wanted}",
+        )
+
+
+def images_do_not_mix(case: _Case) -> None:
+    """In eval mode an image's logits do not depend on the others of its batch, or on chance."""
+    network, x = case.network().eval(), case.images()
+    with torch.no_grad():
+        together, alone = network(x)[:1], network(x[:1])
+    difference = float((together - alone).abs().max())
+    scale = float(together.abs().max()) + 1e-6
+    expect(
+        difference <= 1e-3 * scale,
+        found=f"logits that differ by {difference:.3g} with other images in the batch",
+        expected="the same logits",
+    )
+
+
+def weights_follow_the_seed(case: _Case) -> None:
+    """Drawn from torch's global generator, which ``build_model`` seeds; another seed, others."""
+    one, same, other = (case.network(seed=seed).state_dict() for seed in (0, 0, 1))
+    expect(
+        all(value.equal(same[name]) for name, value in one.items()),
+        found="other weights from the same seed",
+        expected="the same",
+    )
+    expect(
+        any(not value.equal(other[name]) for name, value in one.items()),
+        found="the same weights from two seeds",
+        expected="weights that follow the seed",
+    )
+
+
+def weights_carry_over(case: _Case) -> None:
+    """A second network with the first one's ``state_dict`` computes the same."""
+    one, other, x = case.network(seed=0).eval(), case.network(seed=1).eval(), case.images(1)
+    other.load_state_dict(one.state_dict())
+    with torch.no_grad():
+        difference = float((one(x) - other(x)).abs().max())
+    expect(
+        difference == 0,
+        found=f"logits that differ by {difference:.3g} after load_state_dict",
+        expected="the same: everything that is learned or drawn is a parameter or a buffer",
+    )
+
+
+def runs_as_circuits(case: _Case) -> None:
+    """Every layer with products runs them; without noise they give the plain network's logits."""
+    network, x = case.network().eval(), case.images()
+    module = convert(network, device=DeviceProfile.ideal(), seed=0)
+    missed = sorted(module.layers.keys() - module.products(x).keys())
+    expect(
+        not missed,
+        found=f"the layers {missed}, which the forward pass never calls",
+        expected="layers that are called as modules: self.layer(x)",
+    )
+    module.calibrate(x)
+    with torch.no_grad():
+        plain, quantum = network(x), module(x)
+    difference = float((plain - quantum).abs().max())
+    scale = float(plain.abs().max()) + 1e-6
+    expect(
+        difference <= 1e-3 * scale,
+        found=f"logits that differ by {difference:.3g} of {scale:.3g} on the ideal device",
+        expected="those of the plain network",
+    )
+
+
+def _prepare(model: str | ModelEntry) -> _Case:
+    return _Case(registered("model", model), model if isinstance(model, str) else None)
+
+
+SUITE = Suite(
+    "model",
+    _prepare,
+    is_a_model_entry,
+    maps_images_to_logits,
+    images_do_not_mix,
+    weights_follow_the_seed,
+    weights_carry_over,
+    runs_as_circuits,
+)
+
+
+def check_model(model: str | ModelEntry) -> None:
+    """Check a network at its usual size.
+
+    Args:
+        model: registered name, or an entry.
+
+    Raises:
+        AssertionError: names the check that failed, what was found and what is expected.
+        UnknownNameError, PluginError: the name stands for nothing that can be used.
+    """
+    SUITE.run(model)

@@ -1,0 +1,342 @@
+"""Conformance of crosstalk strategies."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qnad_art.crosstalk import Strategy
+from qnad_art.device.catalogue import load_device
+from qnad_art.device.profile import DEFAULT_DEVICE, DeviceProfile
+from qnad_art.network.conversion import convert
+from qnad_art.network.module import QuantumExecutedModule
+from qnad_art.placement.placement import Order
+from qnad_art.placement.plan import CrosstalkPlan
+from qnad_art.testing.checks import Suite, expect, expect_refusal, registered
+from qnad_art.testing.specimens import built, global_randomness, random_tensor
+
+IMAGES = 24
+CLASSES = 3
+FRACTION = 0.25
+FEW_PAIRS = 2
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A strategy's class (or factory), the settings it is tried with, and the device."""
+
+    factory: Callable[..., Strategy]
+    settings: Mapping[str, Any]
+    device: DeviceProfile
+    known_as: str | None
+
+    @property
+    def takes(self) -> set[str]:
+        return set(inspect.signature(self.factory).parameters)
+
+    def strategy(self, **settings: Any) -> Strategy:
+        return self.factory(**{"fraction": FRACTION, **self.settings, **settings})
+
+    def module(
+        self, network: str = "convolutional", *, order: Order = "stretched", max_pairs: int = 8
+    ) -> QuantumExecutedModule:
+        shape, layers = _NETWORKS[network]
+        return convert(
+            built(layers()),
+            random_tensor(IMAGES, *shape),
+            device=self.device,
+            order=order,
+            max_pairs=max_pairs,
+            seed=0,
+        )
+
+    def data(self, network: str = "convolutional") -> tuple[Tensor, Tensor]:
+        return random_tensor(IMAGES, *_NETWORKS[network][0]), torch.arange(IMAGES) % CLASSES
+
+    def plan(self, **settings: Any) -> CrosstalkPlan:
+        return self.strategy(**settings).plan(self.module(), *self.data())
+
+
+def _convolutional() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(144, CLASSES)
+    )
+
+
+def _linear() -> nn.Module:
+    return nn.Sequential(nn.Linear(20, 12), nn.ReLU(), nn.Linear(12, CLASSES))
+
+
+def _grouped() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv1d(4, 6, 3, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(24, CLASSES, bias=False)
+    )
+
+
+_NETWORKS: dict[str, tuple[tuple[int, ...], Callable[[], nn.Module]]] = {
+    "convolutional": ((1, 6, 6), _convolutional),
+    "linear": ((20,), _linear),
+    "grouped, one-dimensional": ((4, 6), _grouped),
+}
+
+
+def has_a_name_and_takes_a_fraction(case: _Case) -> None:
+    """QNAD gives every strategy ``fraction``; plans and reports show the name."""
+    taken = inspect.signature(case.factory).parameters.values()
+    expect(
+        "fraction" in case.takes or any(p.kind is p.VAR_KEYWORD for p in taken),
+        found=f"the settings {sorted(case.takes)}",
+        expected="a setting 'fraction', the share of the weights to put under crosstalk",
+    )
+    name = getattr(case.strategy(), "name", None)
+    expect(isinstance(name, str) and name, found=f"name {name!r}", expected="a name (str)")
+    expect(
+        case.known_as in (None, name),
+        found=f"name {name!r}",
+        expected=f"{case.known_as!r}, under which it is registered",
+    )
+
+
+def plan_is_complete(case: _Case) -> None:
+    """A sound plan for this device, placement and network, which says how it was made."""
+    module, strategy = case.module(), case.strategy()
+    _expect_complete(strategy.plan(module, *case.data()), module, strategy)
+
+
+def _expect_complete(
+    plan: CrosstalkPlan, module: QuantumExecutedModule, strategy: Strategy
+) -> None:
+    kind = type(plan).__name__
+    expect(isinstance(plan, CrosstalkPlan), found=f"a {kind}", expected="a CrosstalkPlan")
+    plan.check()
+    plan.check_device(module.device_profile)
+    for what, found, expected in (
+        ("sites", plan.sites, module.placement.sites),
+        ("shapes", {n: tuple(p.pairs.shape) for n, p in plan.layers.items()}, module.weight_shapes),
+        ("types", {p.site.dtype for p in plan.layers.values()}, {torch.int16}),
+        ("types", {p.pairs.dtype for p in plan.layers.values()}, {torch.int8}),
+        ("strategy", plan.strategy, strategy.name),
+    ):
+        expect(found == expected, found=f"{what} {found}", expected=str(expected))
+
+
+def plan_obeys_the_fraction(case: _Case) -> None:
+    """At most the fraction asked for (rounded in each layer), none for 0, some for a quarter."""
+    for fraction in (0.0, FRACTION, 1.0):
+        plan = case.plan(fraction=fraction)
+        most = fraction * plan.weights + (len(plan.layers) / 2 if fraction else 0)
+        expect(
+            plan.injected <= most,
+            found=f"{plan.injected} of {plan.weights} weights under crosstalk",
+            expected=f"at most {most:g} for fraction={fraction}",
+        )
+        expect(
+            plan.injected or fraction != FRACTION,
+            found=f"no weight under crosstalk for fraction={fraction}",
+            expected="some; if the strategy needs longer to find them, give the check its settings",
+        )
+        expect(
+            plan.requested == fraction,
+            found=f"a plan that says {plan.requested} was requested",
+            expected=f"fraction={fraction}",
+        )
+
+
+def injection_comes_from_idle_neighbours(case: _Case) -> None:
+    """Algorithm 1, line 3: in the plain order no qubit has two tasks in one time step."""
+    module = case.module(order="plain")
+    plan = case.strategy(fraction=1.0).plan(module, *case.data())
+    compute, width = module.placement.compute, len(module.placement.compute)
+    for name, layer in plan.layers.items():
+        for row, pairs in zip(layer.site.flatten(1), layer.pairs.flatten(1), strict=True):
+            sites = [plan.sites[index] for index in row.tolist()]
+            for start in range(0, len(sites), width):
+                step = range(start, min(start + width, len(sites)))
+                for slot in step:
+                    expect(
+                        sites[slot].qubit == compute[slot - start],
+                        found=f"{name}: product {slot} of a sum on qubit {sites[slot].qubit}",
+                        expected=f"{compute[slot - start]}, its place under order='plain'",
+                    )
+                used = [q for j in step for q in sites[j].qubits[: 3 if pairs[j] else 1]]
+                expect(
+                    len(used) == len(set(used)),
+                    found=f"{name}: one time step uses the qubits {used}",
+                    expected="each at most once: a neighbour must be idle to inject from it",
+                )
+
+
+def plan_obeys_the_most_pairs(case: _Case) -> None:
+    """Within the module's response table, and within ``max_pairs`` if the strategy takes it."""
+    limited = "max_pairs" in case.takes
+    for table, settings in ((8, {}), (FEW_PAIRS, {"max_pairs": FEW_PAIRS})):
+        if settings and not limited:
+            continue
+        module = case.module(max_pairs=table)
+        plan = case.strategy(**settings).plan(module, *case.data())
+        largest = max(int(layer.pairs.int().abs().max()) for layer in plan.layers.values())
+        expect(largest <= table, found=f"up to {largest} pairs", expected=f"at most {table}")
+
+
+def same_seed_same_plan(case: _Case) -> None:
+    """Whatever the global generators are at, which it leaves alone; an instance can be reused."""
+    strategy = case.strategy()
+    plans = []
+    for seed, made in ((0, strategy), (1, strategy), (2, case.strategy())):
+        module, data = case.module(), case.data()
+        with global_randomness(seed):
+            plans.append(made.plan(module, *data))
+    for plan in plans[1:]:
+        _expect_equal(plan, plans[0], "the plan of the first call, with the same settings")
+
+
+def _expect_equal(plan: CrosstalkPlan, other: CrosstalkPlan, expected: str) -> None:
+    for name in ("device", "device_hash", "sites", "strategy", "requested", "settings"):
+        found = getattr(plan, name)
+        expect(found == getattr(other, name), found=f"{name} {found!r}", expected=expected)
+    expect(
+        list(plan.layers) == list(other.layers), found=f"layers {[*plan.layers]}", expected=expected
+    )
+    for name, layer in plan.layers.items():
+        for part in ("site", "pairs"):
+            here, there = getattr(layer, part), getattr(other.layers[name], part)
+            differing = int((here != there).sum()) if here.shape == there.shape else here.numel()
+            expect(
+                not differing,
+                found=f"{part} of layer {name}: {differing} differ",
+                expected=expected,
+            )
+
+
+def leaves_module_and_data_as_they_were(case: _Case) -> None:
+    """Weights, plan, modes and gradients of the module; the inputs and labels."""
+    module, (x, y) = case.module().train(), case.data()
+    plan, state = module.plan, _state(module)
+    parts = [(part, part.training) for part in module.modules()]
+    required = [parameter.requires_grad for parameter in module.parameters()]
+    case.strategy().plan(module, x, y)
+    changed = [name for name, value in _state(module).items() if not value.equal(state[name])]
+    changed += [f"mode of {type(p).__name__}" for p, training in parts if p.training != training]
+    changed += [] if module.plan is plan else ["plan"]
+    now = [parameter.requires_grad for parameter in module.parameters()]
+    changed += [] if now == required else ["requires_grad"]
+    changed += [f"gradient of {n}" for n, p in module.named_parameters() if p.grad is not None]
+    changed += [f"engine of {n}" for n, layer in module.layers.items() if layer.engine is not None]
+    for name, tensor, original in zip(("x", "y"), (x, y), case.data(), strict=True):
+        changed += [] if tensor.equal(original) else [name]
+    expect(
+        not changed,
+        found=f"that planning changed {', '.join(changed)}",
+        expected="module and data as before: work on a copy (copy.deepcopy(module))",
+    )
+
+
+def _state(module: QuantumExecutedModule) -> dict[str, Tensor]:
+    """Copies of parameters and buffers, those of the crosstalk too."""
+    named = [*module.named_parameters(), *module.named_buffers()]
+    return {name: tensor.detach().clone() for name, tensor in named}
+
+
+def refuses_fractions_that_are_none(case: _Case) -> None:
+    """In the constructor or in ``plan``, with an error of the package."""
+    for fraction in (-0.1, 1.5, math.nan):
+        with expect_refusal(f"fraction={fraction}"):
+            case.plan(fraction=fraction)
+
+
+def plan_saves_and_loads_equal(case: _Case) -> None:
+    """Tensors as safetensors, the rest as JSON."""
+    plan = case.plan()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "plan.safetensors"
+        plan.save(path)
+        loaded = CrosstalkPlan.load(path)
+    _expect_equal(loaded, plan, "the plan that was saved; its settings must be plain JSON")
+
+
+def plans_every_kind_of_layer(case: _Case) -> None:
+    """Convolutions, with groups too, and linear layers, with and without bias; and they run."""
+    for network in _NETWORKS:
+        module, data, strategy = case.module(network), case.data(network), case.strategy()
+        plan = strategy.plan(module, *data)
+        _expect_complete(plan, module, strategy)
+        module.plan = plan
+        finite = bool(torch.isfinite(module(data[0])).all())
+        expect(finite, found=f"NaN or infinite logits of the {network} network", expected="numbers")
+
+
+def goes_through_the_defence(case: _Case) -> None:
+    """:class:`qnad_art.QNAD` fits it and runs its plan."""
+    from art.estimators.classification import PyTorchClassifier
+
+    from qnad_art.defence import QNAD
+
+    shape, layers = _NETWORKS["convolutional"]
+    classifier = PyTorchClassifier(
+        built(layers()),
+        nn.CrossEntropyLoss(),
+        shape,
+        CLASSES,
+        clip_values=(0.0, 1.0),
+        device_type="cpu",
+    )
+    x, y = (tensor.numpy() for tensor in case.data())
+    defence = QNAD(classifier, case.device, strategy=case.strategy(), seed=0)
+    defence.fit(x, y)
+    hardened = defence(x, classifier)
+    injected = hardened.plan.injected
+    expect(injected, found=f"{injected} weights under crosstalk", expected="some")
+    outputs = hardened.predict(x)
+    expect(outputs.shape == (IMAGES, CLASSES), found=f"outputs {outputs.shape}", expected="logits")
+
+
+def _prepare(
+    strategy: Any, *, device: str | DeviceProfile = DEFAULT_DEVICE, **settings: Any
+) -> _Case:
+    known_as = strategy if isinstance(strategy, str) else None
+    return _Case(registered("strategy", strategy), settings, load_device(device), known_as)
+
+
+SUITE = Suite(
+    "strategy",
+    _prepare,
+    has_a_name_and_takes_a_fraction,
+    plan_is_complete,
+    plan_obeys_the_fraction,
+    injection_comes_from_idle_neighbours,
+    plan_obeys_the_most_pairs,
+    same_seed_same_plan,
+    leaves_module_and_data_as_they_were,
+    refuses_fractions_that_are_none,
+    plan_saves_and_loads_equal,
+    plans_every_kind_of_layer,
+    goes_through_the_defence,
+)
+
+
+def check_strategy(
+    strategy: str | Callable[..., Strategy],
+    *,
+    device: str | DeviceProfile = DEFAULT_DEVICE,
+    **settings: Any,
+) -> None:
+    """Check a crosstalk strategy on small networks.
+
+    Args:
+        strategy: registered name, class, or a factory that takes its settings as keywords.
+        device: on which the networks run, a name or a profile.
+        **settings: of the strategy; those that make it fast, say ``epochs=1``.
+
+    Raises:
+        AssertionError: names the check that failed, what was found and what is expected.
+        UnknownNameError, PluginError: the name stands for nothing that can be used.
+    """
+    SUITE.run(strategy, device=device, **settings)

@@ -1,0 +1,1 @@
+"""Training: of weights, and of whatever else is optimised on adversarial examples."""

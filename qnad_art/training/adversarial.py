@@ -1,0 +1,232 @@
+"""Adversarial optimisation: its settings, its attack, and what it asks of whatever is optimised.
+
+The loop itself is in :mod:`~.adversarial_loop`; crosstalk (:mod:`qnad_art.crosstalk.tuned`)
+and weights (:mod:`qnad_art.training.finetune`) are what it optimises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from qnad_art.errors import InvalidInputError
+
+Units = float | Tensor
+"""A number for all of an input, or a tensor that broadcasts over it."""
+
+Precision = Literal["float32", "bfloat16"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+
+VALIDATION_IMAGES = 1000
+"""At most so many images are validated on."""
+
+
+@dataclass(frozen=True)
+class TuningEpoch:
+    """One epoch: accuracies in [0, 1] on the validation split (``loss`` on training)."""
+
+    epoch: int
+    epochs: int
+    loss: float
+    clean: float
+    robust: float
+    seconds: float = field(compare=False)
+
+    def __str__(self) -> str:
+        return (
+            f"epoch {self.epoch:>{len(str(self.epochs))}}/{self.epochs}  loss {self.loss:.4f}  "
+            f"validation: clean {self.clean:.1%}, robust {self.robust:.1%}  ({self.seconds:.1f} s)"
+        )
+
+
+@dataclass(frozen=True)
+class AdversarialSettings:
+    """How to optimise against attacks.
+
+    Args:
+        epsilon: L∞ budget of the attack in training, in units of the images; it grows from 0 over
+            the first third of the steps.
+        attack_steps: 1 is FGSM with a random start, more is PGD.
+        robust_weight: in [0, 1], of the adversarial loss against the clean one.
+        epochs, batch_size, learning_rate: of Adam, with a cosine schedule.
+        patience: stop after so many epochs without a better one; ``None`` for never.
+        clip: smallest and largest value of an image.
+        mean, std: of each channel, or one for all, where the inputs are standardised images:
+            (image - mean) / std. :class:`~qnad_art.QNAD` takes these and ``clip`` from its
+            classifier.
+        validation_fraction: of the inputs, kept apart (at most 1,000 images); the epoch with the
+            best sum of clean and robust validation accuracy (PGD of 10 steps, or of twice
+            ``attack_steps``, with true gradients and with gradients through saturated activations),
+            weighted as the losses, is the result.
+        shot_noise: optimise under the shots of the module; ``False`` on the exact expectation,
+            which is faster. Validation always has them.
+        precision: of the passes through the network, ``"bfloat16"`` under autocast.
+        seed: of the validation split, batches and random starts.
+        on_epoch: called after every epoch (``print`` will do).
+        on_step: called after every step, with the number of steps done and of all.
+        checkpoint: file that is written after every epoch, before ``on_epoch`` is called.
+        resume: go on from the checkpoint if it is there.
+    """
+
+    epsilon: float = 0.3
+    attack_steps: int = 3
+    robust_weight: float = 0.7
+    epochs: int = 20
+    batch_size: int = 128
+    learning_rate: float = 0.02
+    patience: int | None = None
+    clip: tuple[float, float] = (0.0, 1.0)
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    validation_fraction: float = 0.1
+    shot_noise: bool = True
+    precision: Precision = "float32"
+    seed: int = 0
+    on_epoch: Callable[[TuningEpoch], object] | None = None
+    on_step: Callable[[int, int], object] | None = None
+    checkpoint: str | Path | None = None
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        for setting in ("attack_steps", "epochs", "batch_size", "patience"):
+            value = getattr(self, setting)
+            if setting == "patience" and value is None:
+                continue
+            if type(value) is not int or value < 1:
+                raise InvalidInputError(
+                    f"{setting} is {value!r}; it must be a whole number from 1."
+                )
+        if not self.epsilon > 0 or not self.learning_rate > 0:
+            raise InvalidInputError(
+                f"epsilon is {self.epsilon} and learning_rate {self.learning_rate}; both must be "
+                "above 0."
+            )
+        if not 0 <= self.robust_weight <= 1:
+            raise InvalidInputError(f"robust_weight is {self.robust_weight}; valid: 0 to 1.")
+        if not 0 < self.validation_fraction < 1:
+            raise InvalidInputError(
+                f"validation_fraction is {self.validation_fraction}; it must lie between 0 and 1."
+            )
+        if len(self.clip) != 2 or not self.clip[0] < self.clip[1]:
+            raise InvalidInputError(f"clip is {self.clip}; give (lowest, highest) image value.")
+        if len(self.mean) != len(self.std) or not self.std or not min(self.std) > 0:
+            raise InvalidInputError(
+                f"mean is {self.mean} and std {self.std}; give as many of each, every std above 0."
+            )
+        if self.precision not in PRECISIONS:
+            raise InvalidInputError(
+                f"precision {self.precision!r} is not one of {', '.join(PRECISIONS)}."
+            )
+        if self.resume and self.checkpoint is None:
+            raise InvalidInputError("resume=True needs a checkpoint to go on from.")
+
+    def recorded(self) -> dict[str, Any]:
+        """The settings that the result depends on, as plain JSON."""
+        left_out = {"on_epoch", "on_step", "checkpoint", "resume"}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
+        return {**values, **{name: list(values[name]) for name in ("clip", "mean", "std")}}
+
+    def in_units_of(self, x: Tensor, epsilon: float) -> tuple[Units, tuple[Units, Units]]:
+        """A budget and :attr:`clip`, both of images, for inputs ``x`` (N, C, …)."""
+        mean, std = (_by_channel(values, x) for values in (self.mean, self.std))
+        low, high = ((value - mean) / std for value in self.clip)
+        return epsilon / std, (low, high)
+
+
+def validation_steps(settings: AdversarialSettings) -> int:
+    """Of the attack that judges: more than those of the attack that was trained against."""
+    return max(10, 2 * settings.attack_steps)
+
+
+class Unknowns(Protocol):
+    """What is optimised, and how the network comes to have it."""
+
+    def state(self) -> dict[str, Tensor]:
+        """All that changes during a run, for a checkpoint (the tensors themselves)."""
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what :meth:`state` gave."""
+
+    @property
+    def parameters(self) -> Mapping[str, Tensor]:
+        """Leaf tensors by name."""
+
+    def optimising(self) -> AbstractContextManager[None]:
+        """Context in which the network's output is differentiable in the parameters."""
+
+    def project(self) -> None:
+        """Called after each step, without gradients: back into the allowed range."""
+
+    def install(self) -> None:
+        """Give the network the present values, for validation."""
+
+    def result(self) -> Mapping[str, Tensor]:
+        """The present values, as tensors of their own."""
+
+
+def perturb(
+    network: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    epsilon: Units,
+    steps: int,
+    clip: tuple[Units, Units],
+    generator: torch.Generator,
+) -> Tensor:
+    """L∞ adversarial examples from a random start.
+
+    One step is FGSM-RS with a step of 1.25 ε (Wong, Rice, Kolter 2020), more are PGD with steps of
+    2.5 ε / ``steps`` (Madry et al. 2018). ``epsilon`` and ``clip`` are in units of ``x``, numbers
+    or broadcast over it.
+    """
+    size = (1.25 if steps == 1 else 2.5 / steps) * epsilon
+    start = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+    low, high = (x - epsilon).clamp_min_(clip[0]), (x + epsilon).clamp_max_(clip[1])
+    perturbed = torch.clamp(x + epsilon * (2 * start - 1), low, high)
+    for _ in range(steps):
+        perturbed.requires_grad_()
+        loss = functional.cross_entropy(network(perturbed).float(), y, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, perturbed)
+        with torch.no_grad():
+            perturbed = torch.clamp(perturbed + size * gradient.sign(), low, high)
+    return perturbed.detach()
+
+
+def split_validation(
+    x: Tensor, y: Tensor, settings: AdversarialSettings
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """(training, validation) images and labels, divided at random by the settings' seed."""
+    if len(x) != len(y):
+        raise InvalidInputError(f"{len(x)} inputs for {len(y)} labels; give as many of each.")
+    _, (low, high) = settings.in_units_of(x, settings.epsilon)
+    slack = 1e-3 * (high - low)
+    if bool(((x < low - slack) | (x > high + slack)).any()):
+        raise InvalidInputError(
+            f"The inputs run from {float(x.min()):.3g} to {float(x.max()):.3g}, beyond clip "
+            f"{settings.clip} (with mean {settings.mean} and std {settings.std}): give clip as the "
+            "range of the images, and mean and std if they were standardised."
+        )
+    held = min(max(1, round(settings.validation_fraction * len(x))), VALIDATION_IMAGES)
+    if len(x) <= held:
+        raise InvalidInputError(f"{len(x)} inputs are too few to tune and to validate on.")
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(settings.seed))
+    return (x[order[held:]], y[order[held:]]), (x[order[:held]], y[order[:held]])
+
+
+def _by_channel(values: Sequence[float], x: Tensor) -> Units:
+    if len(values) == 1:
+        return values[0]
+    if len(values) != x.shape[1]:
+        raise InvalidInputError(
+            f"mean and std have {len(values)} values, and the inputs {x.shape[1]} channels; give "
+            "one for all, or one for each."
+        )
+    return torch.tensor(values, dtype=x.dtype, device=x.device).view(-1, *(1,) * (x.dim() - 2))

@@ -1,0 +1,303 @@
+"""The loop of the adversarial optimisation, and its checkpoints.
+
+It makes adversarial examples of the network as it is at every step, takes the step, validates,
+keeps the best epoch, and writes checkpoints from which a run goes on bit for bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+from torch import Tensor, nn
+from torch.nn import functional
+
+from qnad_art.errors import ArtifactError, InvalidInputError, differences
+from qnad_art.files.artifacts import load_tensors, save_tensors
+from qnad_art.files.atomic import plain
+from qnad_art.network.modes import evaluating
+from qnad_art.network.module import QuantumExecutedModule
+from qnad_art.training.adversarial import (
+    AdversarialSettings,
+    TuningEpoch,
+    Unknowns,
+    perturb,
+    validation_steps,
+)
+
+_KIND = "tuning-checkpoint"
+_VERSION = 5
+"""Rises when a run could not go on bit for bit from the checkpoints of before."""
+_HISTORY = TypeAdapter(list[TuningEpoch])
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+class AdversarialLoop:
+    """One run of the optimisation; see :class:`AdversarialSettings`.
+
+    Args:
+        network: a module, changed only through ``unknowns``; in eval mode while it runs.
+        unknowns: what is optimised.
+        training, validation: images (N, …) and class indices (N,).
+        settings: of the run.
+        before_epoch: called with the number of every epoch that begins.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        unknowns: Unknowns,
+        training: tuple[Tensor, Tensor],
+        validation: tuple[Tensor, Tensor],
+        settings: AdversarialSettings,
+        *,
+        before_epoch: Callable[[int], None] = lambda epoch: None,
+    ) -> None:
+        self.network, self.unknowns, self.settings = network, unknowns, settings
+        self.place = next(iter(unknowns.parameters.values())).device
+        self.x, self.y = (tensor.to(self.place) for tensor in training)
+        self.held_x, self.held_y = (tensor.to(self.place) for tensor in validation)
+        self.before_epoch = before_epoch
+        self.generator = torch.Generator(self.place).manual_seed(settings.seed)
+        self.optimizer = torch.optim.Adam(unknowns.parameters.values(), lr=settings.learning_rate)
+        self.batches = -(-len(self.x) // settings.batch_size)
+        self.history: list[TuningEpoch] = []
+        self.best = dict(unknowns.result())
+        # Now, because the unknowns may be weights, which change.
+        self.identity = self._identity() if settings.checkpoint is not None else {}
+
+    def run(self) -> dict[str, Tensor]:
+        """Optimise; returns the result of the best epoch."""
+        with evaluating(self.network):
+            if self.settings.resume:
+                self._restore()
+            while not self._finished():
+                self._epoch(len(self.history) + 1)
+        return self.best
+
+    def step(self, chosen: Tensor, progress: float) -> float:
+        """One step on the images ``chosen``, after a share ``progress`` of all steps; the loss.
+
+        The network must be in eval mode, which :meth:`run` takes care of.
+        """
+        settings = self.settings
+        rate = settings.learning_rate * (1 + torch.cos(torch.tensor(torch.pi * progress))) / 2
+        self.optimizer.param_groups[0]["lr"] = float(rate)
+        x, y = self.x[chosen], self.y[chosen]
+        epsilon = settings.epsilon * min(1.0, 3 * progress + 0.02)
+        weight = settings.robust_weight
+        with self._shots(), self.unknowns.optimising(), self._autocast():
+            # Every other time: a network could hide behind saturation from one kind of gradients.
+            through = bool(torch.rand((), generator=self.generator, device=self.place) < 0.5)
+            adversarial = self._attack(x, y, epsilon, settings.attack_steps, through=through)
+            parts = [(1 - weight, x), (weight, adversarial)]
+            parts = [(share, images) for share, images in parts if share > 0]
+            logits = self.network(torch.cat([images for _, images in parts])).float()
+            losses = (functional.cross_entropy(part, y) for part in logits.split(len(x)))
+            loss = torch.stack([s * part for (s, _), part in zip(parts, losses, strict=True)]).sum()
+            self.optimizer.zero_grad()
+            loss.backward()
+        self.optimizer.step()
+        with torch.no_grad():
+            self.unknowns.project()
+        return float(loss.detach())
+
+    def _epoch(self, epoch: int) -> None:
+        start = time.perf_counter()
+        self.before_epoch(epoch)
+        order = torch.randperm(len(self.x), generator=self.generator, device=self.place)
+        total = 0.0
+        for index, chosen in enumerate(order.split(self.settings.batch_size)):
+            done = (epoch - 1 + index / self.batches) / self.settings.epochs
+            total += self.step(chosen, done) * len(chosen)
+            if self.settings.on_step is not None:
+                steps = (epoch - 1) * self.batches + index + 1
+                self.settings.on_step(steps, self.settings.epochs * self.batches)
+        if not math.isfinite(total):
+            rate = self.settings.learning_rate
+            raise InvalidInputError(
+                f"The loss became {total} in epoch {epoch}; lower the learning rate of {rate:g}, "
+                f"say to {rate / 10:g}."
+            )
+        clean, robust = self._validate()
+        result = TuningEpoch(
+            epoch,
+            self.settings.epochs,
+            total / len(self.x),
+            clean,
+            robust,
+            time.perf_counter() - start,
+        )
+        if not self.history or self._score(result) > max(map(self._score, self.history)):
+            self.best = dict(self.unknowns.result())
+        self.history.append(result)
+        if self.settings.checkpoint is not None:
+            self._save(Path(self.settings.checkpoint))
+        if self.settings.on_epoch is not None:
+            self.settings.on_epoch(result)
+
+    def _finished(self) -> bool:
+        if len(self.history) >= self.settings.epochs:
+            return True
+        if self.settings.patience is None or not self.history:
+            return False
+        scores = [self._score(result) for result in self.history]
+        return len(scores) - 1 - scores.index(max(scores)) >= self.settings.patience
+
+    def _score(self, result: TuningEpoch) -> float:
+        weight = self.settings.robust_weight
+        return weight * result.robust + (1 - weight) * result.clean
+
+    def _validate(self) -> tuple[float, float]:
+        """Clean accuracy, and accuracy under PGD with both kinds of gradients, in validation."""
+        steps = validation_steps(self.settings)
+        self.unknowns.install()
+        clean, robust = 0, 0
+        size = 2 * self.settings.batch_size
+        ways = (False, True) if isinstance(self.network, QuantumExecutedModule) else (False,)
+        batches = zip(self.held_x.split(size), self.held_y.split(size), strict=True)
+        with self._autocast():
+            for x, y in batches:
+                holds = torch.ones_like(y, dtype=torch.bool)
+                for through in ways:
+                    adversarial = self._attack(x, y, self.settings.epsilon, steps, through=through)
+                    with torch.no_grad():
+                        holds &= self.network(adversarial).argmax(1) == y
+                with torch.no_grad():
+                    clean += int((self.network(x).argmax(1) == y).sum())
+                robust += int(holds.sum())
+        return clean / len(self.held_y), robust / len(self.held_y)
+
+    def _attack(self, x: Tensor, y: Tensor, epsilon: float, steps: int, *, through: bool) -> Tensor:
+        """Adversarial examples; gradients pass ``through`` saturated activations, or not."""
+        budget, clip = self.settings.in_units_of(x, epsilon)
+        with ExitStack() as stack:
+            if through and isinstance(self.network, QuantumExecutedModule):
+                stack.enter_context(self.network.unsaturated_gradients())
+            return perturb(
+                self.network,
+                x,
+                y,
+                epsilon=budget,
+                steps=steps,
+                clip=clip,
+                generator=self.generator,
+            )
+
+    @contextmanager
+    def _shots(self) -> Iterator[None]:
+        """The network on its exact expectation, unless steps are to be taken under its shots."""
+        module = self.network
+        if self.settings.shot_noise or not isinstance(module, QuantumExecutedModule):
+            yield
+            return
+        execution = module.execution
+        module.shots = None
+        try:
+            yield
+        finally:
+            module.execution = execution
+
+    @contextmanager
+    def _autocast(self) -> Iterator[None]:
+        low = self.settings.precision == "bfloat16"
+        with torch.autocast(self.place.type, dtype=torch.bfloat16, enabled=low):
+            yield
+
+    def _save(self, path: Path) -> None:
+        tensors = {f"unknowns.{name}": value for name, value in self.unknowns.state().items()}
+        tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        for name, parameter in self.unknowns.parameters.items():
+            for moment, value in self.optimizer.state[parameter].items():
+                tensors[f"adam.{name}.{moment}"] = value
+        tensors["generator"] = self.generator.get_state()
+        tensors |= {f"noise.{name}": value for name, value in self._noise_states().items()}
+        history = [asdict(result) for result in self.history]
+        header = {"version": _VERSION, "run": self.identity, "history": history}
+        save_tensors(path, tensors, kind=_KIND, header=header)
+
+    def _restore(self) -> None:
+        path = Path(self.settings.checkpoint or "")
+        if self.settings.checkpoint is None or not path.exists():
+            return
+        tensors, header = load_tensors(path, kind=_KIND)
+        if header.get("version") != _VERSION:
+            raise ArtifactError(
+                f"{path} is a checkpoint of version {header.get('version')}; this qnad_art goes on "
+                f"from version {_VERSION}. Use the qnad_art that wrote it, or do not resume."
+            )
+        try:
+            self._require_same_run(header["run"], path)
+            self._take_over(tensors, header["history"])
+        except ArtifactError:
+            raise
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise ArtifactError(f"{path} is an incomplete checkpoint ({error!r}).") from error
+
+    def _require_same_run(self, there: Mapping[str, Any], path: Path) -> None:
+        if differing := differences(there, self.identity):
+            raise ArtifactError(
+                f"{path} is of another run: {differing}. Use its settings, or do not resume."
+            )
+
+    def _take_over(self, tensors: Mapping[str, Tensor], history: list[dict[str, Any]]) -> None:
+        parts: dict[str, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            kind, _, name = key.partition(".")
+            parts.setdefault(kind, {})[name] = value
+        self.unknowns.restore(parts["unknowns"])
+        self.best = parts["best"]
+        for name, parameter in self.unknowns.parameters.items():
+            moments = {m: parts["adam"].get(f"{name}.{m}") for m in _MOMENTS}
+            # What no gradient reached has no moments yet.
+            self.optimizer.state[parameter] = {
+                m: value.to("cpu" if m == "step" else self.place)
+                for m, value in moments.items()
+                if value is not None
+            }
+        self.generator.set_state(tensors["generator"])
+        if isinstance(self.network, QuantumExecutedModule) and parts.get("noise"):
+            noise = self.network.noise
+            noise.__setstate__({**noise.__getstate__(), "states": parts["noise"]})
+        self.history = _HISTORY.validate_python(history)
+
+    def _noise_states(self) -> dict[str, Tensor]:
+        if not isinstance(self.network, QuantumExecutedModule):
+            return {}
+        states: dict[str, Tensor] = self.network.noise.__getstate__()["states"]
+        return states
+
+    def _identity(self) -> dict[str, Any]:
+        """What the run's result depends on."""
+        network, digest = self.network, hashlib.sha256()
+        data = (self.x, self.y, self.held_x, self.held_y)
+        for tensor in (*data, *network.parameters(), *network.buffers()):
+            flat = tensor.detach().cpu().contiguous().view(-1)
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
+        identity = self.settings.recorded()
+        if isinstance(network, QuantumExecutedModule):
+            execution = network.execution
+            identity |= {
+                "device": network.device_profile.name,
+                "order": network.placement.order,
+                "shots": execution.shots,
+                "gain": execution.gain,
+                "headroom": execution.headroom,
+                "bias": execution.bias,
+            }
+            digest.update(execution.table.values.tobytes())
+            for layer in network.layers.values():
+                calibration = (layer.input_scale, layer.input_spread, layer.shot_share)
+                digest.update(repr((*calibration, layer.input_squares)).encode())
+        identity["data and network"] = digest.hexdigest()[:16]
+        as_read: dict[str, Any] = json.loads(json.dumps(identity, default=plain))
+        return as_read

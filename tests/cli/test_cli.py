@@ -1,0 +1,142 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from qnad_art import __version__
+from qnad_art.cli import app, main
+from qnad_art.device.profile import DeviceProfile
+
+run = CliRunner().invoke
+
+
+def test_version_and_help_do_not_import_heavy_libraries():
+    code = (
+        "import sys; from typer.testing import CliRunner; from qnad_art.cli import app;"
+        "result = CliRunner().invoke(app, ['--version']); print(result.output.strip());"
+        "print([m for m in ('torch', 'qiskit', 'art', 'matplotlib') if m in sys.modules])"
+    )
+    lines = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert lines == [f"qnad-art {__version__}", "[]"]
+
+
+def test_devices_list_names_the_default_device():
+    result = run(app, ["devices", "list"])
+    assert result.exit_code == 0
+    assert {"ideal", "ibm_nairobi", "ibm_sherbrooke"} <= set(result.output.split())
+
+
+def test_devices_show_prints_qubits_and_rates():
+    result = run(app, ["devices", "show", "ibm_nairobi"])
+    assert result.exit_code == 0
+    assert "7 qubits" in result.output
+    assert "176.7" in result.output  # kHz of the strongest ZZ coupling
+    assert "hamiltonian" in result.output
+
+
+def test_exported_device_can_be_used_again(tmp_path):
+    path = tmp_path / "mine.json"
+    assert run(app, ["devices", "export", "ibm_nairobi", str(path)]).exit_code == 0
+    assert DeviceProfile.load(path).name == "ibm_nairobi"
+    result = run(app, ["verify", "--device", str(path), "--products", "5", "--shots", "0"])
+    assert result.exit_code == 0, result.output
+
+
+def test_verify_passes_and_fails_by_tolerance():
+    arguments = ["verify", "--products", "20", "--shots", "1024", "--readout", "twirled"]
+    passed = run(app, arguments)
+    assert passed.exit_code == 0, passed.output
+    assert "pass" in passed.output
+    failed = run(app, [*arguments, "--tolerance", "1e-30"])
+    assert failed.exit_code == 1
+    assert "FAIL" in failed.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["verify", "--device", "ibm_nairobbi"], "Did you mean 'ibm_nairobi'"),
+        (["verify", "--readout", "loud"], "twirled"),
+        (["verify", "--products", "0"], "at least 1"),
+        (["verify", "--shots", "-1"], "-1"),
+        (["verify", "--tolerance", "-1"], "tolerance is -1"),
+        (["quickstart", "--device", "nowhere.json"], "does not exist"),
+        (["quickstart", "--shots", "0"], "shots is 0"),
+        (["quickstart", "--output", __file__], "is a file"),
+        (["train", "lenet5", "--data", "digits", "--output", "/"], "is a folder"),
+        (["train", "lenet5", "--data", "./nowhere"], "./nowhere does not exist"),
+        (["train", "lenet5", "--data", "digits", "--output", f"{__file__}/x"], "no folder"),
+        (["evaluate", "suite.yaml", "--engine", "dusk", "--dry-run"], "Did you mean 'dask'"),
+        (["devices", "export", "ibm_nairobi", f"{__file__}/x.json"], "x.json cannot be written"),
+        (["bench", "inference", "--models", "lenet"], "lenet5"),
+        (["bench", "inference", "--rounds", "1"], "at least 2"),
+    ],
+)
+def test_errors_are_one_line_that_says_what_to_do(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["qnad", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    output = capsys.readouterr().err
+    assert stopped.value.code == 1
+    assert output.startswith("Error:")
+    assert message in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_quickstart_measures_every_cell(tmp_path):
+    folder = tmp_path / "out"
+    result = run(app, ["quickstart", "--fast", "--output", str(folder)], env={"COLUMNS": "120"})
+    assert result.exit_code == 0, result.output
+    written = json.loads((folder / "quickstart.json").read_text())
+    assert (folder / "quickstart.png").read_bytes().startswith(b"\x89PNG")
+    cells = {
+        (c["network"], c["attack"], c["rung"], c["epsilon"]): c["accuracy"]
+        for c in written["cells"]
+    }
+    assert len(cells) == 4 * (1 + 2 * 2 * 2)
+    assert cells["plain", "", "", 0] > 0.9
+    assert abs(cells["noise", "", "", 0] - cells["plain", "", "", 0]) < 0.03
+    for network in ("plain", "noise", "uniform crosstalk", "tuned crosstalk"):
+        assert cells[network, "PGD", "white-box", 0.1] < cells[network, "", "", 0]
+        assert cells[network, "PGD", "white-box", 0.3] <= cells[network, "PGD", "white-box", 0.1]
+    assert (
+        cells["tuned crosstalk", "FGSM", "transfer", 0.3] > cells["plain", "FGSM", "transfer", 0.3]
+    )
+    assert written["products_per_image"] == 406_656
+    assert written["products_with_biases"] == 413_174
+
+
+def test_quickstart_says_what_it_kept(tmp_path, monkeypatch):
+    def stopped(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("qnad_art.quickstart.story.run_quickstart", stopped)
+    folder = tmp_path / "out"
+    nothing = run(app, ["quickstart", "--fast", "--output", str(folder)])
+    folder.mkdir()
+    something = run(app, ["quickstart", "--fast", "--output", str(folder)])
+    assert nothing.exit_code == something.exit_code == 130
+    assert "nothing was kept" in nothing.output
+    assert "the same command goes on" in " ".join(something.output.split())
+
+
+def test_training_says_what_it_trains_on(tmp_path):
+    output = tmp_path / "weights.safetensors"
+    arguments = ["train", "lenet5", "--data", "digits", "--epochs", "1", "--resume"]
+    done = run(app, [*arguments, "--images", "100", "--output", str(output)])
+    assert done.exit_code == 0, done.output
+    assert "Used: 100 of them, drawn with seed 0." in done.output
+    assert "Validation: 10 of them" in done.output
+    assert "to continue from: this starts anew" in done.output
+
+
+def test_paper_that_runs_nothing_does_not_ask_for_records(tmp_path):
+    result = run(app, ["paper", "paper/alexnet*", "--output", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "LEFT OUT paper/reduced/alexnet" in result.output
+    assert isinstance(result.exception, SystemExit)

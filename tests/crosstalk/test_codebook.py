@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+import torch
+
+from qnad_art.circuits.response import response_table
+from qnad_art.crosstalk.codebook import build_codebook
+from qnad_art.device.catalogue import load_device
+from qnad_art.errors import InvalidInputError
+from qnad_art.placement.placement import device_placement
+
+
+@pytest.fixture(scope="module")
+def table():
+    nairobi = load_device("ibm_nairobi")
+    return response_table(nairobi, device_placement(nairobi).sites, max_pairs=8)
+
+
+def effective(table, angle, site, pairs):
+    """Half the difference of the products with x̂ = 1 and x̂ = -1."""
+    theta = np.full(np.shape(angle), np.pi / 2)
+    up, down = (table.expectation(t, angle, site, pairs) for t in (theta, -theta))
+    return (up - down) / 2
+
+
+def edge(table, *qubits):
+    return next(i for i, site in enumerate(table.sites) if site.qubits == qubits)
+
+
+def problem(table, count=300):
+    generator = torch.Generator().manual_seed(0)
+    angle = (torch.rand(count, generator=generator) - 0.5) * 3
+    wanted = (torch.rand(count, generator=generator) - 0.5) * 1.4
+    return wanted, angle, torch.full((count,), edge(table, 6, 5))
+
+
+@pytest.mark.parametrize("words", ["all", "one-hop", "placed"])
+def test_no_codeword_is_much_nearer_than_the_chosen_one(table, words):
+    book = build_codebook(table, words=words, max_pairs=8)
+    wanted, angle, placed = problem(table)
+    site, pairs = book.nearest(wanted, angle, placed)
+    got = effective(table, angle.numpy(), site.numpy(), pairs.numpy())
+    best = np.full(len(wanted), np.inf)
+    for index, candidate in enumerate(table.sites):
+        if words == "placed" and candidate.qubits != (6, 5):
+            continue
+        if candidate.neighbour is None or (words == "one-hop" and candidate.partner is not None):
+            continue
+        for count in range(-8, 9):
+            where = int(placed[0]) if count == 0 else index
+            full = np.full(len(wanted), where), np.full(len(wanted), count)
+            error = np.abs(effective(table, angle.numpy(), *full) - wanted.numpy())
+            best = np.minimum(best, error)
+    # Phases, values and near-equal codewords are told apart to a few thousandths each.
+    assert (np.abs(got - wanted.numpy()) <= best + 0.012).all()
+
+
+def test_what_a_weight_has_needs_no_injection(table):
+    book = build_codebook(table, words="all", max_pairs=8)
+    _, angle, _ = problem(table)
+    placed = torch.arange(len(angle)) % len(table.sites)
+    idle = effective(table, angle.numpy(), placed.numpy(), np.zeros(len(angle), int))
+    site, pairs = book.nearest(torch.tensor(idle), angle, placed)
+    assert (pairs == 0).double().mean() > 0.75  # the others: a value just as near, phases rounded
+    assert torch.equal(site[pairs == 0].long(), placed[pairs == 0])
+
+
+def test_all_edges_together_reach_finer_steps_than_one(table):
+    def error(words):
+        book = build_codebook(table, words=words, max_pairs=8)
+        wanted, angle, placed = problem(table)
+        low, high = book.limits(angle, placed)
+        wanted = wanted.clamp(low, high)
+        site, pairs = book.nearest(wanted, angle, placed)
+        got = effective(table, angle.numpy(), site.numpy(), pairs.numpy())
+        return np.sqrt(((got - wanted.numpy()) ** 2).mean())
+
+    assert error("all") < 0.01
+    assert error("all") < error("one-hop") < error("placed")
+    assert error("all") < error("placed") / 3
+
+
+def test_limits_are_what_the_codewords_reach(table):
+    book = build_codebook(table, words="placed", max_pairs=2)
+    angle = torch.linspace(-1.5, 1.5, 7)
+    index = edge(table, 2, 1)
+    placed = torch.full((7,), index)
+    low, high = book.limits(angle, placed)
+    reached = np.stack(
+        [
+            effective(table, angle.numpy(), np.full(7, index), np.full(7, count))
+            for count in range(-2, 3)
+        ]
+    )
+    np.testing.assert_allclose(low, reached.min(0), atol=0.005)
+    np.testing.assert_allclose(high, reached.max(0), atol=0.005)
+    _, pairs = book.nearest(torch.full((7,), 1.0), angle, placed)
+    assert pairs.abs().max() <= 2
+
+
+def test_unknown_words_are_refused(table):
+    with pytest.raises(InvalidInputError, match="all, one-hop, placed"):
+        build_codebook(table, words="some", max_pairs=8)

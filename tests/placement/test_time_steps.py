@@ -1,0 +1,60 @@
+import pytest
+import torch
+
+from qnad_art.device.catalogue import load_device
+from qnad_art.placement.placement import device_placement
+from qnad_art.placement.time_steps import steps_an_output, time_steps
+
+
+def random_layer(placement, rows: int, fan_in: int, fraction: float):
+    """Sites at random, spectators included, and pairs on those that can have them."""
+    generator = torch.Generator().manual_seed(0)
+    width = len(placement.compute)
+    injectable = torch.arange(width, len(placement.sites))
+    chosen = injectable[torch.randint(len(injectable), (rows, fan_in), generator=generator)]
+    injected = torch.rand(rows, fan_in, generator=generator) < fraction
+    site = torch.where(injected, chosen, placement.plain_sites((rows, fan_in)))
+    return site.to(torch.int16), injected.to(torch.int8)
+
+
+@pytest.mark.parametrize("name", ["ibm_nairobi", "ibm_mumbai", "ibm_torino"])
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 1.0])
+def test_no_qubit_is_used_twice_in_a_step(name, fraction):
+    placement = device_placement(load_device(name))
+    site, pairs = random_layer(placement, 5, 60, fraction)
+    steps = time_steps(placement, site, pairs)
+    for row in range(5):
+        used: set[tuple[int, int]] = set()
+        for step, index, count in zip(steps[row], site[row], pairs[row], strict=True):
+            qubits = placement.sites[int(index)].qubits
+            for qubit in qubits if count else qubits[:1]:
+                assert (int(step), qubit) not in used
+                used.add((int(step), qubit))
+
+
+def test_without_crosstalk_every_step_is_full():
+    placement = device_placement(load_device("ibm_nairobi"))
+    site = placement.plain_sites((3, 16, 3, 3))
+    steps = time_steps(placement, site, torch.zeros(site.shape))
+    assert steps.shape == site.shape
+    assert steps[0].flatten().tolist() == [j // 5 for j in range(144)]
+    assert steps_an_output(placement, site, torch.zeros(site.shape)).tolist() == [29] * 3
+
+
+def test_stretching_serves_all_and_takes_the_steps_that_neighbours_need():
+    """Qubits 1 and 5 are the only neighbours, so 100 injected products take at least 50 steps."""
+    placement = device_placement(load_device("ibm_nairobi"))
+    wanted = torch.ones(2, 100, dtype=torch.bool)
+    site = placement.place(wanted)
+    assert all(placement.sites[i].neighbour is not None for i in site.flatten().tolist())
+    assert 50 <= int(steps_an_output(placement, site, wanted).max()) <= 60
+
+
+def test_a_gap_is_filled_by_products_without_crosstalk():
+    placement = device_placement(load_device("ibm_nairobi"))
+    index = {site.qubits: i for i, site in enumerate(placement.sites)}
+    site = torch.tensor([[index[2, 1], index[2, 1], index[0,]]])
+    assert time_steps(placement, site, torch.tensor([[1, 1, 0]])).tolist() == [[0, 1, 0]]
+    idle_neighbour = torch.tensor([[index[2, 1], index[0, 1], index[3, 1]]])
+    assert time_steps(placement, idle_neighbour, torch.ones(1, 3)).tolist() == [[0, 1, 2]]
+    assert time_steps(placement, idle_neighbour, torch.zeros(1, 3)).tolist() == [[0, 0, 0]]
