@@ -264,7 +264,7 @@ def test_no_plugins_holds_for_one_command(installed, monkeypatch):
 
 def test_no_plugins_holds_for_processes_started_meanwhile(installed):
     installed(GOOD)
-    code = "from qnad_art.device.profile import device_names; print('atlantis' in device_names())"
+    code = "from qnad_art.device import device_names; print('atlantis' in device_names())"
     ask = [sys.executable, "-c", code]
     with without_plugins():
         assert subprocess.check_output(ask, text=True).strip() == "False"
