@@ -7,14 +7,61 @@ reported one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from qnad_art.circuits.product import IDLE, Site
-from qnad_art.device.profile import DeviceProfile
+from qnad_art.device.profile import DeviceProfile, Edge
 
 if TYPE_CHECKING:
+    from qiskit.circuit import Instruction
     from qiskit.transpiler import Target
     from qiskit_aer.noise import NoiseModel, QuantumError
+
+
+class DeviceErrors:
+    """Errors of a device's gates and waits as Aer takes them, each computed once.
+
+    Args:
+        device: whose errors they are.
+    """
+
+    def __init__(self, device: DeviceProfile) -> None:
+        self.device = device
+        self._gates: dict[tuple[int, ...], list[tuple[str, QuantumError]]] = {}
+        self._waits: dict[tuple[int, float], Instruction | None] = {}
+
+    def model(self, qubits: Sequence[int]) -> NoiseModel:
+        """Errors of sx, x and the native gates, for a circuit of these physical qubits."""
+        from qiskit_aer.noise import NoiseModel
+
+        model = NoiseModel()
+        local = {physical: index for index, physical in enumerate(qubits)}
+        edges = [(e.control, e.target) for e in self.device.edges]
+        for where in (*((q,) for q in qubits), *(e for e in edges if set(e) <= set(qubits))):
+            for name, error in self._of(where):
+                model.add_quantum_error(error, name, [local[qubit] for qubit in where])
+        return model
+
+    def wait(self, qubit: int, seconds: float) -> Instruction | None:
+        """Relaxation of a waiting qubit; ``None`` where it never relaxes."""
+        from qiskit.quantum_info import SuperOp
+
+        key = qubit, seconds
+        if key not in self._waits:
+            error = _relaxation(self.device, qubit, seconds)
+            self._waits[key] = None if error is None else SuperOp(error).to_instruction()
+        return self._waits[key]
+
+    def _of(self, where: tuple[int, ...]) -> list[tuple[str, QuantumError]]:
+        """Errors of the gates on one qubit, or of the native gate (control, target)."""
+        from qiskit_aer.noise.device import basic_device_gate_errors
+
+        if where not in self._gates:
+            edges = [self.device.edge_of[where[0], where[1]]] if where[1:] else []
+            found = basic_device_gate_errors(target=_target(self.device, where, edges))
+            self._gates[where] = [(n, e) for n, qubits, e in found if len(qubits) == len(where)]
+        return self._gates[where]
 
 
 def site_noise_model(device: DeviceProfile, site: Site, *, readout: bool = True) -> NoiseModel:
@@ -45,12 +92,17 @@ def site_noise_model(device: DeviceProfile, site: Site, *, readout: bool = True)
 
 
 def _local_target(device: DeviceProfile, site: Site) -> Target:
-    """Qiskit's description of a site's gates and qubits: the form in which Aer reads errors."""
+    edges = [] if site.neighbour is None else [device.edge_of[site.gate(device)]]
+    return _target(device, site.qubits, edges)
+
+
+def _target(device: DeviceProfile, physical: Sequence[int], edges: Sequence[Edge]) -> Target:
+    """Qiskit's description of some gates and qubits: the form in which Aer reads errors."""
     from qiskit.circuit import Gate
     from qiskit.circuit.library import CXGate, CZGate, ECRGate, SXGate, XGate
     from qiskit.transpiler import InstructionProperties, QubitProperties, Target
 
-    qubits = [device.qubits[q] for q in site.qubits]
+    qubits = [device.qubits[q] for q in physical]
     times = [QubitProperties(t1=qubit.t1, t2=qubit.t2) for qubit in qubits]
     target = Target(num_qubits=len(qubits), qubit_properties=times)
     one_qubit: tuple[tuple[str, Gate], ...] = (("sx", SXGate()), ("x", XGate()))
@@ -62,12 +114,16 @@ def _local_target(device: DeviceProfile, site: Site) -> Target:
             for local, qubit in enumerate(qubits)
         }
         target.add_instruction(gate, entries)
-    if site.neighbour is not None:
+    if edges:
         two_qubit = {"cx": CXGate, "ecr": ECRGate, "cz": CZGate}[device.two_qubit_gate]()
-        edge = device.edge_of[site.gate(device)]
-        local_pair = (site.qubits.index(edge.control), site.qubits.index(edge.target))
-        entry = InstructionProperties(duration=edge.duration, error=edge.error)
-        target.add_instruction(two_qubit, {local_pair: entry})
+        local = {q: index for index, q in enumerate(physical)}
+        pairs = {
+            (local[e.control], local[e.target]): InstructionProperties(
+                duration=e.duration, error=e.error
+            )
+            for e in edges
+        }
+        target.add_instruction(two_qubit, pairs)
     return target
 
 

@@ -11,7 +11,7 @@ physical qubits they are.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -28,6 +28,10 @@ IDLE = "spectator_idle"
 """Label of the identity that stands for the product qubit waiting during a spectator gate."""
 
 
+Kind = Literal["pairs", "wait"]
+"""What a neighbour does: run gate pairs, or wait in |1⟩."""
+
+
 @dataclass(frozen=True, order=True)
 class Site:
     """Where a product runs, and which neighbour injects crosstalk into it.
@@ -35,12 +39,40 @@ class Site:
     ``neighbour=None``: no injection possible. ``partner=None``: direct injection, the gate pair
     acts on product qubit and neighbour. Otherwise *spectator* injection: the pair acts on
     neighbour and partner, and the product qubit feels the neighbour's ZZ coupling while it waits
-    (two hops, Algorithm 1 line 3).
+    (two hops, Algorithm 1 line 3). ``kind="wait"``: no gates, the neighbour waits in |1⟩.
+
+    ``beside`` is the qubit of another product, which the neighbour serves in the same time step:
+    the product here starts when the neighbour has done, and meets what it left behind.
     """
 
     qubit: int
     neighbour: int | None = None
     partner: int | None = None
+    kind: Kind = "pairs"
+    beside: int | None = None
+
+    def to_json(self) -> Any:
+        """Plain data: the qubits alone where the rest is as by default."""
+        if self.kind == "pairs" and self.beside is None:
+            return list(self.qubits)
+        return {"qubits": list(self.qubits), "kind": self.kind, "beside": self.beside}
+
+    @classmethod
+    def from_json(cls, content: Any) -> Site:
+        """The site that :meth:`to_json` wrote; raises TypeError, KeyError or ValueError."""
+        plain = not isinstance(content, dict)
+        qubits = [int(qubit) for qubit in (content if plain else content["qubits"])]
+        if not 1 <= len(qubits) <= 3:
+            raise ValueError(f"{len(qubits)} qubits; a site has one to three")
+        neighbour = qubits[1] if qubits[1:] else None
+        partner = qubits[2] if qubits[2:] else None
+        if plain:
+            return cls(qubits[0], neighbour, partner)
+        kind, beside = content["kind"], content["beside"]
+        if kind not in ("pairs", "wait"):
+            raise ValueError(f"{kind!r} is neither pairs nor wait")
+        met = None if beside is None else int(beside)
+        return cls(qubits[0], neighbour, partner, kind, met)
 
     @property
     def qubits(self) -> tuple[int, ...]:

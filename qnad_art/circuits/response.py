@@ -24,8 +24,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from qnad_art.circuits.aer_noise import site_noise_model
+from qnad_art.circuits.aer_noise import DeviceErrors, site_noise_model
+from qnad_art.circuits.crosstalk_models import crosstalk_model
 from qnad_art.circuits.product import Site, append_pair, prepare_neighbour
+from qnad_art.circuits.timed import rz_terms, site_responses
 from qnad_art.device.profile import DeviceProfile
 from qnad_art.errors import CacheWarning, InvalidInputError
 from qnad_art.files.atomic import cache_directory, write_bytes
@@ -58,6 +60,8 @@ class ResponseTable:
     readout: Readout
     sites: tuple[Site, ...]
     values: Array
+    turns: Array
+    """By site and signed count, how far the weight's phase turns: rad, not wrapped."""
 
     @property
     def max_pairs(self) -> int:
@@ -102,11 +106,25 @@ def response_table(
     path = _cache_path(device, sites, max_pairs)
     both = _read(path, (2, len(sites), 2 * max_pairs + 1, 3, 3)) if cache else None
     if both is None:
-        both = np.stack([_site_values(device, site, max_pairs) for site in sites], axis=1)
+        errors = DeviceErrors(device)
+        both = np.stack([_responses(errors, site, max_pairs) for site in sites], axis=1)
         if cache:
             _write(path, both)
     values = both[READOUTS.index(readout)]
-    return ResponseTable(device.name, device.hash, readout, sites, values)
+    model = crosstalk_model(device)
+    turns = [
+        [model.turn(device, site, count) for count in range(-max_pairs, max_pairs + 1)]
+        for site in sites
+    ]
+    return ResponseTable(device.name, device.hash, readout, sites, values, np.array(turns))
+
+
+def _responses(errors: DeviceErrors, site: Site, max_pairs: int) -> Array:
+    """C by (readout, signed pairs) at one site, shape (2, 2·max_pairs + 1, 3, 3)."""
+    model = crosstalk_model(errors.device)
+    if model.timed:
+        return site_responses(errors, site, max_pairs, echoed=model.echoed)
+    return _site_values(errors.device, site, max_pairs)
 
 
 def _site_values(device: DeviceProfile, site: Site, max_pairs: int) -> Array:
@@ -187,20 +205,11 @@ def _readout_row(device: DeviceProfile, site: Site) -> Array:
 
 def _fourier_coefficients(row: Array, sx: Array, blocks: Array) -> Array:
     """C of ``row · sx · block · rz(φ+π) · sx · rz(θ+π) · sx |0⟩`` for each block, (n, 3, 3)."""
-    rotations = _rz_terms()
+    rotations = rz_terms()
     inputs = np.stack([sx @ term @ sx @ np.array([1.0, 0.0, 0.0, 1.0]) for term in rotations])
     outputs = np.einsum("i,nij,bjk->nbk", row @ sx, blocks, rotations)
     coefficients: Array = np.einsum("nbk,ak->nab", outputs, inputs)
     return coefficients
-
-
-def _rz_terms() -> Array:
-    """Pauli transfer matrix of rz(t + π) as coefficients of (1, cos t, sin t), shape (3, 4, 4)."""
-    constant, cosine, sine = np.zeros((3, 4, 4))
-    constant[0, 0] = constant[3, 3] = 1.0
-    cosine[1, 1] = cosine[2, 2] = -1.0
-    sine[1, 2], sine[2, 1] = 1.0, -1.0
-    return np.stack([constant, cosine, sine])
 
 
 def _fourier(angle: Array) -> Array:
@@ -208,7 +217,7 @@ def _fourier(angle: Array) -> Array:
 
 
 def _cache_path(device: DeviceProfile, sites: tuple[Site, ...], max_pairs: int) -> Path:
-    key: list[Any] = [_TABLE_VERSION, device.hash, [site.qubits for site in sites], max_pairs]
+    key: list[Any] = [_TABLE_VERSION, device.hash, [site.to_json() for site in sites], max_pairs]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
     return cache_directory() / "response" / f"{digest}.safetensors"
 

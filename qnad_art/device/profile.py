@@ -26,12 +26,11 @@ TwoQubitGate = Literal["cx", "ecr", "cz"]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+CrosstalkModelName = Literal["paper", "static-zz", "echoed"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 DEFAULT_DEVICE = "ibm_nairobi"
 """The device of the paper (section IV)."""
-_CACHE_VERSION = 2
-"""2: with readout durations."""
 
 
 class Qubit(BaseModel):
@@ -72,7 +71,8 @@ class DeviceProfile(BaseModel):
     """A quantum device: qubits, native gates, ZZ rates, and where the numbers came from.
 
     ``zz_scale`` in [0, 1] is the part of the ZZ coupling that survives during a gate; an echoed
-    cross-resonance gate cancels some of it (1: none cancelled).
+    cross-resonance gate cancels some of it (1: none cancelled). ``crosstalk_model`` says which
+    coherent errors gates and waits bring, see :mod:`qnad_art.circuits.crosstalk_models`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -85,6 +85,7 @@ class DeviceProfile(BaseModel):
     edges: tuple[Edge, ...]
     zz_source: Literal["hamiltonian", "given", "typical", "none"] = "given"
     zz_scale: Probability = 1.0
+    crosstalk_model: CrosstalkModelName = "paper"
 
     @model_validator(mode="after")
     def _edges_join_existing_qubits(self) -> DeviceProfile:
@@ -112,6 +113,8 @@ class DeviceProfile(BaseModel):
         content = self.model_dump(
             exclude={"name": True, "calibrated": True, "zz_source": True, "qubits": readout_time}
         )
+        if content["crosstalk_model"] == "paper":  # the only one once: hashes of then stay
+            del content["crosstalk_model"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @cached_property

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from qnad_art.circuits.crosstalk_models import crosstalk_model, disturbed
 from qnad_art.circuits.product import Site
 from qnad_art.device.profile import DeviceProfile
 from qnad_art.errors import DeviceError, InvalidInputError
@@ -48,20 +49,17 @@ class Placement:
     compute: tuple[int, ...]
     sites: tuple[Site, ...]
     order: Order = "stretched"
+    disturbed: tuple[tuple[int, ...], ...] = ()
+    """For each site the other qubits that its word disturbs; empty: none ever."""
 
     @cached_property
     def injections(self) -> tuple[tuple[int, ...], ...]:
-        """For each compute qubit the indices of its injection sites, one hop first."""
+        """For each compute qubit the indices of its injection sites, those to try first first."""
         return tuple(
             tuple(
-                sorted(
-                    (
-                        i
-                        for i, s in enumerate(self.sites)
-                        if s.qubit == q and s.neighbour is not None
-                    ),
-                    key=lambda i: (self.sites[i].partner is not None, i),
-                )
+                index
+                for index, site in enumerate(self.sites)
+                if site.qubit == q and site.neighbour is not None and site.beside is None
             )
             for q in self.compute
         )
@@ -147,9 +145,11 @@ class Placement:
         from scipy.sparse.csgraph import maximum_bipartite_matching
 
         helpers = sorted({s.neighbour for s in self.sites if s.neighbour is not None})
+        kind = "wait" if any(s.kind == "wait" for s in self.sites) else "pairs"
         direct = torch.full((len(self.compute), len(helpers)), -1)
         for index, site in enumerate(self.sites):
-            if site.neighbour is not None and site.partner is None:
+            first = site.partner is None and site.kind == kind and site.beside is None
+            if first and site.neighbour is not None:
                 direct[self.compute.index(site.qubit), helpers.index(site.neighbour)] = index
         generator = torch.Generator().manual_seed(0)
         matchings = torch.full((MATCHINGS, len(self.compute)), -1)
@@ -241,7 +241,10 @@ def device_placement(
             "compute=…."
         )
     plain = [Site(qubit) for qubit in chosen]
-    return Placement(chosen, (*plain, *_injection_sites(device, chosen)), order)
+    model = crosstalk_model(device)
+    sites = (*plain, *model.sites(device, chosen))
+    reach = tuple(disturbed(device, site) for site in sites) if model.timed else ()
+    return Placement(chosen, sites, order, reach)
 
 
 def _independent_set(device: DeviceProfile) -> tuple[int, ...]:
@@ -256,19 +259,6 @@ def _independent_set(device: DeviceProfile) -> tuple[int, ...]:
         if device.neighbours[qubit] and not set(device.neighbours[qubit]) & set(chosen):
             chosen.append(qubit)
     return tuple(sorted(chosen))
-
-
-def _injection_sites(device: DeviceProfile, compute: Sequence[int]) -> list[Site]:
-    """One hop, then two hops, of every compute qubit."""
-    direct = [Site(q, n) for q in compute for n in device.neighbours[q]]
-    spectator = [
-        Site(site.qubit, site.neighbour, partner)
-        for site in direct
-        if site.neighbour is not None
-        for partner in device.neighbours[site.neighbour]
-        if partner != site.qubit
-    ]
-    return direct + spectator
 
 
 def _rows(shape: Sequence[int]) -> tuple[int, int]:

@@ -119,7 +119,7 @@ class CrosstalkPlan:
         header = {
             "device": self.device,
             "device_hash": self.device_hash,
-            "sites": [list(site.qubits) for site in self.sites],
+            "sites": [site.to_json() for site in self.sites],
             "strategy": self.strategy,
             "requested": self.requested,
             "settings": dict(self.settings),
@@ -132,7 +132,7 @@ class CrosstalkPlan:
         """Read a plan; raises :class:`~qnad_art.errors.ArtifactError` if it is not a sound one."""
         tensors, header = load_tensors(Path(path), kind=KIND)
         try:
-            sites = tuple(Site(*map(int, qubits)) for qubits in header["sites"])
+            sites = tuple(map(Site.from_json, header["sites"]))
             layers = {
                 name: LayerPlan(tensors[f"{name}.site"], tensors[f"{name}.pairs"])
                 for name in header["layers"]

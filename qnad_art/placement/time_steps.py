@@ -1,10 +1,21 @@
-"""When each product of a sum runs: time steps in which no physical qubit is used twice."""
+"""When each product of a sum runs: time steps in which no physical qubit is used twice.
+
+Under a crosstalk model in which neighbours disturb more than the product that they serve
+(:attr:`~qnad_art.placement.placement.Placement.disturbed`), products that would disturb each other
+are in different steps. A product without a word starts when the words of its step are over; it
+meets what one of them leaves behind, which is a word of its own (:func:`settled`), and stays out of
+steps in which two of them reach it.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from qnad_art.circuits.product import Site
 from qnad_art.placement.placement import Placement
 
 _ROWS = 256
@@ -25,9 +36,7 @@ def time_steps(placement: Placement, site: Tensor, pairs: Tensor) -> Tensor:
     Returns:
         int64, shape of the weight.
     """
-    rows = [part.flatten(1).cpu() for part in (site.long(), pairs != 0)]
-    parts = zip(*(part.split(_ROWS) for part in rows), strict=True)
-    return torch.cat([_schedule(placement, *part) for part in parts]).view(site.shape)
+    return _in_parts(placement, site, pairs, _Schedule.steps).view(site.shape)
 
 
 def steps_an_output(placement: Placement, site: Tensor, pairs: Tensor) -> Tensor:
@@ -35,23 +44,167 @@ def steps_an_output(placement: Placement, site: Tensor, pairs: Tensor) -> Tensor
     return time_steps(placement, site, pairs).flatten(1).amax(1) + 1
 
 
-def _schedule(placement: Placement, site: Tensor, injected: Tensor) -> Tensor:
-    step = _schedule_injected(placement, site, injected)
-    rest = ~injected
-    if not rest.any():
+def settled(placement: Placement, site: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
+    """Sites and pairs with the words that products without crosstalk meet in their time step."""
+    if not any(placement.disturbed):
+        return site, pairs
+    both = _in_parts(placement, site, pairs, _Schedule.met)
+    return (
+        both[0].view(site.shape).to(site.dtype),
+        both[1].view(site.shape).to(pairs.dtype),
+    )
+
+
+def _in_parts(
+    placement: Placement, site: Tensor, pairs: Tensor, result: Callable[[_Schedule], Tensor]
+) -> Tensor:
+    """What ``result`` gives of the schedule of some rows at a time."""
+    tables = _Tables.of(placement)
+    rows = [part.flatten(1).cpu() for part in (site.long(), pairs.long())]
+    parts = zip(*(part.split(_ROWS) for part in rows), strict=True)
+    return torch.cat([result(_Schedule(tables, *part)) for part in parts], dim=-2)
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """What the sites of a placement occupy; filled up with ``last``, a qubit that is none.
+
+    Args:
+        occupied: (sites, n), physical qubits that nothing else may use in the step.
+        reached: (sites, m), other qubits that the word disturbs.
+        plain: (sites,), the site of the same qubit without any word.
+        beside: (last + 1, sites), the site of a product on a qubit beside the word of a site.
+        injecting: bool (sites,), whether the site has a word of its own.
+        last: one more than there are qubits.
+    """
+
+    occupied: Tensor
+    reached: Tensor
+    plain: Tensor
+    beside: Tensor
+    injecting: Tensor
+    last: int
+
+    @classmethod
+    def of(cls, placement: Placement) -> _Tables:
+        sites = placement.sites
+        last = 1 + max(max(s.qubits) for s in sites)
+        own = [s.neighbour is not None and s.beside is None for s in sites]
+        number = {site: index for index, site in enumerate(sites)}
+        reach = placement.disturbed or ((),) * len(sites)
+        # What a pair on the product's own edge leaves behind depends on the product: keep out.
+        alone = [own[i] and s.kind == "pairs" and s.partner is None for i, s in enumerate(sites)]
+        occupied = [
+            [*(s.qubits if own[i] else (s.qubit,)), *(reach[i] if alone[i] else ())]
+            for i, s in enumerate(sites)
+        ]
+        reached = [list(reach[i]) if own[i] and not alone[i] else [] for i in range(len(sites))]
+        beside = torch.zeros(last + 1, len(sites), dtype=torch.int64)
+        for index, site in enumerate(sites):
+            for qubit in reached[index]:
+                met = Site(qubit, site.neighbour, site.partner, site.kind, site.qubit)
+                beside[qubit, index] = number.get(met, 0)  # only compute qubits run products
+        return cls(
+            _padded(occupied, last),
+            _padded(reached, last),
+            torch.tensor([number[Site(s.qubit)] for s in sites]),
+            beside,
+            torch.tensor(own),
+            last,
+        )
+
+
+class _Schedule:
+    """Steps of some rows (outputs) of a layer; ``site`` and ``pairs`` are (rows, n)."""
+
+    def __init__(self, tables: _Tables, site: Tensor, pairs: Tensor) -> None:
+        self.tables, self.site, self.pairs = tables, site, pairs
+        self.injected = (pairs != 0) & tables.injecting[site]
+        self.step = self._injected_steps()
+
+    def steps(self) -> Tensor:
+        """Step of every product."""
+        rest = ~self.injected
+        if not rest.any():
+            return self.step
+        qubit, rank, horizon = self._rest()
+        blocked = self._marks(self.tables.occupied, horizon) > 0
+        blocked |= self._marks(self.tables.reached, horizon) > 1
+        # Of every qubit first its free steps, in order.
+        free = torch.argsort(blocked.to(torch.uint8), dim=2, stable=True).flatten(1)
+        found = free.gather(1, qubit * horizon + torch.where(rest, rank, 0))
+        return torch.where(rest, found, self.step)
+
+    def met(self) -> Tensor:
+        """(2, rows, n): site and pairs, those of products without a word as they meet others'."""
+        steps, tables = self.steps(), self.tables
+        _, _, horizon = self._rest()
+        word = torch.full((len(steps), (tables.last + 1) * horizon), -1)
+        position = torch.arange(steps.shape[1]).expand_as(steps)
+        for column in tables.reached[self.site].unbind(2):
+            where = torch.where(self.injected, column, tables.last) * horizon
+            word.scatter_(1, where + torch.where(self.injected, steps, 0), position)
+        qubit = tables.occupied[self.site, 0]
+        found = word.gather(1, torch.where(self.injected, tables.last, qubit) * horizon + steps)
+        meets = ~self.injected & (found >= 0)
+        source = found.clamp_min(0)
+        site = tables.beside[qubit, self.site.gather(1, source)]
+        plain = torch.where(self.injected, self.site, tables.plain[self.site])
+        own = torch.where(self.injected, self.pairs, 0)
+        return torch.stack(
+            [
+                torch.where(meets, site, plain),
+                torch.where(meets, self.pairs.gather(1, source), own),
+            ]
+        )
+
+    def _rest(self) -> tuple[Tensor, Tensor, int]:
+        """Qubit and rank on it of what is not injected, and a number of steps that suffices."""
+        tables, rest = self.tables, ~self.injected
+        qubit = torch.where(rest, tables.occupied[self.site, 0], tables.last)
+        rank = _ranks(qubit)
+        last = torch.where(self.injected, self.step + 1, 0).max()
+        return qubit, rank, int(last + torch.where(rest, rank, 0).max()) + 1
+
+    def _marks(self, table: Tensor, horizon: int) -> Tensor:
+        """How many injected products take each qubit in each step, (rows, qubits, horizon)."""
+        last = self.tables.last
+        marks = torch.zeros(len(self.site), (last + 1) * horizon, dtype=torch.int16)
+        for column in table[self.site].unbind(
+            2
+        ):  # what is not injected takes the qubit that is none
+            taken = torch.where(self.injected, column, last) * horizon
+            where = taken + torch.where(self.injected, self.step, 0)
+            marks.scatter_add_(1, where, torch.ones_like(where, dtype=torch.int16))
+        marks = marks.view(len(self.site), last + 1, horizon)
+        marks[:, last] = 0
+        return marks
+
+    def _injected_steps(self) -> Tensor:
+        """Steps of the injected products (0 for the others), one after another on shared qubits."""
+        tables, site, injected = self.tables, self.site, self.injected
+        size = (tables.occupied != tables.last).sum(1)
+        order = torch.argsort(torch.where(injected, -size[site], 0), dim=1, stable=True)
+        step = torch.zeros_like(site)
+        # First step after the last in which a qubit was used, and in which it was disturbed.
+        used, reached = torch.zeros(2, len(site), tables.last + 1, dtype=torch.int64)
+        for weights in order[:, : int(injected.sum(1).max())].T:
+            weights = weights[:, None]
+            run = injected.gather(1, weights)
+            chosen = site.gather(1, weights)[:, 0]
+            takes, near = tables.occupied[chosen], tables.reached[chosen]
+            before = [used.gather(1, takes), reached.gather(1, takes), used.gather(1, near)]
+            now = torch.cat(before, dim=1).amax(1, keepdim=True)
+            step.scatter_(1, weights, torch.where(run, now, step.gather(1, weights)))
+            for last_use, where in ((used, takes), (reached, near)):
+                last_use.scatter_(1, where, torch.where(run, now + 1, last_use.gather(1, where)))
+                last_use[:, tables.last] = 0
         return step
-    qubits = _site_qubits(placement)
-    last = int(qubits.max())
-    qubit = torch.where(rest, qubits[site, 0], last)
-    rank = _ranks(qubit)
-    horizon = int(torch.where(injected, step + 1, 0).max() + torch.where(rest, rank, 0).max()) + 1
-    used = torch.zeros(len(site), (last + 1) * horizon, dtype=torch.uint8)
-    for helper in range(3):  # what is not injected counts as a use of the qubit that is none
-        taken = torch.where(injected, qubits[site, helper], last)
-        used.scatter_(1, taken * horizon + torch.where(injected, step, 0), 1)
-    # Of every qubit first its free steps, in order.
-    free = torch.argsort(used.view(len(site), last + 1, horizon), dim=2, stable=True).flatten(1)
-    return torch.where(rest, free.gather(1, qubit * horizon + torch.where(rest, rank, 0)), step)
+
+
+def _padded(rows: list[list[int]], filler: int) -> Tensor:
+    width = max(1, *map(len, rows))
+    return torch.tensor([[*row, *[filler] * (width - len(row))] for row in rows])
 
 
 def _ranks(values: Tensor) -> Tensor:
@@ -59,28 +212,3 @@ def _ranks(values: Tensor) -> Tensor:
     ordered, order = values.sort(dim=1, stable=True)
     first = torch.searchsorted(ordered, ordered)
     return torch.empty_like(order).scatter_(1, order, torch.arange(values.shape[1]) - first)
-
-
-def _site_qubits(placement: Placement) -> Tensor:
-    """Physical qubits of each site, (sites, 3); filled up with one more than there are."""
-    last = 1 + max(max(s.qubits) for s in placement.sites)
-    return torch.tensor([[*s.qubits, last, last][:3] for s in placement.sites])
-
-
-def _schedule_injected(placement: Placement, site: Tensor, injected: Tensor) -> Tensor:
-    """Steps of the injected products (0 for the others), one after another on shared qubits."""
-    qubits = _site_qubits(placement)
-    last = int(qubits.max())
-    sizes = torch.tensor([len(s.qubits) for s in placement.sites])
-    order = torch.argsort(torch.where(injected, -sizes[site], 0), dim=1, stable=True)
-    step = torch.zeros_like(site)
-    free = torch.zeros(len(site), last + 1, dtype=torch.int64)  # first step after the last use
-    for weights in order[:, : int(injected.sum(1).max())].T:
-        weights = weights[:, None]
-        run = injected.gather(1, weights)
-        uses = qubits[site.gather(1, weights)[:, 0]]
-        now = free.gather(1, uses).amax(1, keepdim=True)
-        step.scatter_(1, weights, torch.where(run, now, step.gather(1, weights)))
-        free.scatter_(1, uses, torch.where(run, now + 1, free.gather(1, uses)))
-        free[:, last] = 0
-    return step

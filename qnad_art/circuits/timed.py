@@ -1,0 +1,264 @@
+"""Response of words in time, under models whose ZZ coupling acts on every pair at all times.
+
+The parts of a word are exact superoperators of the qubits that it concerns, computed by Aer; the
+unit is multiplied up in NumPy. What a word leaves behind (its neighbour decays while it waits in
+|1⟩) is met by the products that start after it on other qubits: they have words of their own
+(:attr:`~qnad_art.circuits.product.Site.beside`), exact like all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qnad_art.circuits.aer_noise import DeviceErrors
+from qnad_art.circuits.product import Site
+from qnad_art.circuits.timeline import Operation, append_timeline, shifted
+from qnad_art.circuits.words import Word, flip_seconds, window_seconds, word
+from qnad_art.device.profile import DeviceProfile
+
+if TYPE_CHECKING:
+    pass
+
+Array = npt.NDArray[np.float64]
+Complex = npt.NDArray[np.complex128]
+
+_ANGLES = (0.0, np.pi / 2, np.pi)
+
+
+def product_operations(
+    device: DeviceProfile, site: Site, count: int, *, theta: Any, phi: Any, echoed: bool, flip: bool
+) -> tuple[list[Operation], float]:
+    """Operations of one product and of its word, and the second in which the window starts.
+
+    ``count`` is 0 for a product that starts in the window, also beside a word (which belongs to
+    another product). The product ends, and is measured,
+    :func:`~qnad_art.circuits.words.window_seconds` later (and the X of the flipped half of twirled
+    readout after that).
+    """
+    qubit = site.qubit
+    sx = device.qubits[qubit].sx_duration
+    served = count != 0
+    block = word(device, site, count, echoed=echoed) if served else None
+    begin = 2 * sx if served else 0.0
+    opens = begin + (block.seconds if block else 0.0)
+    window = window_seconds(device)
+    first = 0.0 if served else opens + window - 3 * sx
+    operations = [
+        Operation("sx", (qubit,), first, sx),
+        Operation("rz", (qubit,), first + sx, angle=theta + np.pi),
+        Operation("sx", (qubit,), first + sx, sx),
+        Operation("rz", (qubit,), first + 2 * sx, angle=phi + np.pi),
+        Operation("sx", (qubit,), opens if served else opens + window - sx, sx),
+    ]
+    if block:
+        operations += shifted(block.block(), begin)
+    if flip:
+        x = device.qubits[qubit].x_duration
+        operations.append(Operation("x", (qubit,), opens + window, x))
+    return operations, opens
+
+
+def end_seconds(device: DeviceProfile, opens: float, *, flip: bool) -> float:
+    """When the products of a time step are measured whose window starts at ``opens``."""
+    return opens + window_seconds(device) + (flip_seconds(device) if flip else 0.0)
+
+
+def site_responses(errors: DeviceErrors, site: Site, most: int, *, echoed: bool) -> Array:
+    """C by (readout, signed count) at one site, (2, 2·most + 1, 3, 3): twirled, then raw."""
+    plain = _fitted(_late(errors, (site.qubit,), (), 0.0, [_ground(0)], False))[:, 0]
+    values = np.tile(plain[:, None], (1, 2 * most + 1, 1, 1))
+    if site.neighbour is not None and most:
+        made = {sign: word(errors.device, site, sign, echoed=echoed) for sign in (1, -1)}
+        for sign in (1, -1):
+            if sign > 0 or made[-1] != made[1]:  # beside a word the sign hardly ever matters
+                words = _words(errors, site, sign, most, echoed)
+            for count, found in enumerate(words, 1):
+                values[:, most + sign * count] = found
+    return values
+
+
+def _words(errors: DeviceErrors, site: Site, sign: int, most: int, echoed: bool) -> list[Array]:
+    """C, (readout, 3, 3), of the words of one sign with 1, 2, … units."""
+    made = word(errors.device, site, sign, echoed=echoed)
+    qubits = site.qubits if site.beside is None else site.qubits[1:]
+    begun = qubits[:1] if site.beside is None else ()
+    prepare, unit, *endings = _superops(
+        errors,
+        qubits,
+        [
+            _Part(made.prepare, made.edge_seconds, begun),
+            _Part(made.unit, made.unit_seconds, qubits),
+            *(_ending(errors, site, made, flip) for flip in (False, True) if begun),
+        ],
+        echoed=echoed,
+    )
+    powers = [unit @ prepare]
+    for _ in range(most - 1):
+        powers.append(unit @ powers[-1])
+    if site.beside is not None:
+        states = [power @ _ground(len(qubits)) for power in powers]
+        late = _late(errors, site.qubits, made.restore, made.edge_seconds, states, echoed)
+        return list(_fitted(late).swapaxes(0, 1))
+    row, inputs = _readout(errors, site.qubit), _inputs(errors, site.qubit)
+    plain, flipped = (
+        [row @ _reduced(ending @ power, len(qubits)) for power in powers] for ending in endings
+    )
+    return [
+        np.stack([inputs @ (p - f) / 2, inputs @ p]) for p, f in zip(plain, flipped, strict=True)
+    ]
+
+
+def _ending(errors: DeviceErrors, site: Site, made: Word, flip: bool) -> _Part:
+    """Restoring and the window, with the last gates of the product."""
+    qubit, opens = errors.device.qubits[site.qubit], made.edge_seconds
+    operations = [*made.restore, Operation("sx", (site.qubit,), opens, qubit.sx_duration)]
+    if flip:
+        last = opens + window_seconds(errors.device)
+        operations.append(Operation("x", (site.qubit,), last, qubit.x_duration))
+    return _Part(operations, end_seconds(errors.device, opens, flip=flip), site.qubits)
+
+
+def _late(
+    errors: DeviceErrors,
+    qubits: Sequence[int],
+    restore: Sequence[Operation],
+    opens: float,
+    states: Sequence[Complex],
+    echoed: bool,
+) -> Array:
+    """⟨Z⟩ of a product that runs in the window, (flip, state, θ, φ).
+
+    Args:
+        qubits: the product's, then those of the word that it runs beside.
+        restore: what is left of that word, from 0 on; the window opens at ``opens``.
+        states: that the word's qubits may be left in before it.
+    """
+    site, row = Site(qubits[0]), _readout(errors, qubits[0])
+    parts = []
+    for flip, a, b in np.ndindex(2, 3, 3):
+        product, _ = product_operations(
+            errors.device, site, 0, theta=_ANGLES[a], phi=_ANGLES[b], echoed=echoed, flip=bool(flip)
+        )
+        operations = [*restore, *shifted(product, opens)]
+        until = end_seconds(errors.device, opens, flip=bool(flip))
+        parts.append(_Part(operations, until, qubits[1:]))
+    channels = _superops(errors, qubits, parts, echoed=echoed)
+    joint = np.stack([_joint(_ground(1), state) for state in states], axis=1)
+    means = [row @ _pauli(channel @ joint, len(qubits)) for channel in channels]
+    return np.stack(means).reshape(2, 3, 3, -1).transpose(0, 3, 1, 2)
+
+
+def _fitted(expected: Array) -> Array:
+    """C from ⟨Z⟩ at nine pairs of angles: (flip, …, θ, φ) → (twirled and raw, …, 3, 3)."""
+    angles = np.array(_ANGLES)
+    inverse = np.linalg.inv(np.stack([np.ones(3), np.cos(angles), np.sin(angles)], axis=1))
+    both = np.stack([(expected[0] - expected[1]) / 2, expected[0]])
+    result: Array = np.einsum("ai,...ij,bj->...ab", inverse, both, inverse)
+    return result
+
+
+def _inputs(errors: DeviceErrors, qubit: int) -> Array:
+    """Pauli vectors before the block as coefficients of f(θ) f(φ), (3, 3, 4)."""
+    duration = errors.device.qubits[qubit].sx_duration
+    gate = [Operation("sx", (qubit,), 0.0, duration)]
+    sx = _reduced(_superops(errors, (qubit,), [_Part(gate, duration)], echoed=False)[0], 1)
+    terms = rz_terms()
+    first = np.stack([sx @ term @ sx @ np.array([1.0, 0.0, 0.0, 1.0]) for term in terms])
+    result: Array = np.einsum("bij,aj->abi", terms, first)
+    return result
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Operations of a part of a time step, its end in seconds, and what had begun before it."""
+
+    operations: Sequence[Operation]
+    until: float
+    begun: Sequence[int] = ()
+
+
+def _superops(
+    errors: DeviceErrors, qubits: Sequence[int], parts: Sequence[_Part], *, echoed: bool
+) -> list[Complex]:
+    """Superoperators (column-stacked) of parts on the same qubits, in one run of Aer."""
+    from qiskit import QuantumCircuit
+    from qiskit_aer import AerSimulator
+    from qiskit_aer.library import SaveSuperOp
+
+    circuits = []
+    for part in parts:
+        circuit = QuantumCircuit(len(qubits))
+        append_timeline(
+            circuit,
+            errors,
+            part.operations,
+            qubits=qubits,
+            until=part.until,
+            echoed=echoed,
+            begun=part.begun,
+        )
+        circuit.append(SaveSuperOp(len(qubits)), circuit.qubits)
+        circuits.append(circuit)
+    noise = errors.model(qubits)
+    result = AerSimulator(method="superop", noise_model=noise).run(circuits, shots=1).result()
+    return [np.asarray(result.data(index)["superop"]) for index in range(len(circuits))]
+
+
+def _readout(errors: DeviceErrors, index: int) -> Array:
+    """Measured ⟨Z⟩ of a qubit as a linear form on its Pauli vector (I, X, Y, Z)."""
+    qubit = errors.device.qubits[index]
+    offset = qubit.p0_given_1 - qubit.p1_given_0
+    return np.array([offset, 0.0, 0.0, 1 - qubit.p0_given_1 - qubit.p1_given_0])
+
+
+def _ground(width: int) -> Complex:
+    """|0…0⟩⟨0…0| as a column-stacked vector."""
+    vector = np.zeros(4**width, complex)
+    vector[0] = 1
+    return vector
+
+
+def _joint(first: Complex, rest: Complex) -> Complex:
+    """Product state of local qubit 0 and the others, column-stacked."""
+    width = round(np.log2(len(rest)) / 2)
+    # Column-stacked, so each is the transpose of the density matrix.
+    joint: Complex = np.kron(rest.reshape(2**width, 2**width), first.reshape(2, 2))
+    return joint.ravel()
+
+
+def _pauli(state: Complex, width: int) -> Array:
+    """Pauli vector (I, X, Y, Z) of local qubit 0; further axes of ``state`` are kept."""
+    rest = 2 ** (width - 1)
+    rho = np.einsum("rjri...->ij...", state.reshape(rest, 2, rest, 2, *state.shape[1:]))
+    return np.real(
+        [
+            rho[0, 0] + rho[1, 1],
+            rho[0, 1] + rho[1, 0],
+            1j * (rho[0, 1] - rho[1, 0]),
+            rho[0, 0] - rho[1, 1],
+        ]
+    )
+
+
+def _reduced(channel: Complex, width: int) -> Array:
+    """Pauli transfer matrix of local qubit 0, the others starting in |0⟩ and discarded."""
+    columns = []
+    paulis = [np.eye(2), [[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]]
+    for matrix in paulis:
+        state = _joint(np.asarray(matrix, complex).T.reshape(-1), _ground(width - 1))
+        columns.append(_pauli(channel @ state, width) / 2)
+    return np.stack(columns, axis=1)
+
+
+def rz_terms() -> Array:
+    """Pauli transfer matrix of rz(t + π) as coefficients of (1, cos t, sin t), shape (3, 4, 4)."""
+    constant, cosine, sine = np.zeros((3, 4, 4))
+    constant[0, 0] = constant[3, 3] = 1.0
+    cosine[1, 1] = cosine[2, 2] = -1.0
+    sine[1, 2], sine[2, 1] = 1.0, -1.0
+    return np.stack([constant, cosine, sine])

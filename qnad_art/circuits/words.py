@@ -1,0 +1,153 @@
+"""What a neighbour does to a product, as operations in time: prepare, repeat a unit, restore.
+
+A *word* is a site and a signed count. The neighbour is put into |1⟩ (where the model asks for it),
+the unit follows ``|count|`` times, and the neighbour is put back. Unit: two native gates in a row
+(``kind="pairs"``), or a wait of a length that turns the product by about :data:`UNIT_RADIANS`
+(``kind="wait"``). A negative count puts the product's own qubit between two X: the turn changes its
+sign in any frame.
+
+Time step (all products of a step end together):
+
+    product with a word:  sx rz sx rz | prepare, units, restore | sx, wait
+    any other product:    (|0⟩)       | (|0⟩)                   | sx rz sx rz sx
+
+The last part, the *window*, is as long as three ``sx`` of the slowest qubit.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from qnad_art.circuits.product import Site
+from qnad_art.circuits.timeline import Operation, shifted, zz_rate
+from qnad_art.device.profile import DeviceProfile
+from qnad_art.errors import InvalidInputError
+
+UNIT_RADIANS = 0.06
+"""Turn of the product by one unit of waiting; the shortest is :data:`SHORTEST_WAIT`."""
+SHORTEST_WAIT = 20e-9
+LONGEST_WAIT = 1e-6
+"""A coupling so weak that a unit would last longer is no lever: relaxation would win."""
+
+
+@dataclass(frozen=True)
+class Word:
+    """The parts of a word, each starting at 0, and their lengths in seconds."""
+
+    prepare: tuple[Operation, ...]
+    unit: tuple[Operation, ...]
+    restore: tuple[Operation, ...]
+    edge_seconds: float
+    """Of preparing, and of restoring."""
+    unit_seconds: float
+    count: int
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole block."""
+        return 2 * self.edge_seconds + self.count * self.unit_seconds
+
+    def block(self) -> list[Operation]:
+        """All of it, from 0 on."""
+        time, operations = self.edge_seconds, list(self.prepare)
+        for _ in range(self.count):
+            operations += shifted(self.unit, time)
+            time += self.unit_seconds
+        return operations + shifted(self.restore, time)
+
+
+def word(device: DeviceProfile, site: Site, count: int, *, echoed: bool) -> Word:
+    """What the neighbour of ``site`` does ``count`` times.
+
+    Of a site beside another product, the part of that product's qubit is left out.
+
+    Args:
+        device: durations and ZZ rates.
+        site: with a neighbour.
+        count: signed number of units.
+        echoed: whether cx and ecr gates flip their control half-way.
+    """
+    assert site.neighbour is not None
+    served = site.qubit if site.beside is None else site.beside
+    flipped = [site.neighbour] if excites(device, site, echoed=echoed) else []
+    flipped += [served] if count < 0 else []
+    edge = max((device.qubits[qubit].x_duration for qubit in flipped), default=0.0)
+    here = [qubit for qubit in flipped if site.beside is None or qubit != served]
+    flips = tuple(Operation("x", (q,), 0.0, device.qubits[q].x_duration) for q in here)
+    unit, seconds = _unit(device, site, served)
+    return Word(flips, tuple(unit), flips, edge, seconds, abs(count))
+
+
+def excites(device: DeviceProfile, site: Site, *, echoed: bool) -> bool:
+    """Whether the neighbour must be in |1⟩ for the word to turn anything.
+
+    The control of an echoed gate spends half of it in |1⟩ whatever it was; a pair of gates on the
+    product's own edge turns nothing.
+    """
+    if site.kind == "wait":
+        return True
+    if site.partner is None:
+        return False
+    control, _ = site.gate(device)
+    return not (_echoes(device, echoed) and control == site.neighbour)
+
+
+def turn(device: DeviceProfile, site: Site, count: int, *, echoed: bool) -> float:
+    """Angle in rad, not wrapped, by which a word turns the weight's phase, relaxation aside."""
+    if count == 0 or site.beside is not None or site.neighbour is None:
+        return 0.0
+    if site.kind == "pairs" and site.partner is None:
+        return 0.0
+    made = word(device, site, count, echoed=echoed)
+    seconds = made.count * made.unit_seconds
+    # Each pulse acts at its centre: the neighbour is in |1⟩ for as long as one X more.
+    excited = made.edge_seconds + seconds
+    if not excites(device, site, echoed=echoed):
+        excited = seconds / 2
+    return math.copysign(1, -count) * zz_rate(device, site.qubit, site.neighbour) * excited
+
+
+def window_seconds(device: DeviceProfile) -> float:
+    """Length of the last part of a time step: three sx of the slowest qubit."""
+    return 3 * max(qubit.sx_duration for qubit in device.qubits)
+
+
+def flip_seconds(device: DeviceProfile) -> float:
+    """Length of the X before the measurement, in the flipped half of twirled readout."""
+    return max(qubit.x_duration for qubit in device.qubits)
+
+
+def wait_seconds(device: DeviceProfile, first: int, second: int) -> float | None:
+    """Length of a unit of waiting beside a neighbour, whole nanoseconds; ``None``: no lever."""
+    rate = abs(zz_rate(device, first, second))
+    if rate * LONGEST_WAIT < UNIT_RADIANS:
+        return None
+    return max(SHORTEST_WAIT, round(UNIT_RADIANS / rate, 9))
+
+
+def _unit(device: DeviceProfile, site: Site, served: int) -> tuple[list[Operation], float]:
+    """One repetition, with the wait of the product's own qubit where it is here."""
+    assert site.neighbour is not None
+    waiting = [site.qubit] if site.beside is None else []
+    if site.kind == "wait":
+        seconds = wait_seconds(device, served, site.neighbour)
+        if seconds is None:
+            raise InvalidInputError(
+                f"The coupling of qubits {served} and {site.neighbour} is too weak: a wait of "
+                f"{LONGEST_WAIT:g} s would turn by less than {UNIT_RADIANS} rad."
+            )
+        waits = [Operation("delay", (q,), 0.0, seconds) for q in (site.neighbour, *waiting)]
+        return waits, seconds
+    gate = device.edge_of[site.gate(device)]
+    pair = (gate.control, gate.target)
+    waiting = [qubit for qubit in waiting if qubit not in pair]
+    operations = []
+    for start in (0.0, gate.duration):
+        operations.append(Operation(device.two_qubit_gate, pair, start, gate.duration))
+        operations += [Operation("delay", (q,), start, gate.duration) for q in waiting]
+    return operations, 2 * gate.duration
+
+
+def _echoes(device: DeviceProfile, echoed: bool) -> bool:
+    return echoed and device.two_qubit_gate in ("cx", "ecr")
