@@ -110,6 +110,11 @@ class Saved:
         return checksum(self.manifest)
 
     @property
+    def device(self) -> DeviceProfile:
+        """That it was hardened for."""
+        return DeviceProfile.from_dict(self.manifest["device"])
+
+    @property
     def execution(self) -> dict[str, Any]:
         """Readout, shots, gain, … as arguments of :func:`qnad_art.convert`."""
         return dict(self.manifest["execution"])
@@ -159,7 +164,7 @@ def load_classifier(
         _load_weights(network, weights)
         module = convert(
             network,
-            device=DeviceProfile.from_dict(manifest["device"]),
+            device=saved.device,
             include=[glob.escape(name) for name in saved.layers],
             **saved.execution,
         )

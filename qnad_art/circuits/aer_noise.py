@@ -70,7 +70,7 @@ def site_noise_model(device: DeviceProfile, site: Site, *, readout: bool = True)
     The model is written for the circuit's local qubits. ``rz`` is virtual and noise-free, and so
     is the parasitic ``rzz``, which is a coherent effect.
     """
-    from qiskit_aer.noise import NoiseModel, ReadoutError
+    from qiskit_aer.noise import NoiseModel
     from qiskit_aer.noise.device import basic_device_gate_errors
 
     model = NoiseModel()
@@ -81,8 +81,15 @@ def site_noise_model(device: DeviceProfile, site: Site, *, readout: bool = True)
         error = _relaxation(device, site.qubit, idle)
         if error is not None:
             model.add_quantum_error(error, IDLE, [0])
-    qubit = device.qubits[site.qubit]
-    if readout and (qubit.p1_given_0 or qubit.p0_given_1):
+    return with_readout(model, device, site.qubit) if readout else model
+
+
+def with_readout(model: NoiseModel, device: DeviceProfile, index: int) -> NoiseModel:
+    """The same model with the readout error of a physical qubit at local qubit 0."""
+    from qiskit_aer.noise import ReadoutError
+
+    qubit = device.qubits[index]
+    if qubit.p1_given_0 or qubit.p0_given_1:
         probabilities = [
             [1 - qubit.p1_given_0, qubit.p1_given_0],
             [qubit.p0_given_1, 1 - qubit.p0_given_1],

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qnad_art.circuits.product import Site, zz_angle
-from qnad_art.circuits.words import turn, wait_seconds
+from qnad_art.circuits.words import turn, wait_seconds, word
 from qnad_art.device.profile import DeviceProfile
 
 
@@ -67,6 +67,35 @@ class CrosstalkModel:
         if self.timed:
             return turn(device, site, count, echoed=self.echoed)
         return 2 * count * zz_angle(device, site) if site.neighbour is not None else 0.0
+
+    def cost(self, device: DeviceProfile, site: Site) -> WordCost:
+        """What a word of ``site`` adds to a circuit."""
+        if site.neighbour is None or site.beside is not None:
+            return WordCost()
+        if not self.timed:
+            polarity = 2 * device.qubits[site.neighbour].x_duration
+            seconds = 2 * device.edge_of[site.gate(device)].duration
+            return WordCost(seconds, 2, (0.0, polarity), (0, 2))
+        words = [word(device, site, sign, echoed=self.echoed) for sign in (1, -1)]
+        edges = [2 * made.edge_seconds for made in words]
+        flips = [2 * len(made.prepare) for made in words]
+        gates = 2 if site.kind == "pairs" else 0
+        return WordCost(words[0].unit_seconds, gates, (edges[0], edges[1]), (flips[0], flips[1]))
+
+
+@dataclass(frozen=True)
+class WordCost:
+    """What a word adds to a circuit.
+
+    Args:
+        unit_seconds, unit_gates: of each unit, seconds and two-qubit gates.
+        edge_seconds, flips: seconds and X gates besides, of positive and of negative counts.
+    """
+
+    unit_seconds: float = 0.0
+    unit_gates: int = 0
+    edge_seconds: tuple[float, float] = (0.0, 0.0)
+    flips: tuple[int, int] = (0, 0)
 
 
 PAPER = CrosstalkModel("paper", timed=False)

@@ -22,7 +22,7 @@ from qnad_art.circuits.words import Word, flip_seconds, window_seconds, word
 from qnad_art.device.profile import DeviceProfile
 
 if TYPE_CHECKING:
-    pass
+    from qiskit import QuantumCircuit
 
 Array = npt.NDArray[np.float64]
 Complex = npt.NDArray[np.complex128]
@@ -61,6 +61,29 @@ def product_operations(
         x = device.qubits[qubit].x_duration
         operations.append(Operation("x", (qubit,), opens + window, x))
     return operations, opens
+
+
+def product_circuit_in_time(
+    errors: DeviceErrors, site: Site, count: int, *, theta: Any, phi: Any, echoed: bool, flip: bool
+) -> QuantumCircuit:
+    """Circuit of one product on the qubits of its site, without the measurement.
+
+    Of a site beside another product, the neighbour does what it does to serve that one.
+    """
+    from qiskit import QuantumCircuit as Circuit
+
+    device, beside = errors.device, site.beside is not None
+    operations, opens = product_operations(
+        device, site, 0 if beside else count, theta=theta, phi=phi, echoed=echoed, flip=flip
+    )
+    if beside and count:
+        made = word(device, site, count, echoed=echoed)
+        operations = [*made.block(), *shifted(operations, made.seconds - opens)]
+        opens = made.seconds
+    circuit = Circuit(len(site.qubits))
+    until = end_seconds(device, opens, flip=flip)
+    append_timeline(circuit, errors, operations, qubits=site.qubits, until=until, echoed=echoed)
+    return circuit
 
 
 def end_seconds(device: DeviceProfile, opens: float, *, flip: bool) -> float:
@@ -227,8 +250,8 @@ def _joint(first: Complex, rest: Complex) -> Complex:
     """Product state of local qubit 0 and the others, column-stacked."""
     width = round(np.log2(len(rest)) / 2)
     # Column-stacked, so each is the transpose of the density matrix.
-    joint: Complex = np.kron(rest.reshape(2**width, 2**width), first.reshape(2, 2))
-    return joint.ravel()
+    joint = np.kron(rest.reshape(2**width, 2**width), first.reshape(2, 2)).astype(complex)
+    return joint.reshape(-1)
 
 
 def _pauli(state: Complex, width: int) -> Array:

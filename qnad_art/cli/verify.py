@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from qnad_art.circuits.response import Readout
 
 
 def verify(
@@ -16,6 +20,14 @@ def verify(
     tolerance: Annotated[float, typer.Option(help="Largest difference allowed.")] = 1e-9,
     max_pairs: Annotated[int, typer.Option(help="Pair counts up to this, both signs.")] = 8,
     seed: Annotated[int, typer.Option(help="Of the draw and of the engine.")] = 0,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Compare the products of so many whole time steps instead, on Aer."),
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="With --steps: a saved classifier, on whose device its steps are run."),
+    ] = None,
 ) -> None:
     """Compare random compiled products with an engine's circuits; exit status 1 if they differ."""
     from rich.table import Table
@@ -30,6 +42,10 @@ def verify(
     chosen = [name for name in READOUTS if readout in (name, "both")]
     if not chosen:
         raise InvalidInputError(f"readout {readout!r} is not one of twirled, raw, both.")
+    if steps is not None:
+        _verify_steps(device, folder, steps, chosen, max_pairs, seed)
+    if folder is not None:
+        raise InvalidInputError("A folder's products are compared by whole steps: add --steps 20.")
     if shots < 0:
         raise InvalidInputError(f"shots is {shots}; give 0 (no counts) or more.")
     if not tolerance >= 0:
@@ -65,4 +81,59 @@ def verify(
     exact = "not compared" if result.largest_difference is None else f"to {tolerance:g}"
     counts = f"({shots:,} shots) at level {COUNTS_LEVEL:g}" if shots else "not compared"
     console.print(f"To pass: expectations {exact}; counts {counts}.")
+    raise typer.Exit(0 if passed else 1)
+
+
+def _verify_steps(
+    device: str, folder: Path | None, steps: int, readouts: list[Readout], max_pairs: int, seed: int
+) -> NoReturn:
+    """Whole time steps of a plan, or of random words, against the compiled products."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from qnad_art.cli.screen import Console
+    from qnad_art.device.catalogue import load_device
+    from qnad_art.engines.verify_steps import verify_steps
+    from qnad_art.storage import read_saved
+
+    profile, plan = load_device(device), None
+    if folder is not None:
+        saved = read_saved(folder)
+        profile, plan = saved.device, saved.plan()
+    console = Console(highlight=True)
+    table = Table(title=f"Whole time steps on {profile.name}, crosstalk {profile.crosstalk_model}")
+    for heading in (
+        "readout",
+        "steps",
+        "products",
+        "words",
+        "met",
+        "qubits",
+        "largest |difference|",
+    ):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    passed = True
+    for readout in readouts:
+        with console.status(f"running {steps:,} steps, {readout} readout"):
+            found = verify_steps(
+                profile, plan=plan, steps=steps, readout=readout, max_pairs=max_pairs, seed=seed
+            )
+        passed &= found.passed
+        table.add_row(
+            readout,
+            f"{found.steps:,}",
+            f"{found.products:,}",
+            f"{found.injected:,}",
+            f"{found.met:,}",
+            f"{found.largest_cluster}",
+            f"{found.largest_difference:.2e}",
+            Text("pass", "green") if found.passed else Text("FAIL", "bold red"),
+        )
+    console.print(table)
+    console.print(
+        f"To pass: expectations to {found.tolerance:g}. Words: products with crosstalk. Met: "
+        "products that start after the word of another and meet what it leaves behind. Qubits: "
+        "simulated together, at most."
+    )
     raise typer.Exit(0 if passed else 1)

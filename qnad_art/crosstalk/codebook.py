@@ -28,7 +28,9 @@ VALUES = 1 << 10
 ENTRIES = 1 << 22
 """Entries of all look-up tables together; sets how finely the weights' phases are told apart."""
 TOLERANCE = 0.004
-"""Of codewords whose values lie so close together, the one with fewest pairs is used."""
+"""Of codewords whose values lie so close together, the one that turns least is used."""
+MAX_TURN = 1.2
+"""Rad: codewords that turn further are left out unless asked for."""
 
 Array = npt.NDArray[np.float64]
 
@@ -78,7 +80,9 @@ class Codebook:
         return self.group[placed.long()] * phases + column
 
 
-def build_codebook(table: ResponseTable, *, words: Words, max_pairs: int) -> Codebook:
+def build_codebook(
+    table: ResponseTable, *, words: Words, max_pairs: int, max_turn: float = MAX_TURN
+) -> Codebook:
     """Codebook of a device.
 
     Args:
@@ -86,19 +90,25 @@ def build_codebook(table: ResponseTable, *, words: Words, max_pairs: int) -> Cod
         words: ``"all"``: every edge, one hop and spectator, of every compute qubit; ``"one-hop"``:
             without spectators; ``"placed"``: only the edge that the weight is placed on.
         max_pairs: largest number of pairs in a codeword.
+        max_turn: rad, of the weight's phase, that a codeword may turn by at most: what turns less
+            feels a drift of the coupling less.
     """
     if words not in WORDS:
         raise InvalidInputError(f"codebook {words!r} is not one of {', '.join(WORDS)}.")
     usable = [
         index
         for index, site in enumerate(table.sites)
-        if site.neighbour is not None and (words != "one-hop" or site.partner is None)
+        if site.neighbour is not None
+        and site.beside is None
+        and (words != "one-hop" or site.partner is None)
     ]
+    # Under some models a pair on the product's own edge turns nothing: noise alone is no lever.
+    usable = [index for index in usable if table.turns[index].any()] or usable
     homes, group = _groups(table, usable, words)
     phases = int(np.clip(ENTRIES // (len(homes) * (VALUES + 1)), 64, 512))
     angles = np.linspace(-np.pi / 2, np.pi / 2, phases)
     built = [
-        _tabulate(table, home, [home] if words == "placed" else usable, angles, max_pairs)
+        _tabulate(table, home, [home] if words == "placed" else usable, angles, max_pairs, max_turn)
         for home in homes
     ]
     site, pairs, low, high = (torch.tensor(np.stack(part)) for part in zip(*built, strict=True))
@@ -121,12 +131,23 @@ def _groups(table: ResponseTable, usable: list[int], words: Words) -> tuple[list
 
 
 def _tabulate(
-    table: ResponseTable, home: int, sites: list[int], angles: Array, max_pairs: int
+    table: ResponseTable,
+    home: int,
+    sites: list[int],
+    angles: Array,
+    max_pairs: int,
+    max_turn: float,
 ) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int8], Array, Array]:
     """Codewords by phase and wanted value for weights at ``home``, and the range within reach."""
-    counts = sorted((k for k in range(-max_pairs, max_pairs + 1) if k), key=abs)
-    # No injection first, then by number of pairs: np.unique keeps the first of its equals.
-    words = [(home, 0), *((site, count) for count in counts for site in sites)]
+    counts = [k for k in range(-max_pairs, max_pairs + 1) if k]
+    turned = {
+        (site, count): abs(table.turns[site, count + table.max_pairs])
+        for site in sites
+        for count in counts
+    }
+    # No injection first, then by their turn: np.unique keeps the first of its equals.
+    within = [word for word, turn in turned.items() if turn <= max_turn]
+    words = [(home, 0), *sorted(within, key=lambda word: (turned[word], abs(word[1])))]
     site, pairs = (np.array(part) for part in zip(*words, strict=True))
     response = table.values[site, pairs + table.max_pairs, 2]
     values = np.outer(np.cos(angles), response[:, 1]) + np.outer(np.sin(angles), response[:, 2])

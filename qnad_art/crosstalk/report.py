@@ -98,7 +98,7 @@ def plan_report(plan: CrosstalkPlan, placement: Placement, device: DeviceProfile
             LayerCrosstalk(
                 name,
                 layer.pairs.numel(),
-                layer.injected,
+                alone.injected,
                 histogram[name],
                 alone.added_gates(),
                 alone.added_seconds(device),

@@ -18,14 +18,15 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from qnad_art.crosstalk.codebook import TOLERANCE, Words, build_codebook
+from qnad_art.crosstalk.codebook import MAX_TURN, TOLERANCE, Words, build_codebook
 from qnad_art.crosstalk.criticality import Scope, select_critical, weight_gradients
 from qnad_art.errors import InvalidInputError, QnadWarning
 from qnad_art.layers.kernels import Bias, weight_angles
 from qnad_art.layers.quantum_layer import QuantumLayer
 from qnad_art.network.modes import evaluating
 from qnad_art.network.module import QuantumExecutedModule
-from qnad_art.placement.plan import CrosstalkPlan, LayerPlan, placed_plan
+from qnad_art.placement.plan import CrosstalkPlan, LayerPlan, placed_layers
+from qnad_art.placement.time_steps import settled
 from qnad_art.training.adversarial import AdversarialSettings, perturb, split_validation
 from qnad_art.training.adversarial_loop import AdversarialLoop
 
@@ -40,6 +41,7 @@ class Tuned(AdversarialSettings):
     Args:
         fraction: of the weights, in [0, 1], ranked by |∂L/∂w|.
         max_pairs: of a codeword (at most the module's table).
+        max_turn: rad that a codeword may turn a weight's phase by at most.
         codebook: what a weight may choose from: ``"all"`` edges, one hop and spectator, of all
             compute qubits; only the ``"one-hop"`` ones; or only the edge it was ``"placed"`` on.
             The choice among edges needs the placement's order ``"stretched"``; with another order
@@ -56,6 +58,7 @@ class Tuned(AdversarialSettings):
 
     fraction: float = 0.3
     max_pairs: int = 8
+    max_turn: float = MAX_TURN
     codebook: Words = "all"
     ranked_on: Literal["adversarial", "clean"] = "adversarial"
     refresh: int = 0
@@ -88,7 +91,11 @@ class Tuned(AdversarialSettings):
             module.device_profile.hash,
             module.placement.sites,
             {
-                name: LayerPlan(best[f"{name}.site"].cpu(), best[f"{name}.pairs"].cpu())
+                name: LayerPlan(
+                    *settled(
+                        module.placement, best[f"{name}.site"].cpu(), best[f"{name}.pairs"].cpu()
+                    )
+                )
                 for name in module.layers
             },
             strategy=self.name,
@@ -135,7 +142,10 @@ class _EffectiveWeights:
         self.ranked = x.to(place), y.to(place)
         choice = settings.codebook if module.placement.order == "stretched" else "placed"
         self.codebook = build_codebook(
-            module.execution.table, words=choice, max_pairs=settings.max_pairs
+            module.execution.table,
+            words=choice,
+            max_pairs=settings.max_pairs,
+            max_turn=settings.max_turn,
         ).to(place)
         self.angles = {
             name: weight_angles(layer.product_weights(), module.execution)
@@ -227,18 +237,14 @@ class _EffectiveWeights:
         """Choose the critical weights and their places; all others lose their crosstalk."""
         settings, table = self.settings, self.module.execution.table
         scores = self._criticality(number)
-        plan = placed_plan(
-            self.module.device_profile,
+        layers = placed_layers(
             self.module.placement,
             select_critical(scores, settings.fraction, scope=settings.scope),
             pairs=lambda served: torch.ones(served.shape),
-            strategy=settings.name,
-            requested=settings.fraction,
             scores=scores,
-            settings={},
         )
         idle = torch.as_tensor(table.values[:, table.max_pairs, 2, 1:], dtype=torch.float32)
-        for name, part in plan.layers.items():
+        for name, part in layers.items():
             angle, unknown = self.angles[name], self.parameters[name]
             placed, free = part.site.to(angle.device), (part.pairs != 0).to(angle.device)
             row = idle.to(angle.device)[placed.long()]

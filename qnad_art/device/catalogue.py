@@ -6,7 +6,7 @@ import re
 import warnings
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from qnad_art.device.profile import DeviceProfile
 from qnad_art.errors import ArtifactError, CacheWarning, DeviceError, PluginError
@@ -30,7 +30,8 @@ def device_names() -> list[str]:
 def load_device(device: DeviceLike) -> DeviceProfile:
     """Profile from a name (``ibm_nairobi``), a JSON file, a Qiskit backend, or a profile itself.
 
-    A name or file may end in a factor, ``ibm_nairobi*0.1``: :meth:`DeviceProfile.scaled`.
+    A name or file may end in a factor, ``ibm_nairobi*0.1`` (:meth:`DeviceProfile.scaled`), or in
+    changes, ``ibm_nairobi[readout=0,zz=0.95,crosstalk=echoed]`` (:meth:`DeviceProfile.changed`).
 
     Raises:
         UnknownNameError: no such name; the message lists the valid ones.
@@ -41,6 +42,9 @@ def load_device(device: DeviceLike) -> DeviceProfile:
         return device
     if not isinstance(device, (str, Path)):
         return DeviceProfile.from_backend(device)
+    if str(device).endswith("]"):
+        base, _, changes = str(device)[:-1].rpartition("[")
+        return load_device(base).changed(**_changes(changes))
     base, times, factor = str(device).rpartition("*")
     if times:
         return load_device(base).scaled(_factor(factor))
@@ -54,12 +58,26 @@ def load_device(device: DeviceLike) -> DeviceProfile:
     return profile
 
 
+def _changes(text: str) -> dict[str, Any]:
+    """Arguments of :meth:`DeviceProfile.changed` from ``readout=0,crosstalk=echoed``."""
+    factors: dict[str, float] = {}
+    model = None
+    for part in text.split(","):
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        if name == "crosstalk":
+            model = value
+        else:
+            factors[name] = _factor(value)
+    return {"factors": factors, "crosstalk_model": model}
+
+
 def _factor(text: str) -> float:
     try:
         return float(text)
     except ValueError:
         raise DeviceError(
-            f"{text!r} is no factor of a device's noise: write it as in ibm_nairobi*0.1."
+            f"{text!r} is no factor of a device's noise: write it as in ibm_nairobi*0.1 or "
+            "ibm_nairobi[readout=0]."
         ) from None
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from qnad_art.errors import DeviceError, faults
+from qnad_art.errors import DeviceError, UnknownNameError, faults
 from qnad_art.files.atomic import read_json, write_json
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 DEFAULT_DEVICE = "ibm_nairobi"
 """The device of the paper (section IV)."""
+
+
+SOURCES = ("relaxation", "gates", "readout", "zz")
+"""What :meth:`DeviceProfile.changed` scales."""
 
 
 class Qubit(BaseModel):
@@ -144,38 +148,48 @@ class DeviceProfile(BaseModel):
         Error probabilities of gates and of readout are multiplied, and so are the relaxation rates
         1/T1 and 1/T2. A gate's error stays at most 1; readout's at most 1/2, where it says nothing
         about the qubit any more (beyond, it would say the opposite). The ZZ coupling is coherent:
-        it is the crosstalk that the defence uses, and no noise.
+        it is the crosstalk that the defence uses, not noise.
 
         Raises:
             DeviceError: a factor that is negative or not finite.
         """
-        if not 0 <= factor < math.inf:
-            raise DeviceError(f"The noise of {self.name} cannot be {factor} times as large.")
+        noise = dict.fromkeys(("relaxation", "gates", "readout"), factor)
+        return self.changed(noise).model_copy(update={"name": f"{self.name}*{factor:g}"})
 
-        def longer(time: float | None) -> float | None:
-            return None if time is None or factor == 0 else time / factor
+    def changed(
+        self, factors: Mapping[str, float], *, crosstalk_model: str | None = None
+    ) -> DeviceProfile:
+        """The same device with single sources of noise scaled or switched off (0).
 
-        def likelier(probability: float, most: float) -> float:
-            return min(factor * probability, max(probability, most))
+        Args:
+            factors: by source (:data:`SOURCES`): ``relaxation`` (the rates 1/T1 and 1/T2),
+                ``gates`` and ``readout`` (error probabilities, limited as in :meth:`scaled`),
+                ``zz`` (the coupling at all times, injected crosstalk included).
+            crosstalk_model: another model, see :mod:`qnad_art.circuits.crosstalk_models`.
 
-        qubits = [
-            qubit.model_copy(
-                update={
-                    "t1": longer(qubit.t1),
-                    "t2": longer(qubit.t2),
-                    "sx_error": likelier(qubit.sx_error, 1.0),
-                    "x_error": likelier(qubit.x_error, 1.0),
-                    "p1_given_0": likelier(qubit.p1_given_0, 0.5),
-                    "p0_given_1": likelier(qubit.p0_given_1, 0.5),
-                }
-            )
-            for qubit in self.qubits
-        ]
+        Raises:
+            DeviceError: a factor that is negative or not finite, or no such model.
+            UnknownNameError: no such source.
+        """
+        for source, factor in factors.items():
+            if source not in SOURCES:
+                raise UnknownNameError("source of noise", source, SOURCES)
+            if not 0 <= factor < math.inf:
+                raise DeviceError(f"The noise of {self.name} cannot be {factor} times as large.")
+        relaxation, gates, readout, zz = (factors.get(source, 1.0) for source in SOURCES)
+        qubits = [_changed_qubit(qubit, relaxation, gates, readout) for qubit in self.qubits]
         edges = [
-            edge.model_copy(update={"error": likelier(edge.error, 1.0)}) for edge in self.edges
+            edge.model_copy(
+                update={"error": _likelier(edge.error, gates, 1.0), "zz_hz": edge.zz_hz * zz}
+            )
+            for edge in self.edges
         ]
-        changes = {"name": f"{self.name}*{factor:g}", "qubits": qubits, "edges": edges}
-        return self.model_copy(update=changes)
+        notes = [f"{source}={factor:g}" for source, factor in factors.items()]
+        update: dict[str, Any] = {"qubits": qubits, "edges": edges}
+        if crosstalk_model is not None:
+            notes.append(f"crosstalk={crosstalk_model}")
+            update["crosstalk_model"] = crosstalk_model
+        return self.model_copy(update={**update, "name": f"{self.name}[{','.join(notes)}]"})
 
     def save(self, path: str | Path) -> None:
         """Write the profile as JSON, atomically."""
@@ -223,3 +237,24 @@ class DeviceProfile(BaseModel):
         from qnad_art.device.backends import read_backend
 
         return cls.from_dict(read_backend(backend, zz_hz=zz_hz), source=f"backend {backend.name}")
+
+
+def _changed_qubit(qubit: Qubit, relaxation: float, gates: float, readout: float) -> Qubit:
+    def longer(time: float | None) -> float | None:
+        return None if time is None or relaxation == 0 else time / relaxation
+
+    return qubit.model_copy(
+        update={
+            "t1": longer(qubit.t1),
+            "t2": longer(qubit.t2),
+            "sx_error": _likelier(qubit.sx_error, gates, 1.0),
+            "x_error": _likelier(qubit.x_error, gates, 1.0),
+            "p1_given_0": _likelier(qubit.p1_given_0, readout, 0.5),
+            "p0_given_1": _likelier(qubit.p0_given_1, readout, 0.5),
+        }
+    )
+
+
+def _likelier(probability: float, factor: float, most: float) -> float:
+    """``factor`` times a probability, at most ``most`` unless it was above before."""
+    return min(factor * probability, max(probability, most))

@@ -7,14 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qnad_art.circuits.aer_noise import site_noise_model
+from qnad_art.circuits.aer_noise import DeviceErrors, site_noise_model, with_readout
+from qnad_art.circuits.crosstalk_models import crosstalk_model
 from qnad_art.circuits.product import Site, product_circuit
+from qnad_art.circuits.timed import product_circuit_in_time
 from qnad_art.device.profile import DeviceProfile
 from qnad_art.engines.circuit import Array, CircuitEngine, Integers
+
+if TYPE_CHECKING:
+    from qiskit import QuantumCircuit
+    from qiskit.circuit import Parameter
+    from qiskit_aer.noise import NoiseModel
 
 CIRCUITS_A_RUN = 2_000
 
@@ -35,6 +42,7 @@ class AerEngine(CircuitEngine):
     def __init__(self, device: DeviceProfile, **settings: Any) -> None:
         super().__init__(device, **settings)
         self._noise_models: dict[Site, Any] = {}
+        self._errors = DeviceErrors(device)
 
     def expectations(
         self, theta: Array, phi: Array, sites: Sequence[Site], site: Integers, pairs: Integers
@@ -87,19 +95,20 @@ class AerEngine(CircuitEngine):
 
     def _execute(self, batch: _Batch, *, flip: bool, measure: bool, shots: int) -> Any:
         """Aer's result: a circuit for each pair count, run with the angles of each product."""
-        from qiskit.circuit import Parameter
+        from qiskit.circuit import ClassicalRegister, Parameter
         from qiskit_aer import AerSimulator
         from qiskit_aer.library import SaveProbabilities
 
         if batch.site not in self._noise_models:
-            self._noise_models[batch.site] = site_noise_model(self.device, batch.site)
+            self._noise_models[batch.site] = self._noise_model(batch.site)
         circuits, bindings = [], []
         for pairs in np.unique(batch.pairs):  # ascending, as the batch is
             angles = {"theta": Parameter("theta"), "phi": Parameter("phi")}
-            circuit = product_circuit(
-                self.device, batch.site, int(pairs), **angles, flip=flip, measure=measure
-            )
-            if not measure:
+            circuit = self._circuit(batch.site, int(pairs), flip, angles)
+            if measure:
+                circuit.add_register(ClassicalRegister(1))
+                circuit.measure(0, 0)
+            else:
                 circuit.append(SaveProbabilities(1), [0])
             chosen = batch.pairs == pairs
             circuits.append(circuit)
@@ -116,3 +125,20 @@ class AerEngine(CircuitEngine):
         return simulator.run(
             circuits, shots=shots, parameter_binds=bindings, seed_simulator=seed
         ).result()
+
+    def _circuit(
+        self, site: Site, pairs: int, flip: bool, angles: dict[str, Parameter]
+    ) -> QuantumCircuit:
+        """The circuit of a product, without its measurement."""
+        model = crosstalk_model(self.device)
+        if not model.timed:
+            return product_circuit(self.device, site, pairs, **angles, flip=flip, measure=False)
+        return product_circuit_in_time(
+            self._errors, site, pairs, **angles, echoed=model.echoed, flip=flip
+        )
+
+    def _noise_model(self, site: Site) -> NoiseModel:
+        """Noise of the circuits of a site, readout included."""
+        if not crosstalk_model(self.device).timed:
+            return site_noise_model(self.device, site)
+        return with_readout(self._errors.model(site.qubits), self.device, site.qubit)

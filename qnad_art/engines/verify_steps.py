@@ -22,8 +22,8 @@ from qnad_art.circuits.timed import end_seconds, product_operations
 from qnad_art.circuits.timeline import Operation, append_timeline, shifted
 from qnad_art.device.profile import DeviceProfile
 from qnad_art.errors import DeviceError, InvalidInputError
-from qnad_art.placement.placement import Placement, device_placement
-from qnad_art.placement.plan import LayerPlan
+from qnad_art.placement.placement import Placement, device_placement, with_sites
+from qnad_art.placement.plan import CrosstalkPlan, LayerPlan
 from qnad_art.placement.time_steps import settled, time_steps
 
 Array = npt.NDArray[np.float64]
@@ -78,8 +78,7 @@ class StepsVerification:
 def verify_steps(
     device: DeviceProfile,
     *,
-    layer: LayerPlan | None = None,
-    placement: Placement | None = None,
+    plan: CrosstalkPlan | None = None,
     steps: int = 20,
     readout: Readout = "twirled",
     max_pairs: int = 8,
@@ -90,8 +89,8 @@ def verify_steps(
 
     Args:
         device: the noise, the crosstalk model included.
-        layer: whose steps are drawn; ``None`` for one with random words on two in five weights.
-        placement: what the layer's sites mean; ``None`` for the device's own.
+        plan: whose steps are drawn, from all layers; ``None`` for a layer with random words on two
+            in five weights.
         steps: how many are run.
         readout: ``"twirled"`` or ``"raw"``.
         max_pairs: counts up to this.
@@ -101,13 +100,14 @@ def verify_steps(
     if steps < 1:
         raise InvalidInputError(f"steps is {steps}; it must be at least 1.")
     random = np.random.default_rng(seed)
-    placement = placement or device_placement(device)
-    if layer is None:
-        layer = _random_layer(placement, max_pairs, random)
-    site, pairs = settled(placement, layer.site, layer.pairs)
-    made = _draw_steps(placement, site, pairs, steps, random)
-    used = sorted({placement.sites.index(p.site) for step in made for p in step})
-    sites = [placement.sites[index] for index in used]
+    placement = device_placement(device)
+    if plan is None:
+        made = _draw_steps(placement, _random_layer(placement, max_pairs, random), steps, random)
+    else:
+        plan.check_device(device)
+        made = _steps_of_plan(with_sites(placement, device, plan.sites), plan, steps, random)
+    sites = sorted({product.site for step in made for product in step}, key=str)
+    max_pairs = max(abs(product.count) for step in made for product in step)
     table = response_table(device, sites, max_pairs=max_pairs, readout=readout)
     errors = DeviceErrors(device)
     found = [run_step(errors, step, readout) for step in made]
@@ -138,17 +138,32 @@ def _random_layer(placement: Placement, max_pairs: int, random: np.random.Genera
     counts = random.integers(1, max_pairs + 1, shape) * random.choice([-1, 1], shape)
     site = np.where(wanted, random.choice(words, shape), placement.plain_sites(shape).numpy())
     pairs = np.where(wanted, counts, 0)
-    return LayerPlan(torch.tensor(site, dtype=torch.int16), torch.tensor(pairs, dtype=torch.int8))
+    drawn = torch.tensor(site, dtype=torch.int16), torch.tensor(pairs, dtype=torch.int8)
+    return LayerPlan(*settled(placement, *drawn))
+
+
+def _steps_of_plan(
+    placement: Placement, plan: CrosstalkPlan, count: int, random: np.random.Generator
+) -> list[list[StepProduct]]:
+    """Random steps of all layers, each of an output drawn by chance."""
+    layers = list(plan.layers.values())
+    steps = []
+    for index in range(count):
+        layer = layers[index % len(layers)]
+        row = int(random.integers(len(layer.site)))
+        one = LayerPlan(layer.site[row : row + 1], layer.pairs[row : row + 1])
+        steps += _draw_steps(placement, one, 1, random)
+    return steps
 
 
 def _draw_steps(
     placement: Placement,
-    site: torch.Tensor,
-    pairs: torch.Tensor,
+    layer: LayerPlan,
     count: int,
     random: np.random.Generator,
 ) -> list[list[StepProduct]]:
-    """Random steps with random angles; those with words are drawn first."""
+    """Random steps of a layer with random angles; those with words are drawn first."""
+    site, pairs = layer.site, layer.pairs
     step = time_steps(placement, site, pairs).flatten(1).numpy()
     sites, counts = site.flatten(1).numpy(), pairs.flatten(1).numpy()
     every = [(row, t) for row in range(len(step)) for t in range(int(step[row].max()) + 1)]

@@ -8,7 +8,7 @@ new step. A neighbour can serve one product a step if it is idle in it (Algorith
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -241,10 +241,15 @@ def device_placement(
             "compute=…."
         )
     plain = [Site(qubit) for qubit in chosen]
-    model = crosstalk_model(device)
-    sites = (*plain, *model.sites(device, chosen))
-    reach = tuple(disturbed(device, site) for site in sites) if model.timed else ()
-    return Placement(chosen, sites, order, reach)
+    sites = (*plain, *crosstalk_model(device).sites(device, chosen))
+    return with_sites(Placement(chosen, (), order), device, sites)
+
+
+def with_sites(placement: Placement, device: DeviceProfile, sites: Sequence[Site]) -> Placement:
+    """The same placement with other sites, say those that a plan was made with."""
+    timed = crosstalk_model(device).timed
+    reach = tuple(disturbed(device, site) for site in sites) if timed else ()
+    return replace(placement, sites=tuple(sites), disturbed=reach)
 
 
 def _independent_set(device: DeviceProfile) -> tuple[int, ...]:

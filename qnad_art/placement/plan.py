@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qnad_art.circuits.crosstalk_models import crosstalk_model
 from qnad_art.circuits.product import Site
 from qnad_art.device.profile import DeviceProfile
 from qnad_art.errors import ArtifactError, InvalidInputError
 from qnad_art.files.artifacts import load_tensors, save_tensors
 from qnad_art.placement.placement import Placement
+from qnad_art.placement.time_steps import settled
 
 KIND = "crosstalk-plan"
 
@@ -28,11 +30,6 @@ class LayerPlan:
 
     site: Tensor
     pairs: Tensor
-
-    @property
-    def injected(self) -> int:
-        """Number of weights under crosstalk."""
-        return int((self.pairs != 0).sum())
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,12 @@ class CrosstalkPlan:
     @property
     def injected(self) -> int:
         """Number of weights under crosstalk."""
-        return sum(layer.injected for layer in self.layers.values())
+        return sum(int(self.words(layer).sum()) for layer in self.layers.values())
+
+    def words(self, layer: LayerPlan) -> Tensor:
+        """Where a layer's weights have a word of their own, bool in the weight's shape."""
+        own = torch.tensor([s.neighbour is not None and s.beside is None for s in self.sites])
+        return (layer.pairs != 0) & own.to(layer.site.device)[layer.site.long()]
 
     @property
     def achieved(self) -> float:
@@ -78,22 +80,25 @@ class CrosstalkPlan:
 
     def added_gates(self) -> int:
         """Two-qubit gates injected, each weight counted once."""
-        return sum(2 * int(layer.pairs.abs().sum()) for layer in self.layers.values())
+        gates = torch.tensor([2 * (s.kind == "pairs" and s.beside is None) for s in self.sites])
+        return sum(
+            int((layer.pairs.long().abs() * gates[layer.site.long()]).sum())
+            for layer in self.layers.values()
+        )
 
     def added_seconds(self, device: DeviceProfile) -> float:
         """Circuit time that injection adds, summed over weights (each counted once)."""
         self.check_device(device)
-        per_gate = torch.tensor(
-            [
-                0.0 if site.neighbour is None else device.edge_of[site.gate(device)].duration
-                for site in self.sites
-            ],
-            dtype=torch.float64,
-        )
-        return sum(
-            float((2 * layer.pairs.abs().double() * per_gate[layer.site.long()]).sum())
-            for layer in self.layers.values()
-        )
+        model = crosstalk_model(device)
+        costs = [model.cost(device, site) for site in self.sites]
+        unit = torch.tensor([cost.unit_seconds for cost in costs], dtype=torch.float64)
+        edge = torch.tensor([cost.edge_seconds for cost in costs], dtype=torch.float64)
+        total = 0.0
+        for layer in self.layers.values():
+            words = self.words(layer)
+            site, pairs = layer.site.long()[words], layer.pairs.double()[words]
+            total += float((pairs.abs() * unit[site] + edge[site, (pairs < 0).long()]).sum())
+        return total
 
     def histogram(self) -> dict[str, dict[int, int]]:
         """By layer, the number of weights at each signed pair count."""
@@ -202,12 +207,10 @@ def placed_plan(
             :meth:`~qnad_art.placement.placement.Placement.place`.
         strategy, requested, settings: recorded in the plan.
     """
-    injectable = torch.tensor([site.neighbour is not None for site in placement.sites])
-    layers = {}
-    for name, wanted in critical.items():
-        site = placement.place(wanted, scores[name].abs())
-        served = injectable[site.long()]
-        layers[name] = LayerPlan(site, torch.where(served, pairs(served), 0).to(torch.int8))
+    layers = {
+        name: LayerPlan(*settled(placement, layer.site, layer.pairs))
+        for name, layer in placed_layers(placement, critical, pairs=pairs, scores=scores).items()
+    }
     return CrosstalkPlan(
         device.name,
         device.hash,
@@ -217,3 +220,20 @@ def placed_plan(
         requested=requested,
         settings=dict(settings),
     )
+
+
+def placed_layers(
+    placement: Placement,
+    critical: Mapping[str, Tensor],
+    *,
+    pairs: Callable[[Tensor], Tensor],
+    scores: Mapping[str, Tensor],
+) -> dict[str, LayerPlan]:
+    """The layers of :func:`placed_plan`, whose other products have yet to meet the words."""
+    injectable = torch.tensor([site.neighbour is not None for site in placement.sites])
+    layers = {}
+    for name, wanted in critical.items():
+        site = placement.place(wanted, scores[name].abs())
+        served = injectable[site.long()]
+        layers[name] = LayerPlan(site, torch.where(served, pairs(served), 0).to(torch.int8))
+    return layers

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qnad_art.circuits.product import Site
+from qnad_art.circuits.crosstalk_models import crosstalk_model
 from qnad_art.circuits.response import Readout
 from qnad_art.device.profile import DeviceProfile
 from qnad_art.placement.placement import Placement
@@ -81,8 +81,16 @@ class CircuitCost:
         self.bare = _seconds(SX_A_PRODUCT * qubit.sx_duration for qubit in qubits)
         self.flip = _seconds(qubit.x_duration for qubit in qubits)
         self.readout = _seconds(qubit.readout_duration or 0.0 for qubit in qubits)
-        self.a_pair = _seconds(2 * _gate_seconds(device, site) for site in sites)
-        self.polarity = _seconds(2 * _neighbour_x_seconds(device, site) for site in sites)
+        model = crosstalk_model(device)
+        costs = [model.cost(device, site) for site in sites]
+        self.unit = _seconds(cost.unit_seconds for cost in costs)
+        self.gates = torch.tensor([cost.unit_gates for cost in costs])
+        self.edge = _seconds(cost.edge_seconds for cost in costs)
+        self.flips_of = torch.tensor([cost.flips for cost in costs])
+        self.own = torch.tensor([s.neighbour is not None and s.beside is None for s in sites])
+        # In time, the last part of a step has room for whole products: see circuits.words.
+        self.before = SX_A_PRODUCT - 1 if model.timed else 0
+        self.sx = _seconds(qubit.sx_duration for qubit in qubits)
 
     def layer(
         self, name: str, plan: LayerPlan, calls: Sequence[Call], shots: Tensor
@@ -115,14 +123,18 @@ class CircuitCost:
         if not pairs.numel():
             return torch.zeros(6, dtype=torch.float64)
         step = time_steps(self.placement, site, pairs)
-        circuit = self.bare[site] + self.a_pair[site] * pairs.abs()
-        circuit += self.polarity[site] * (pairs < 0)
+        words = self.own[site] & (pairs != 0)
+        negative = (pairs < 0).long()
+        added = self.unit[site] * pairs.abs() + self.edge[site, negative]
+        added += self.before * self.sx[site]
+        circuit = self.bare[site] + torch.where(words, added, 0.0)
         ran = _longest(step, torch.ones_like(circuit))
         shot = (1 - self.flips) * _longest(step, circuit)
         shot += self.flips * _longest(step, circuit + self.flip[site])
         shot += _longest(step, self.readout[site]) + self.delay * ran
-        one_qubit = (SX_A_PRODUCT + self.flips) * pairs.numel() + 2 * (pairs < 0).sum()
-        two_qubit = 2 * pairs.abs().sum()
+        one_qubit = torch.where(words, self.flips_of[site, negative], 0).sum()
+        one_qubit = one_qubit + (SX_A_PRODUCT + self.flips) * pairs.numel()
+        two_qubit = torch.where(words, self.gates[site] * pairs.abs(), 0).sum()
         figures = (ran.sum(), ran.sum(1) @ shots, one_qubit, two_qubit, shot.sum(1) @ shots)
         count = torch.tensor(pairs.numel())
         return torch.stack([figure.double() for figure in (count, *figures)])
@@ -146,14 +158,6 @@ def _distinct(executed: Tensor) -> list[tuple[Tensor, int]]:
     """Different columns of (J, positions), and how many there are of each: padding has few."""
     masks, counts = torch.unique(executed.T, dim=0, return_counts=True)
     return list(zip(masks, counts.tolist(), strict=True))
-
-
-def _gate_seconds(device: DeviceProfile, site: Site) -> float:
-    return 0.0 if site.neighbour is None else device.edge_of[site.gate(device)].duration
-
-
-def _neighbour_x_seconds(device: DeviceProfile, site: Site) -> float:
-    return 0.0 if site.neighbour is None else device.qubits[site.neighbour].x_duration
 
 
 def _seconds(values: Any) -> Tensor:
