@@ -197,7 +197,9 @@ class _Schedule:
             now = torch.cat(before, dim=1).amax(1, keepdim=True)
             step.scatter_(1, weights, torch.where(run, now, step.gather(1, weights)))
             for last_use, where in ((used, takes), (reached, near)):
-                last_use.scatter_(1, where, torch.where(run, now + 1, last_use.gather(1, where)))
+                # Two words may disturb one qubit in any order of steps: the last one counts.
+                after = torch.where(run, now + 1, 0).expand_as(where)
+                last_use.scatter_reduce_(1, where, after, "amax")
                 last_use[:, tables.last] = 0
         return step
 

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
+from qnad_art.circuits.product import Site
 from qnad_art.device.catalogue import load_device
 from qnad_art.placement.placement import device_placement
-from qnad_art.placement.time_steps import steps_an_output, time_steps
+from qnad_art.placement.time_steps import settled, steps_an_output, time_steps
 
 
 def random_layer(placement, rows: int, fan_in: int, fraction: float):
@@ -58,3 +59,67 @@ def test_a_gap_is_filled_by_products_without_crosstalk():
     idle_neighbour = torch.tensor([[index[2, 1], index[0, 1], index[3, 1]]])
     assert time_steps(placement, idle_neighbour, torch.ones(1, 3)).tolist() == [[0, 1, 2]]
     assert time_steps(placement, idle_neighbour, torch.zeros(1, 3)).tolist() == [[0, 0, 0]]
+
+
+class TestSideEffects:
+    """Under models in which neighbours disturb more than the product that they serve."""
+
+    @pytest.fixture(scope="class", params=["ibm_nairobi", "ibm_mumbai"])
+    def placed(self, request):
+        device = load_device(f"{request.param}[crosstalk=echoed]")
+        placement = device_placement(device)
+        generator = torch.Generator().manual_seed(0)
+        shape = (6, 90)
+        words = torch.tensor([i for sites in placement.injections for i in sites])
+        wanted = torch.rand(shape, generator=generator) < 0.3
+        drawn = words[torch.randint(len(words), shape, generator=generator)]
+        site = torch.where(wanted, drawn, placement.plain_sites(shape).long()).short()
+        pairs = (torch.randint(1, 9, shape, generator=generator) * wanted).to(torch.int8)
+        return placement, *settled(placement, site, pairs), site, pairs
+
+    def steps(self, placed):
+        placement, site, pairs, *_ = placed
+        step = time_steps(placement, site, pairs)
+        for row in range(len(step)):
+            for number in range(int(step[row].max()) + 1):
+                (members,) = torch.nonzero(step[row] == number, as_tuple=True)
+                yield [(placement.sites[int(site[row, j])], int(pairs[row, j])) for j in members]
+
+    def test_words_that_would_disturb_each_other_are_in_different_steps(self, placed):
+        reach = dict(zip(placed[0].sites, placed[0].disturbed, strict=True))
+        for products in self.steps(placed):
+            words = [site for site, count in products if count and site.beside is None]
+            for word in words:
+                for other in words:
+                    if other != word:
+                        assert not set(reach[word]) & set(other.qubits)
+                        assert not set(word.qubits) & set(other.qubits)
+
+    def test_the_others_meet_the_one_word_that_reaches_them(self, placed):
+        reach = dict(zip(placed[0].sites, placed[0].disturbed, strict=True))
+        met = 0
+        for products in self.steps(placed):
+            words = {site: count for site, count in products if count and site.beside is None}
+            for site, count in products:
+                if site in words:
+                    continue
+                near = [word for word in words if site.qubit in reach[word]]
+                assert len(near) == (site.beside is not None)
+                if near:
+                    (word,) = near
+                    assert word == Site(site.beside, site.neighbour, site.partner, site.kind)
+                    assert count == words[word]
+                    met += 1
+        assert met > 10
+
+    def test_settling_twice_changes_nothing(self, placed):
+        placement, site, pairs, *_ = placed
+        again = settled(placement, site, pairs)
+        assert torch.equal(again[0], site)
+        assert torch.equal(again[1], pairs)
+
+    def test_words_stay_what_they_were(self, placed):
+        _, site, pairs, before, counts = placed
+        words = counts != 0
+        assert torch.equal(site[words], before[words])
+        assert torch.equal(pairs[words], counts[words])
