@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -35,7 +37,7 @@ def problem(table, count=300):
 
 @pytest.mark.parametrize("words", ["all", "one-hop", "placed"])
 def test_no_codeword_is_much_nearer_than_the_chosen_one(table, words):
-    book = build_codebook(table, words=words, max_pairs=8)
+    book = build_codebook(table, words=words, max_pairs=8, max_turn=math.inf)
     wanted, angle, placed = problem(table)
     site, pairs = book.nearest(wanted, angle, placed)
     got = effective(table, angle.numpy(), site.numpy(), pairs.numpy())
@@ -66,7 +68,7 @@ def test_what_a_weight_has_needs_no_injection(table):
 
 def test_all_edges_together_reach_finer_steps_than_one(table):
     def error(words):
-        book = build_codebook(table, words=words, max_pairs=8)
+        book = build_codebook(table, words=words, max_pairs=8, max_turn=math.inf)
         wanted, angle, placed = problem(table)
         low, high = book.limits(angle, placed)
         wanted = wanted.clamp(low, high)
@@ -100,3 +102,21 @@ def test_limits_are_what_the_codewords_reach(table):
 def test_unknown_words_are_refused(table):
     with pytest.raises(InvalidInputError, match="all, one-hop, placed"):
         build_codebook(table, words="some", max_pairs=8)
+
+
+def test_no_codeword_turns_further_than_it_may(table):
+    book = build_codebook(table, words="all", max_pairs=8, max_turn=0.5)
+    site, pairs = book.site.long(), book.pairs.long()
+    assert float(torch.tensor(table.turns)[site, pairs + table.max_pairs].abs().max()) <= 0.5
+
+
+def test_of_near_equal_codewords_the_one_that_turns_least_is_chosen(table):
+    near, far = (
+        build_codebook(table, words="all", max_pairs=8, max_turn=most) for most in (1.2, math.inf)
+    )
+    turns = torch.tensor(table.turns).abs()
+
+    def mean(book):
+        return float(turns[book.site.long(), book.pairs.long() + table.max_pairs].mean())
+
+    assert mean(near) < mean(far)

@@ -176,7 +176,7 @@ class TestStrategies:
         injected = plan.layers[""].pairs != 0
         assert torch.equal(injected, critical)
 
-    def test_added_seconds_are_the_gates_durations(self, problem, nairobi):
+    def test_added_seconds_are_those_of_gates_and_of_the_neighbours_flips(self, problem, nairobi):
         module, x, y = problem()
         plan = build_strategy("random", fraction=0.5, pairs=3).plan(module, x, y)
         expected = 0.0
@@ -185,6 +185,8 @@ class TestStrategies:
                 if pairs:
                     gate = plan.sites[int(site)].gate(nairobi)
                     expected += 2 * abs(int(pairs)) * nairobi.edge_of[gate].duration
+                    neighbour = nairobi.qubits[plan.sites[int(site)].neighbour]
+                    expected += 2 * neighbour.x_duration * bool(pairs < 0)
         assert plan.added_seconds(nairobi) == pytest.approx(expected)
         with pytest.raises(InvalidInputError, match="made for"):
             plan.added_seconds(nairobi.ideal())
