@@ -22,7 +22,7 @@ from qnad_art.layers.linear_and_conv import QUANTUM_CLASSES
 from qnad_art.layers.noise_source import NoiseSource
 from qnad_art.layers.quantum_layer import QuantumLayer
 from qnad_art.layers.speed.batch_norm import fold_batch_norm
-from qnad_art.layers.speed.pooling import MaxPool2d
+from qnad_art.layers.speed.pooling import replace_pooling
 from qnad_art.network.module import QuantumExecutedModule
 from qnad_art.placement.placement import Order, device_placement
 
@@ -91,9 +91,7 @@ def convert(
         layer.__class__ = QUANTUM_CLASSES[type(layer)]
         assert isinstance(layer, QuantumLayer)
         layer.execute_as(execution, noise)
-    for part in network.modules():
-        if type(part) is nn.MaxPool2d:
-            part.__class__ = MaxPool2d
+    replace_pooling(network)
     fold_batch_norm(network)
     _forbid_fused_paths(network)
     module = QuantumExecutedModule(
@@ -132,7 +130,7 @@ def _chosen_layers(network: nn.Module, include: Sequence[str], exclude: Sequence
             f"exclude={list(exclude)}."
         )
     for name, module in chosen.items():
-        if "weight" not in module._parameters:
+        if "weight" not in dict(module.named_parameters(recurse=False)):
             raise InvalidInputError(
                 f"The weight of {name!r} is no parameter but computed in every pass (pruning, "
                 "spectral or weight norm); make it one first: torch.nn.utils.prune.remove(layer, "

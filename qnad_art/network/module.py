@@ -9,14 +9,14 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from qnad_art.device.profile import DeviceProfile
 from qnad_art.errors import InvalidInputError
 from qnad_art.layers.kernels import Execution, Gain
 from qnad_art.layers.noise_source import NoiseSource
 from qnad_art.layers.quantum_layer import QuantumLayer, quantum_layers
-from qnad_art.layers.speed.deferred import Deferred
+from qnad_art.layers.speed.accelerated import Accelerated
+from qnad_art.layers.speed.deferred import settled
 from qnad_art.layers.tracing import is_tracing
 from qnad_art.network.calibration import saturated, set_scales
 from qnad_art.network.modes import setting
@@ -74,7 +74,7 @@ class QuantumExecutedModule(nn.Module):
         with self.noise.forward_pass():
             result: Tensor = self.network(x)
             if type(result) is not Tensor:  # the pass is over: its noise is to be drawn in it
-                result = tree_map_only(Deferred, Deferred.settle, result)
+                result = settled(result)
         return result if x.dtype == given else result.to(given)
 
     @property
@@ -156,6 +156,18 @@ class QuantumExecutedModule(nn.Module):
     def classically(self) -> Iterator[None]:
         """Context in which the plain network runs, without circuits."""
         with setting(self.layers.values(), engine=lambda layer, x: layer.classical(x)):
+            yield
+
+    @contextmanager
+    def plain_execution(self) -> Iterator[None]:
+        """Context without all that only makes it faster (:mod:`qnad_art.layers.speed`).
+
+        Every layer then computes as its formula is written in
+        :mod:`qnad_art.layers.product_sums`. Results and gradients are the same but for rounding,
+        the variance of the shot noise but for the error of its cheaper forms (0.1 %).
+        """
+        parts = [part for part in self.modules() if isinstance(part, Accelerated)]
+        with setting(parts, accelerated=False):
             yield
 
     @contextmanager

@@ -219,8 +219,7 @@ def _expect_output(
         return
     from scipy.stats import chi2
 
-    noise = layer._channels(layer.kernels()["noise"])
-    z = difference / (variance.sqrt() * noise).detach()
+    z = difference / (variance.sqrt() * layer.noise_scale()).detach()
     tail = float(chi2.cdf(float((z**2).sum()), z.numel()))
     expect(
         case.level / 2 <= tail <= 1 - case.level / 2,

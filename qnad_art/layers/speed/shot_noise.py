@@ -13,11 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qnad_art.layers.noise_source import NoiseSource
-
-PIECE = 1 << 17
-"""As many numbers of the output, at most, are worked on at a time, on a CPU."""
-_ALL = slice(None)
+from qnad_art.layers.noise_source import NoiseSource, at, pieces
 
 
 @dataclass(frozen=True)
@@ -36,11 +32,11 @@ class Variance:
     factors: Tensor | None
     scale: Tensor
 
-    def full(self, shape: torch.Size) -> Tensor:
-        """In units of ``scale²``, at every output."""
+    def whole(self) -> Tensor:
+        """In units of ``scale²``; broadcasts over the output."""
         if self.factors is None:
-            return (self.values + self.constant).expand(shape).clone()
-        return torch.addcmul(self.constant, self.values, self.factors).expand(shape).clone()
+            return self.values + self.constant
+        return torch.addcmul(self.constant, self.values, self.factors)
 
     def deviation(self, *, overwrite: bool = False) -> Tensor:
         """Its root, in units of ``scale``; ``overwrite`` gives the memory of ``values`` for it."""
@@ -61,8 +57,8 @@ class Variance:
             mean, shift = mean.add_(shift), None
         others = (self.constant, self.scale, self.factors)
         if mean.is_cuda or any(part is not None and part.requires_grad for part in others):
-            deviation = self.full(mean.shape).clamp_min(_tiny(self.constant)).sqrt()
-            noise = _draw(deviation, source).mul(deviation).mul(self.scale)
+            deviation = self.whole().expand(mean.shape).clamp_min(_tiny(self.constant)).sqrt()
+            noise = source.output_like(deviation).mul(deviation).mul(self.scale)
             return (mean if shift is None else mean + shift) + noise.to(mean.dtype)
         result: Tensor = _Disturb.apply(mean, self.values, self, shift, source)
         return result
@@ -85,7 +81,7 @@ def disturb_in_place(
         source: of the draws.
         kept: as the mean, for each draw over its deviation.
     """
-    places = _pieces(mean)
+    places = pieces(mean)
     parts = [at(mean, place) for place in places]
     draws = source.draws([part.shape for part in parts])
     for place, part, noise in zip(places, parts, draws, strict=True):
@@ -113,15 +109,15 @@ def sum_of_squares(x: Tensor, scale: float, axis: int) -> Tensor:
     return result
 
 
-def at(values: Tensor, place: slice) -> Tensor:
-    """``values[place]``, sooner where it is all of them."""
-    return values if place == _ALL else values[place]
-
-
 class _Disturb(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, mean: Tensor, values: Tensor, variance: Variance, shift: Any, source: Any
+        ctx: Any,
+        mean: Tensor,
+        values: Tensor,
+        variance: Variance,
+        shift: Tensor | None,
+        source: NoiseSource,
     ) -> Tensor:
         kept = None
         if ctx.needs_input_grad[1]:
@@ -166,26 +162,9 @@ class _SumOfSquares(torch.autograd.Function):
 
 def _sum_of_squares(x: Tensor, scale: float, axis: int) -> Tensor:
     kind = torch.promote_types(x.dtype, torch.float32)
-    parts = [at(x, place).to(kind).square().sum(axis, keepdim=True) for place in _pieces(x)]
+    parts = [at(x, place).to(kind).square().sum(axis, keepdim=True) for place in pieces(x)]
     total = parts[0] if len(parts) == 1 else torch.cat(parts)
     return total.mul_(1 / scale**2)
-
-
-def _pieces(tensor: Tensor) -> list[slice]:
-    """Ranges of the first dimension, about equal, of :data:`PIECE` numbers each or one image."""
-    count, pieces = tensor.shape[0], -(-tensor.numel() // PIECE)
-    if pieces <= 1 or tensor.is_cuda:
-        return [_ALL]
-    step = -(-count // pieces)
-    return [slice(start, start + step) for start in range(0, count, step)]
-
-
-def _draw(like: Tensor, source: NoiseSource) -> Tensor:
-    """N(0, 1), the same that :func:`disturb_in_place` draws for an output of this shape."""
-    if like.is_cuda:
-        return source.normal_like(like)
-    shapes = [at(like, place).shape for place in _pieces(like)]
-    return torch.cat(list(source.draws(shapes))).to(like.dtype)
 
 
 def _tiny(values: Tensor) -> float:
