@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from qnad_art.errors import DependencyError, PluginError, QnadError, UnknownNameError
 from qnad_art.plugins.contracts import contract_fault
@@ -37,6 +37,8 @@ KINDS: dict[str, str] = {
     "sink": "qnad_art.sinks",
 }
 """Kinds of plugins and their entry-point groups."""
+
+Made = TypeVar("Made")
 
 BUILT_IN = "qnad-art"
 VARIABLE = "QNAD_PLUGINS"
@@ -133,7 +135,7 @@ def load_plugin(kind: str, name: str) -> Any:
     return find_plugin(kind, name).load()
 
 
-def call_plugin(kind: str, name: str, use: Callable[[Any], Any]) -> Any:
+def call_plugin(kind: str, name: str, use: Callable[[Any], Made]) -> Made:
     """``use(what the name stands for)``, exceptions in it blamed on the plugin."""
     plugin = find_plugin(kind, name)
     with blamed_on(plugin):
