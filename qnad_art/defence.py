@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from art.defences.transformer.transformer import Transformer
 
-from qnad_art.crosstalk import Strategy, build_strategy, preferred, taken
+from qnad_art.crosstalk import Strategy, build_strategy, taken, traits
 from qnad_art.crosstalk.criticality import FRACTION
 from qnad_art.device.catalogue import DeviceLike, load_device
 from qnad_art.errors import InvalidInputError, QnadError, UnknownNameError
@@ -60,6 +60,9 @@ class QNAD(Transformer):  # type: ignore[misc]
         *("settings", "strategy", "fraction", "attack", "calibration_images", "strategy_settings"),
     ]
 
+    settings: ExecutionSettings
+    _strategy: Strategy
+
     def __init__(
         self,
         classifier: PyTorchClassifier,
@@ -100,7 +103,7 @@ class QNAD(Transformer):  # type: ignore[misc]
     @property
     def execution(self) -> ExecutionSettings:
         """How the network is executed: the settings, and what the strategy prefers."""
-        return self.settings.preferring(preferred(self._strategy))
+        return self.settings.preferring(traits(self._strategy).prefers)
 
     @property
     def plan(self) -> CrosstalkPlan:

@@ -203,7 +203,7 @@ def test_content_is_json_that_builds_the_same_steps(name):
     assert build_steps(content) == steps
     assert steps_content(build_steps(content)) == content
     if name not in ("none", "art.defences.preprocessor.TotalVarMin"):
-        assert set(content[0]) == {"name", *type(steps[0]).model_fields}
+        assert type(steps[0]).model_fields.keys() - content[0].keys() <= {"strategy", "ranked_at"}
 
 
 @pytest.mark.parametrize(
