@@ -30,6 +30,7 @@ from qnad_art.network.module import QuantumExecutedModule
 from qnad_art.placement.plan import CrosstalkPlan, LayerPlan, placed_plan
 from qnad_art.training.adversarial import AdversarialSettings, perturb, split_validation
 from qnad_art.training.adversarial_loop import AdversarialLoop
+from qnad_art.training.execution import Circuits
 
 RANKED_IMAGES = 2000
 """Criticality is ranked on so many training images."""
@@ -139,6 +140,7 @@ class _EffectiveWeights:
         self, module: QuantumExecutedModule, settings: Tuned, x: Tensor, y: Tensor
     ) -> None:
         self.module, self.settings = module, settings
+        self.execution = Circuits(module)
         place = next(module.parameters()).device
         self.ranked = x.to(place), y.to(place)
         choice = settings.codebook if module.placement.order == "stretched" else "placed"

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from qnad_art.errors import InvalidInputError
 from qnad_art.training.budget import parse_budget
+from qnad_art.training.execution import Plain
 
 Units = float | Tensor
 """A number for all of an input, or a tensor that broadcasts over it."""
@@ -162,6 +163,10 @@ class Unknowns(Protocol):
     @property
     def parameters(self) -> Mapping[str, Tensor]:
         """Leaf tensors by name."""
+
+    @property
+    def execution(self) -> Plain:
+        """How the network is executed."""
 
     def optimising(self) -> AbstractContextManager[None]:
         """Context in which the network's output is differentiable in the parameters."""
