@@ -256,9 +256,9 @@ class AdversarialLoop:
         for tensor in (*data, *network.parameters(), *network.buffers()):
             flat = tensor.detach().cpu().contiguous().view(-1)
             digest.update(flat.view(torch.uint8).numpy().tobytes())
-        for part in self.unknowns.execution.content():
-            digest.update(part)
-        identity = {**self.settings.recorded(), **self.unknowns.execution.facts()}
+        executed, content = self.unknowns.execution.identity()
+        digest.update(content)
+        identity = {**self.settings.recorded(), **executed}
         identity["data and network"] = digest.hexdigest()[:16]
         as_read: dict[str, Any] = json.loads(json.dumps(identity, default=plain))
         return as_read

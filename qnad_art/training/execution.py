@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -14,10 +14,8 @@ from qnad_art.network.module import QuantumExecutedModule
 class Plain:
     """A network without circuits."""
 
-    @property
-    def gradients(self) -> Sequence[Callable[[], AbstractContextManager[None]]]:
-        """Contexts of the kinds of gradients that an attack can take; first the true ones."""
-        return (nullcontext,)
+    gradients: tuple[Callable[[], AbstractContextManager[None]], ...] = (nullcontext,)
+    """Contexts of the kinds of gradients that an attack can take; first the true ones."""
 
     def exact(self) -> AbstractContextManager[None]:
         """Context in which the network runs on its exact expectation."""
@@ -30,25 +28,17 @@ class Plain:
     def restore_noise(self, states: Mapping[str, Tensor]) -> None:
         """Take over what :meth:`noise` gave."""
 
-    def facts(self) -> dict[str, Any]:
-        """Settings that a run's result depends on."""
-        return {}
-
-    def content(self) -> Iterator[bytes]:
-        """What else it depends on besides parameters and buffers."""
-        yield from ()
+    def identity(self) -> tuple[dict[str, Any], bytes]:
+        """Settings and content that a run's result depends on, besides parameters and buffers."""
+        return {}, b""
 
 
 class Circuits(Plain):
-    """A quantum-executed network."""
+    """A quantum-executed network; an attack can also look through its saturated activations."""
 
     def __init__(self, module: QuantumExecutedModule) -> None:
         self.module = module
-
-    @property
-    def gradients(self) -> Sequence[Callable[[], AbstractContextManager[None]]]:
-        """True ones, and through saturated activations, behind which a network could hide."""
-        return (nullcontext, self.module.unsaturated_gradients)
+        self.gradients = (nullcontext, module.unsaturated_gradients)
 
     @contextmanager
     def exact(self) -> Iterator[None]:
@@ -71,20 +61,15 @@ class Circuits(Plain):
         if states:
             noise.__setstate__({**noise.__getstate__(), "states": states})
 
-    def facts(self) -> dict[str, Any]:
-        """Of the execution."""
+    def identity(self) -> tuple[dict[str, Any], bytes]:
+        """Settings of the execution; the response table, calibration and shots of the layers."""
+        told = ("device", "order", "shots", "gain", "headroom", "bias")
         settings = self.module.settings.recorded()
-        return {
-            name: settings[name]
-            for name in ("device", "order", "shots", "gain", "headroom", "bias")
-        }
-
-    def content(self) -> Iterator[bytes]:
-        """The response table, and calibration and shots of the layers."""
-        yield self.module.execution.table.values.tobytes()
+        content = self.module.execution.table.values.tobytes()
         for layer in self.module.layers.values():
             calibration = (layer.input_scale, layer.input_spread, layer.shot_share)
-            yield repr((*calibration, layer.input_squares)).encode()
+            content += repr((*calibration, layer.input_squares)).encode()
+        return {name: settings[name] for name in told}, content
 
 
 def execution_of(network: nn.Module) -> Plain:

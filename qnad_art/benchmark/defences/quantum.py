@@ -7,7 +7,7 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic import ConfigDict, TypeAdapter, model_validator
 
 from qnad_art.benchmark.defences.base import Defence, Work
 from qnad_art.benchmark.defences.common import (
@@ -22,7 +22,7 @@ from qnad_art.circuits.response import Readout
 from qnad_art.crosstalk import build_strategy, strategy_settings, taken, traits
 from qnad_art.crosstalk.criticality import FRACTION
 from qnad_art.defence import CALIBRATION_IMAGES, QNAD
-from qnad_art.errors import InvalidInputError, QnadError, UnknownNameError
+from qnad_art.errors import UnknownNameError
 from qnad_art.estimator import QuantumExecutedClassifier
 from qnad_art.layers.kernels import Bias, Gain
 from qnad_art.network.settings import SETTINGS, Allocation, ExecutionSettings
@@ -194,15 +194,8 @@ def _completed(strategy: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     if issubclass(made, AdversarialSettings):
         settings = {"epochs": EPOCHS, **settings}
     adapter = TypeAdapter[Any](made)
-    try:
-        built = adapter.validate_python(settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        cause = first.get("ctx", {}).get("error")
-        if isinstance(cause, QnadError):
-            raise cause from error
-        name = ".".join(map(str, first["loc"]))
-        raise InvalidInputError(f"{name} is {first['input']!r}: {cause or first['msg']}") from error
     left_out = {*traits(strategy).takes, *Qnad.model_fields}
-    content: dict[str, Any] = adapter.dump_python(built, mode="json", exclude=left_out)
+    content: dict[str, Any] = adapter.dump_python(
+        adapter.validate_python(settings), mode="json", exclude=left_out
+    )
     return content
