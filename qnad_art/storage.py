@@ -219,18 +219,18 @@ def _manifest(classifier: Executed) -> dict[str, Any]:
             "classifier without them and attach them again after loading."
         )
     loss, plain = classifier.loss, nn.CrossEntropyLoss()
-    settings = ("ignore_index", "label_smoothing", "reduction")
+    compared = ("ignore_index", "label_smoothing", "reduction")
     if (
         type(loss) is not nn.CrossEntropyLoss
         or loss.weight is not None
-        or any(getattr(loss, name) != getattr(plain, name) for name in settings)
+        or any(getattr(loss, name) != getattr(plain, name) for name in compared)
     ):
         raise InvalidInputError(
             f"Only classifiers with a plain CrossEntropyLoss() can be saved, not {loss}: set "
             "another loss again after loading, load(directory, loss=…)."
         )
     architecture = getattr(module.network, "architecture", None)
-    averaged = classifier.model
+    averaged, settings = classifier.model, module.settings
     clip = classifier.clip_values
     return {
         "kind": KIND,
@@ -239,7 +239,7 @@ def _manifest(classifier: Executed) -> dict[str, Any]:
         "torch": torch.__version__,
         "architecture": None if architecture is None else asdict(architecture),
         "device": module.device_profile.model_dump(mode="json"),
-        "execution": {name: getattr(module.settings, name) for name in EXECUTION},
+        "execution": {name: getattr(settings, name) for name in EXECUTION},
         "layers": {
             name: {key: getattr(layer, key) for key in CALIBRATION}
             for name, layer in module.layers.items()

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from qnad_art.benchmark.defences import build_steps, defence_names, steps_content
 from qnad_art.benchmark.defences.base import Defence, Work
 from qnad_art.benchmark.threats.victim import Images, noise_sources, reseed, seeded
-from qnad_art.device.catalogue import load_device
+from qnad_art.device.catalogue import DeviceLike, load_device
 from qnad_art.device.profile import DEFAULT_DEVICE, DeviceProfile
 from qnad_art.testing.checks import Suite, expect
 from qnad_art.testing.specimens import digits, digits_classifier, global_randomness
@@ -222,9 +222,7 @@ def keeps_no_pickles(case: _Case) -> None:
     )
 
 
-def _prepare(
-    defence: Any, *, device: str | DeviceProfile = DEFAULT_DEVICE, **settings: Any
-) -> _Case:
+def _prepare(defence: Any, *, device: DeviceLike = DEFAULT_DEVICE, **settings: Any) -> _Case:
     if not isinstance(defence, str):
         return _Case(defence, settings, load_device(device), None)
 
@@ -253,7 +251,7 @@ SUITE = Suite(
 def check_defence(
     defence: str | Callable[..., Defence],
     *,
-    device: str | DeviceProfile = DEFAULT_DEVICE,
+    device: DeviceLike = DEFAULT_DEVICE,
     **settings: Any,
 ) -> None:
     """Check a defence of the benchmark on 8×8 digits and a small network.
