@@ -61,7 +61,7 @@ def main(
     for name, changes in VARIANTS.items():
         if name in known:
             continue
-        conversion = {"headroom": headroom, "bias": Tuned.bias}
+        conversion = {"headroom": headroom, **Tuned.prefers}
         conversion |= {k: changes[k] for k in CONVERSION if k in changes}
         settings = {k: v for k, v in changes.items() if k not in CONVERSION}
         module = convert(load_model(weights), x[1000:1512], seed=0, **conversion)

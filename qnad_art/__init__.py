@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from qnad_art.network.conversion import convert as convert
     from qnad_art.network.module import AveragedDraws as AveragedDraws
     from qnad_art.network.module import QuantumExecutedModule as QuantumExecutedModule
+    from qnad_art.network.settings import ExecutionSettings as ExecutionSettings
     from qnad_art.placement.plan import CrosstalkPlan as CrosstalkPlan
 
 # Imported when first used: torch, ART and Qiskit take seconds.
@@ -25,6 +26,7 @@ _PUBLIC = {
     "AveragedDraws": "qnad_art.network.module",
     "CrosstalkPlan": "qnad_art.placement.plan",
     "DeviceProfile": "qnad_art.device",
+    "ExecutionSettings": "qnad_art.network.settings",
     "QNAD": "qnad_art.defence",
     "QuantumExecutedClassifier": "qnad_art.estimator",
     "QuantumExecutedModule": "qnad_art.network.module",

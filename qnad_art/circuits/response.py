@@ -94,10 +94,7 @@ def response_table(
             or ``"raw"``.
         cache: read and write the cache under :func:`~qnad_art.files.atomic.cache_directory`.
     """
-    if readout not in READOUTS:
-        raise InvalidInputError(f"readout {readout!r} is not one of {', '.join(READOUTS)}.")
-    if not 0 <= max_pairs <= MOST_PAIRS:
-        raise InvalidInputError(f"max_pairs is {max_pairs}; it must lie in 0 to {MOST_PAIRS}.")
+    check_table(readout, max_pairs)
     sites = tuple(sites)
     path = _cache_path(device, sites, max_pairs)
     both = _read(path, (2, len(sites), 2 * max_pairs + 1, 3, 3)) if cache else None
@@ -107,6 +104,14 @@ def response_table(
             _write(path, both)
     values = both[READOUTS.index(readout)]
     return ResponseTable(device.name, device.hash, readout, sites, values)
+
+
+def check_table(readout: str, max_pairs: int) -> None:
+    """Raise :class:`InvalidInputError` for a table that there cannot be."""
+    if readout not in READOUTS:
+        raise InvalidInputError(f"readout {readout!r} is not one of {', '.join(READOUTS)}.")
+    if not 0 <= max_pairs <= MOST_PAIRS:
+        raise InvalidInputError(f"max_pairs is {max_pairs}; it must lie in 0 to {MOST_PAIRS}.")
 
 
 def _site_values(device: DeviceProfile, site: Site, max_pairs: int) -> Array:

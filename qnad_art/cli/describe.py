@@ -36,6 +36,7 @@ def describe(
         classifier = QuantumExecutedClassifier.load(path)
         module = classifier.module
         console.print(classifier.report())
+        console.print(f"Execution: {module.settings}", soft_wrap=True)
         console.print(plan_report(module.plan, module.placement, module.device_profile))
         plan = module.plan
     else:

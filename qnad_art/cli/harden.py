@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,10 +26,8 @@ def harden(
     data: inputs.Data,
     data_dir: inputs.DataDir = None,
     model: inputs.Model = None,
-    device: inputs.Device = "ibm_nairobi",
-    shots: Annotated[
-        int | None, typer.Option(help="Shots a product; default: exact expectation.")
-    ] = None,
+    device: inputs.Device = None,
+    shots: inputs.Shots = None,
     strategy: Annotated[str, typer.Option(help="tuned, uniform or random.")] = "tuned",
     fraction: inputs.FractionOption = None,
     pairs: Annotated[
@@ -64,6 +63,7 @@ def harden(
     Options that are not given have the defaults of the strategy.
     """
     from qnad_art.device.catalogue import load_device
+    from qnad_art.network.settings import ExecutionSettings
     from qnad_art.storage import check_directory
 
     console = Console(soft_wrap=True)
@@ -88,14 +88,15 @@ def harden(
         console, strategy, settings, checkpoint=checkpoint, resume=resume, seed=seed
     )
     budget = _test_budget(test_epsilon, fit)
-    execution = given(shots=shots, headroom=headroom, bias=bias, percentile=percentile, seed=seed)
-    execution["device"] = load_device(device)
+    options = given(device=device, shots=shots, headroom=headroom, bias=bias, percentile=percentile)
+    execution = ExecutionSettings(seed=seed, **options)
+    execution = replace(execution, device=load_device(execution.device))
 
     source = inputs.Source(weights, data, data_dir, model, images, seed, without_test_of)
     plain, training = source.load(console)
     test = inputs.load_split(console, data, "test", data_dir)
     test = inputs.take_images(test, min(test_images, len(test)), seed)
-    defence = fit.run(plain, training, **execution)
+    defence = fit.run(plain, training, execution)
     hardened = defence(training.x, plain)
     card = output.with_name(f"{output.name}.card.json")
     if output.exists():
@@ -131,8 +132,8 @@ def _test_budget(text: str | None, fit: inputs.CrosstalkFit) -> float:
 
     if text is not None:
         return parse_budget(text, "--test-epsilon")
-    tuned: float = getattr(fit.strategy, "epsilon", AdversarialSettings.epsilon)
-    return tuned
+    tuned = fit.strategy if isinstance(fit.strategy, AdversarialSettings) else AdversarialSettings
+    return tuned.epsilon
 
 
 def _measure(console: Console, plain: Any, hardened: Any, test: Any, budget: float) -> Figures:
@@ -186,9 +187,7 @@ def _write_card(path: Path, hardened: Any, figures: Figures, **facts: Any) -> No
         **facts,
         "device": module.device_profile.name,
         "device_hash": module.device_profile.hash,
-        "headroom": module.execution.headroom,
-        "bias": module.execution.bias,
-        "gain": module.gain,
+        **{name: getattr(module.settings, name) for name in ("headroom", "bias", "gain")},
         "strategy": plan.strategy,
         "strategy_settings": dict(plan.settings),
         "crosstalk_achieved": plan.achieved,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from qnad_art.datasets.dataset import Dataset
     from qnad_art.defence import QNAD
     from qnad_art.network.module import QuantumExecutedModule
+    from qnad_art.network.settings import ExecutionSettings
     from qnad_art.training.adversarial import TuningEpoch
 
 Weights = Annotated[
@@ -40,7 +41,10 @@ Gpu = Annotated[
 Model = Annotated[
     str | None, typer.Option(help="Network of weights that do not name it, e.g. lenet5.")
 ]
-Device = Annotated[str, typer.Option(help="Quantum device: name or JSON file.")]
+Device = Annotated[
+    str | None, typer.Option(help="Quantum device: name or JSON file; default: ibm_nairobi.")
+]
+Shots = Annotated[int | None, typer.Option(help="Shots a product; default: exact expectation.")]
 FractionOption = Annotated[
     float | None, typer.Option(help="Of the weights to put under crosstalk, 0 to 1.")
 ]
@@ -255,32 +259,28 @@ class CrosstalkFit:
         resume: bool,
         seed: int,
     ) -> None:
-        from qnad_art.crosstalk import build_strategy, strategy_settings
+        from qnad_art.crosstalk import build_strategy, taken
 
         self.name = strategy
+        self.most_pairs = max(abs(settings.get(name, 0)) for name in ("max_pairs", "pairs"))
         self.console, self.checkpoint, self.resume = console, checkpoint, resume
         self.status = console.status("Ranking the weights")
         self.first: tuple[int, float] | None = None
         own = {"seed": seed, "checkpoint": checkpoint}
         own |= {"on_epoch": self._report, "on_step": self._tell}
-        known = strategy_settings(strategy)
-        taken = {name: value for name, value in own.items() if name in known}
         asked = {**settings, **given(resume=resume or None)}
-        self.strategy = build_strategy(strategy, **taken, **asked)
+        self.strategy = build_strategy(strategy, **taken(strategy, **own), **asked)
 
-    def run(self, classifier: PyTorchClassifier, data: Dataset, **execution: Any) -> QNAD:
-        """The fitted defence; ``execution`` as :class:`qnad_art.QNAD`."""
-        from qnad_art.circuits.response import MAX_PAIRS
+    def run(
+        self, classifier: PyTorchClassifier, data: Dataset, settings: ExecutionSettings
+    ) -> QNAD:
+        """The fitted defence; the settings have room for the pairs that were asked for."""
         from qnad_art.defence import QNAD
         from qnad_art.plugins.discovery import blamed_on, find_plugin
 
-        needed = (abs(getattr(self.strategy, name, 0)) for name in ("max_pairs", "pairs"))
-        defence = QNAD(
-            classifier,
-            strategy=self.strategy,
-            max_pairs=max(MAX_PAIRS, *needed),
-            **execution,
-        )
+        most = max(settings.max_pairs, self.most_pairs)
+        defence = QNAD(classifier, settings=settings, strategy=self.strategy, max_pairs=most)
+        self.console.print(f"Execution: {defence.execution}")
         blame = blamed_on(find_plugin("strategy", self.name))
         with checkpointed(self.console, self.checkpoint, self.resume), self.status, blame:
             defence.fit(data.x, data.y)

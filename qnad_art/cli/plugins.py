@@ -58,7 +58,7 @@ def show(
     from qnad_art.plugins.discovery import find_plugins
 
     found = find_plugins(kind)
-    named = [plugin for plugin in found if plugin.name == name]
+    named = [plugin for plugin in found if plugin.answers_to(name)]
     if not named:
         raise UnknownNameError(kind or "plugin", name, {plugin.name for plugin in found})
     console = _console()

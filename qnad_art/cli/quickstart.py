@@ -18,10 +18,8 @@ if TYPE_CHECKING:
 
 def quickstart(
     fast: Annotated[bool, typer.Option("--fast", help="Fewer epochs, images and budgets.")] = False,
-    device: Annotated[str, typer.Option(help="Quantum device: name or JSON file.")] = "ibm_nairobi",
-    shots: Annotated[
-        int | None, typer.Option(help="Shots a product; default: exact expectation.")
-    ] = None,
+    device: inputs.Device = None,
+    shots: inputs.Shots = None,
     output: Annotated[Path, typer.Option(help="Folder for figure and JSON.")] = Path(
         "qnad-quickstart"
     ),
@@ -44,11 +42,12 @@ def quickstart(
 
     inputs.check_folder(output)
     make = QuickstartSettings.fast if fast else QuickstartSettings
-    settings = make(device=device, shots=shots, seed=seed)
-    load_device(device)
+    settings = make(shots=shots, seed=seed, **inputs.given(device=device))
+    load_device(settings.device)
     console = Console(highlight=True)
     console.print(
-        f"QNAD quickstart: LeNet-5 on 5,000 MNIST images, its products run as circuits of {device}."
+        "QNAD quickstart: LeNet-5 on 5,000 MNIST images, its products run as circuits of "
+        f"{settings.device}."
     )
     with Progress(
         TextColumn("{task.description}"),

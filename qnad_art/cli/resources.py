@@ -129,7 +129,7 @@ def _own_readout(network: nn.Module) -> str:
     from qnad_art.network.module import QuantumExecutedModule
 
     if isinstance(network, QuantumExecutedModule):
-        return network.execution.table.readout
+        return network.settings.readout
     return "twirled"
 
 

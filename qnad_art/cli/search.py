@@ -52,6 +52,7 @@ def run_search(
         held: searched settings that stay at one value.
         **settings: others of :class:`~qnad_art.search.settings.SearchSettings`.
     """
+    from qnad_art.device.catalogue import load_device
     from qnad_art.search.pareto import SearchResult
     from qnad_art.search.settings import SearchSettings
 
@@ -62,6 +63,7 @@ def run_search(
     inputs.check_folder(output)
     settings |= {name: (value, value) for name, value in held.items()}
     wanted = SearchSettings(epsilon, seed=source.seed, **settings)
+    load_device(wanted.device)
     plain, training = source.load(console)
     trials: list[Trial] = []
     try:

@@ -19,7 +19,7 @@ def tune(
     data: inputs.Data,
     data_dir: inputs.DataDir = None,
     model: inputs.Model = None,
-    device: inputs.Device = "ibm_nairobi",
+    device: inputs.Device = None,
     shots: Annotated[
         list[int] | None,
         typer.Option(help="Shots a product; default: exact. With --search, repeat it: choices."),
@@ -66,8 +66,6 @@ def tune(
 
     Options that are not given have the defaults of the strategy. No test image is looked at.
     """
-    from qnad_art.device.catalogue import load_device
-
     console = Console(soft_wrap=True)
     budget = None if epsilon is None else parse_budget(epsilon)
     fixed = given(
@@ -85,7 +83,6 @@ def tune(
     )
     execution = given(headroom=headroom, percentile=percentile)
     search_only = given(trials=trials, storage=storage, study=study)
-    load_device(device)
     source = inputs.Source(weights, data, data_dir, model, images, seed)
     if search:
         from qnad_art.cli.search import run_search
@@ -100,8 +97,7 @@ def tune(
             shots=tuple(shots or ()),
             held={**searchable, **execution},
             tuning=fixed,
-            device=device,
-            **given(bias=bias, epochs=epochs),
+            **given(device=device, bias=bias, epochs=epochs),
             **search_only,
         )
         return
@@ -110,27 +106,32 @@ def tune(
         raise InvalidInputError(f"Only --search takes {names}; add --search, or leave it out.")
     if shots and len(shots) > 1:
         raise InvalidInputError(f"shots are {shots}; give one number, or --search to choose.")
-    settings = {**fixed, **searchable, **given(epsilon=budget, epochs=epochs)}
+    tuning = {**fixed, **searchable, **given(epsilon=budget, epochs=epochs)}
     execution |= given(device=device, bias=bias, shots=shots[0] if shots else None)
     output = output or Path(f"{weights.stem}-plan.safetensors")
-    _tune(console, source, output, settings, execution, resume)
+    _tune(console, source, output, tuning, execution, resume)
 
 
 def _tune(
     console: Console,
     source: inputs.Source,
     output: Path,
-    settings: dict[str, Any],
+    tuning: dict[str, Any],
     execution: dict[str, Any],
     resume: bool,
 ) -> None:
+    from qnad_art.device.catalogue import load_device
+    from qnad_art.network.settings import ExecutionSettings
+
     inputs.check_file(output)
+    settings = ExecutionSettings(seed=source.seed, **execution)
+    load_device(settings.device)
     checkpoint = output.with_suffix(".checkpoint.safetensors")
     fit = inputs.CrosstalkFit(
-        console, "tuned", settings, checkpoint=checkpoint, resume=resume, seed=source.seed
+        console, "tuned", tuning, checkpoint=checkpoint, resume=resume, seed=source.seed
     )
     plain, training = source.load(console)
-    defence = fit.run(plain, training, seed=source.seed, **execution)
+    defence = fit.run(plain, training, settings)
     defence.plan.save(output)
     checkpoint.unlink(missing_ok=True)
     inputs.print_plan(console, defence(training.x, plain).module)

@@ -6,15 +6,19 @@ from typing import Annotated
 
 import typer
 
+from qnad_art.cli import inputs
+
 
 def verify(
-    device: Annotated[str, typer.Option(help="Device name or JSON file.")] = "ibm_nairobi",
+    device: inputs.Device = None,
     engine: Annotated[str, typer.Option(help="Engine that runs the circuits.")] = "aer",
     products: Annotated[int, typer.Option(help="Random products to compare.")] = 500,
     readout: Annotated[str, typer.Option(help="twirled, raw or both.")] = "both",
     shots: Annotated[int, typer.Option(help="Shots for the comparison of counts; 0: none.")] = 4096,
     tolerance: Annotated[float, typer.Option(help="Largest difference allowed.")] = 1e-9,
-    max_pairs: Annotated[int, typer.Option(help="Pair counts up to this, both signs.")] = 8,
+    max_pairs: Annotated[
+        int | None, typer.Option(help="Pair counts up to this, both signs; default: 8.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the draw and of the engine.")] = 0,
 ) -> None:
     """Compare random compiled products with an engine's circuits; exit status 1 if they differ."""
@@ -24,6 +28,7 @@ def verify(
     from qnad_art.circuits.response import READOUTS
     from qnad_art.cli.screen import Console
     from qnad_art.device.catalogue import load_device
+    from qnad_art.device.profile import DEFAULT_DEVICE
     from qnad_art.engines.verify import COUNTS_LEVEL, verify_device
     from qnad_art.errors import InvalidInputError
 
@@ -35,7 +40,7 @@ def verify(
     if not tolerance >= 0:
         raise InvalidInputError(f"tolerance is {tolerance:g}; give 0 or more.")
     console = Console(highlight=True)
-    profile = load_device(device)
+    profile = load_device(device or DEFAULT_DEVICE)
     table = Table(title=f"Compiled products against {engine} on {profile.name}")
     for heading in ("readout", "products", "largest |difference|", "largest |z|", "p (χ²)", ""):
         table.add_column(heading, justify="right")
@@ -49,8 +54,8 @@ def verify(
                 readout=name,
                 shots=shots or None,
                 tolerance=tolerance,
-                max_pairs=max_pairs,
                 seed=seed,
+                **inputs.given(max_pairs=max_pairs),
             )
         passed &= result.passed
         table.add_row(

@@ -4,27 +4,39 @@ from __future__ import annotations
 
 import re
 import warnings
-from importlib.metadata import version
+from importlib.metadata import files, version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from qnad_art.device.profile import DeviceProfile
-from qnad_art.errors import ArtifactError, CacheWarning, DeviceError, PluginError
+from qnad_art.errors import ArtifactError, CacheWarning, DeviceError, PluginError, UnknownNameError
 from qnad_art.files.atomic import cache_directory, read_json, write_json
-from qnad_art.plugins.discovery import call_plugin, find_plugin, plugin_names
+from qnad_art.plugins.discovery import call_plugin, find_plugin, find_plugins, plugin_names
 
 if TYPE_CHECKING:
     from qiskit.providers import BackendV2
 
 DeviceLike: TypeAlias = "str | Path | DeviceProfile | BackendV2"
 """What :func:`load_device` takes: a name, a JSON file, a profile, or a Qiskit backend."""
+_SNAPSHOTS = "ibm_*"
+"""Name of :func:`snapshot` as a plugin."""
+_CALIBRATION = re.compile(r"fake_provider/backends/(\w+)/conf_")
+_WITHOUT_GATES = {
+    *("ibm_almaden", "ibm_armonk", "ibm_boeblingen", "ibm_burlington", "ibm_cambridge"),
+    *("ibm_essex", "ibm_johannesburg", "ibm_kyoto", "ibm_london", "ibm_poughkeepsie"),
+    *("ibm_rochester", "ibm_singapore"),
+}
+"""Snapshots of devices that lack a gate which the circuits need; most are older than the sx."""
 _CACHE_VERSION = 2
 """2: with readout durations."""
 
 
 def device_names() -> list[str]:
-    """Names that :func:`load_device` accepts: ``ideal``, snapshots of IBM devices, plugins'."""
-    return plugin_names("device")
+    """Names that :func:`load_device` accepts: ``ideal``, snapshots of IBM devices, plugins'.
+
+    A plugin for every name of a pattern is listed as the pattern, but for the IBM devices.
+    """
+    return sorted({*plugin_names("device"), *_snapshot_names()} - {_SNAPSHOTS})
 
 
 def load_device(device: DeviceLike) -> DeviceProfile:
@@ -47,6 +59,8 @@ def load_device(device: DeviceLike) -> DeviceProfile:
     if str(device).endswith(".json"):
         return DeviceProfile.load(device)
     name = str(device).replace("fake_", "ibm_", 1)
+    if not any(plugin.answers_to(name) for plugin in find_plugins("device")):
+        raise UnknownNameError("device", name, device_names())
     profile = call_plugin("device", name, lambda factory: factory(name))
     if not isinstance(profile, DeviceProfile):
         fault = f"it gave a {type(profile).__name__}, not a DeviceProfile"
@@ -80,10 +94,7 @@ def snapshot(name: str) -> DeviceProfile:
 
     snapshots = fake_backends()
     if name not in snapshots:
-        raise DeviceError(
-            f"qiskit-ibm-runtime {version('qiskit-ibm-runtime')} has no snapshot of {name}; "
-            "another version of it may: pip install --upgrade qiskit-ibm-runtime."
-        )
+        raise UnknownNameError("device", name, device_names())
     profile = DeviceProfile.from_backend(snapshots[name]()).model_copy(update={"name": name})
     try:
         write_json(cached, {"hash": profile.hash, "profile": profile.model_dump(mode="json")})
@@ -92,6 +103,12 @@ def snapshot(name: str) -> DeviceProfile:
             f"Cannot write the cache entry {cached}: {error}.", CacheWarning, stacklevel=3
         )
     return profile
+
+
+def _snapshot_names() -> set[str]:
+    """From the list of files that qiskit-ibm-runtime was installed with: nothing is imported."""
+    found = (_CALIBRATION.search(str(file)) for file in files("qiskit-ibm-runtime") or ())
+    return {f"ibm_{match[1]}" for match in found if match} - _WITHOUT_GATES
 
 
 def _read_cached(path: Path) -> DeviceProfile | None:

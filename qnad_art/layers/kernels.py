@@ -131,17 +131,22 @@ class Execution:
     bias: Bias = "classical"
 
     def __post_init__(self) -> None:
-        if self.gain not in GAINS:
-            raise InvalidInputError(f"gain {self.gain!r} is not one of {', '.join(GAINS)}.")
-        if self.bias not in BIASES:
-            raise InvalidInputError(f"bias {self.bias!r} is not one of {', '.join(BIASES)}.")
-        if not 1 <= self.headroom < float("inf"):
-            raise InvalidInputError(f"headroom is {self.headroom}; it must be 1 or more.")
-        whole = isinstance(self.shots, (int, np.integer)) and not isinstance(self.shots, bool)
-        if self.shots is not None and not (whole and self.shots >= 1):
-            raise InvalidInputError(
-                f"shots is {self.shots!r}; give a whole number from 1, or None for the expectation."
-            )
+        check_execution(self.shots, self.gain, self.headroom, self.bias)
+
+
+def check_execution(shots: int | None, gain: str, headroom: float, bias: str) -> None:
+    """Raise :class:`InvalidInputError` for what an :class:`Execution` cannot have."""
+    if gain not in GAINS:
+        raise InvalidInputError(f"gain {gain!r} is not one of {', '.join(GAINS)}.")
+    if bias not in BIASES:
+        raise InvalidInputError(f"bias {bias!r} is not one of {', '.join(BIASES)}.")
+    if not 1 <= headroom < float("inf"):
+        raise InvalidInputError(f"headroom is {headroom}; it must be 1 or more.")
+    whole = isinstance(shots, (int, np.integer)) and not isinstance(shots, bool)
+    if shots is not None and not (whole and shots >= 1):
+        raise InvalidInputError(
+            f"shots is {shots!r}; give a whole number from 1, or None for the expectation."
+        )
 
 
 class Products(NamedTuple):

@@ -57,6 +57,12 @@ def set_scales(network: nn.Module, batches: Sequence[Tensor], percentile: float)
             )
 
 
+def check_percentile(percentile: float) -> None:
+    """Raise :class:`InvalidInputError` for what cannot be a percentile of activations."""
+    if not 0 < percentile <= 100:
+        raise InvalidInputError(f"percentile is {percentile}; it must be in (0, 100].")
+
+
 def saturated(network: nn.Module, batches: Sequence[Tensor]) -> dict[str, float]:
     """Fraction of each layer's activations that saturates at its scale."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -18,9 +19,10 @@ from qnad_art.layers.quantum_layer import QuantumLayer, quantum_layers
 from qnad_art.layers.speed.accelerated import Accelerated
 from qnad_art.layers.speed.deferred import settled
 from qnad_art.layers.tracing import is_tracing
-from qnad_art.network.calibration import saturated, set_scales
+from qnad_art.network.calibration import check_percentile, saturated, set_scales
 from qnad_art.network.modes import setting
 from qnad_art.network.observation import observe
+from qnad_art.network.settings import ExecutionSettings
 from qnad_art.placement.placement import Placement
 from qnad_art.placement.plan import CrosstalkPlan, inherent_plan
 from qnad_art.validation import all_finite
@@ -97,6 +99,25 @@ class QuantumExecutedModule(nn.Module):
         self._execution = execution
         for layer in self.layers.values():
             layer.execution = execution
+
+    @property
+    def settings(self) -> ExecutionSettings:
+        """How the network is executed; percentile and seed are not known any more."""
+        table, placement = self._execution.table, self.placement
+        shares = (layer.shot_share for layer in self.layers.values())
+        return ExecutionSettings(
+            device=self.device_profile,
+            shots=self.shots,
+            readout=table.readout,
+            gain=self.gain,
+            headroom=self._execution.headroom,
+            bias=self._execution.bias,
+            include=[glob.escape(name) for name in self.layers],
+            order=placement.order,
+            compute=placement.compute,
+            max_pairs=table.max_pairs,
+            allocation="equal" if all(share is None for share in shares) else "margin",
+        )
 
     @property
     def shots(self) -> int | None:
@@ -197,8 +218,7 @@ class QuantumExecutedModule(nn.Module):
         """
         if percentile is None:
             percentile = 100.0 if self.shots is None else SHOTS_PERCENTILE
-        if not 0 < percentile <= 100:
-            raise InvalidInputError(f"percentile is {percentile}; it must be in (0, 100].")
+        check_percentile(percentile)
         x = self._in_own_type(x)
         if len(x) == 0 or not all_finite(x):
             raise InvalidInputError(

@@ -160,7 +160,7 @@ def _plan_settings(folder: Path) -> dict[str, Any]:
 
     saved = read_saved(folder)
     plan = saved.plan()
-    execution = {name: saved.execution[name] for name in ("headroom", "bias")}
+    execution = {"headroom": saved.settings.headroom, "bias": saved.settings.bias}
     return {"strategy": plan.strategy, **plan.settings, **execution, **_training_images(folder)}
 
 

@@ -221,8 +221,7 @@ def device_placement(
         InvalidInputError: two of the given compute qubits are coupled, or ``order`` is unknown.
         DeviceError: no qubit of the device reads well enough and has an idle neighbour.
     """
-    if order not in ORDERS:
-        raise InvalidInputError(f"order {order!r} is not one of {', '.join(ORDERS)}.")
+    check_order(order)
     chosen = _independent_set(device) if compute is None else tuple(int(q) for q in compute)
     count = len(device.qubits)
     for qubit in chosen:
@@ -242,6 +241,12 @@ def device_placement(
         )
     plain = [Site(qubit) for qubit in chosen]
     return Placement(chosen, (*plain, *_injection_sites(device, chosen)), order)
+
+
+def check_order(order: str) -> None:
+    """Raise :class:`InvalidInputError` for an order that there is not."""
+    if order not in ORDERS:
+        raise InvalidInputError(f"order {order!r} is not one of {', '.join(ORDERS)}.")
 
 
 def _independent_set(device: DeviceProfile) -> tuple[int, ...]:

@@ -2,7 +2,8 @@
 
 One entry-point group a kind (:data:`KINDS`); the built-ins register in this package's own
 ``pyproject.toml`` in the same way. A name is listed from metadata alone and imported when it is
-asked for. A plugin that cannot be used is an error for who asks for it and for nobody else.
+asked for. A plugin that cannot be used is an error for who asks for it and for nobody else. The
+name of a device plugin may have a star, ``ibm_*``: it then makes every device whose name fits.
 
 ``QNAD_PLUGINS`` in the environment is an allow-list of distributions, separated by commas: only
 these are looked at besides this package; empty: none (``qnad --no-plugins``).
@@ -16,8 +17,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from qnad_art.errors import DependencyError, PluginError, QnadError, UnknownNameError
 from qnad_art.plugins.contracts import contract_fault
@@ -38,6 +40,8 @@ KINDS: dict[str, str] = {
 }
 """Kinds of plugins and their entry-point groups."""
 
+Made = TypeVar("Made")
+
 BUILT_IN = "qnad-art"
 VARIABLE = "QNAD_PLUGINS"
 
@@ -48,7 +52,7 @@ class Plugin:
 
     Args:
         kind: one of :data:`KINDS`.
-        name: what users ask for.
+        name: what users ask for, or a pattern of it with ``*``.
         target: ``module:attribute`` that it stands for.
         distribution, version: what registered it; ``"?"`` where its metadata do not say.
         fault: why it cannot be used, as far as metadata tell; ``None`` if they tell nothing.
@@ -68,6 +72,10 @@ class Plugin:
     def built_in(self) -> bool:
         """Whether this package registered it."""
         return self.distribution == BUILT_IN
+
+    def answers_to(self, name: str) -> bool:
+        """Whether it stands for a name."""
+        return self.name == name or ("*" in self.name and fnmatchcase(name, self.name))
 
     def load(self) -> Any:
         """Import the target and see that it is what its kind must be.
@@ -111,7 +119,10 @@ def find_plugin(kind: str, name: str) -> Plugin:
         UnknownNameError: nothing has registered it.
         PluginError: what has registered it cannot be used, or two distributions claim it.
     """
-    named = [plugin for plugin in find_plugins(kind) if plugin.name == name]
+    answering = [plugin for plugin in find_plugins(kind) if plugin.answers_to(name)]
+    # A built-in keeps its names, and a name counts for more than a pattern.
+    answering.sort(key=lambda plugin: (not plugin.built_in, plugin.name != name))
+    named = [plugin for plugin in answering if plugin.name == answering[0].name]
     usable = [plugin for plugin in named if plugin.fault is None]
     if usable:
         return usable[0]
@@ -123,7 +134,7 @@ def find_plugin(kind: str, name: str) -> Plugin:
 def provider(kind: str, name: str) -> str | None:
     """Distribution and version behind a name; ``None`` for built-ins and what is no plugin."""
     for plugin in find_plugins(kind):
-        if plugin.name == name and plugin.fault is None and not plugin.built_in:
+        if plugin.answers_to(name) and plugin.fault is None and not plugin.built_in:
             return f"{plugin.distribution} {plugin.version}"
     return None
 
@@ -133,7 +144,7 @@ def load_plugin(kind: str, name: str) -> Any:
     return find_plugin(kind, name).load()
 
 
-def call_plugin(kind: str, name: str, use: Callable[[Any], Any]) -> Any:
+def call_plugin(kind: str, name: str, use: Callable[[Any], Made]) -> Made:
     """``use(what the name stands for)``, exceptions in it blamed on the plugin."""
     plugin = find_plugin(kind, name)
     with blamed_on(plugin):
@@ -272,7 +283,8 @@ def _with_clash(plugin: Plugin, found: list[Plugin]) -> Plugin:
     others = [
         other
         for other in found
-        if (other.kind, other.name, other.fault) == (plugin.kind, plugin.name, None)
+        if (other.kind, other.fault) == (plugin.kind, None)
+        and (other.name == plugin.name or (other.built_in and other.answers_to(plugin.name)))
         and other.distribution != plugin.distribution
     ]
     if not others:

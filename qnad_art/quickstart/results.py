@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from qnad_art.crosstalk.criticality import FRACTION
 from qnad_art.device.profile import DEFAULT_DEVICE
-from qnad_art.errors import InvalidInputError
+from qnad_art.network.settings import ExecutionSettings
 
 NETWORKS = ("plain", "noise", "uniform crosstalk", "tuned crosstalk")
 ATTACKS = ("FGSM", "PGD")
@@ -21,8 +22,10 @@ class QuickstartSettings:
         device: name or JSON file of the quantum device.
         shots: shots a product, ``None`` for the exact expectation.
         fraction: of the weights to put under crosstalk.
-        headroom: of the weights' scale, for the tuned strategy.
-        tuning_epochs, tuning_images: of the tuned strategy.
+        headroom: of the weights' scale, for the tuned strategy: room to raise the largest weights,
+            which uniform crosstalk has no use for.
+        tuning_epochs, tuning_images: of the tuned strategy: fewer epochs than its own default,
+            because the quickstart should take two minutes.
         epsilons: L∞ budgets of the attacks, pixels in [0, 1].
         pgd_steps: steps of PGD, each of ε/4.
         epochs: of training.
@@ -32,7 +35,7 @@ class QuickstartSettings:
 
     device: str = DEFAULT_DEVICE
     shots: int | None = None
-    fraction: float = 0.3
+    fraction: float = FRACTION
     headroom: float = 1.5
     tuning_epochs: int = 10
     tuning_images: int = 4000
@@ -43,11 +46,11 @@ class QuickstartSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.shots is not None and self.shots < 1:
-            raise InvalidInputError(
-                f"shots is {self.shots}; give a whole number from 1, or leave it out for the exact "
-                "expectation."
-            )
+        self.execution()
+
+    def execution(self) -> ExecutionSettings:
+        """Of the noisy networks; raises for what it cannot be."""
+        return ExecutionSettings(device=self.device, shots=self.shots, seed=self.seed)
 
     @classmethod
     def fast(cls, **changes: Any) -> QuickstartSettings:

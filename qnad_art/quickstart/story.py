@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -44,7 +44,7 @@ def run_quickstart(
     stopped goes on from what it left in ``folder``.
     """
     from qnad_art.datasets.dataset import load_dataset
-    from qnad_art.defence import QNAD
+    from qnad_art.defence import CALIBRATION_IMAGES, QNAD
     from qnad_art.estimator import QuantumExecutedClassifier
 
     device = load_device(settings.device)  # a wrong name should not cost a training run
@@ -52,23 +52,20 @@ def run_quickstart(
     test_data = test_data.take(settings.test_images, seed=settings.seed)
     unfinished = Unfinished(folder, asdict(settings))
     plain = _trained_classifier(train_data, settings, unfinished, on_epoch)
-    execution: dict[str, Any] = {
-        "device": device,
-        "shots": settings.shots,
-        "seed": settings.seed,
-    }
-    noisy = QuantumExecutedClassifier.from_art(plain, train_data.x[:512], **execution)
-    uniform = QNAD(plain, strategy="uniform", fraction=settings.fraction, **execution)
+    execution = replace(settings.execution(), device=device)
+    scales = train_data.x[:CALIBRATION_IMAGES]
+    noisy = QuantumExecutedClassifier.from_art(plain, scales, settings=execution)
+    uniform = QNAD(plain, settings=execution, strategy="uniform", fraction=settings.fraction)
     uniform.fit(train_data.x[:1000], train_data.y[:1000])
     tuned = QNAD(
         plain,
+        settings=execution,
         strategy="tuned",
         fraction=settings.fraction,
         headroom=settings.headroom,
         epochs=settings.tuning_epochs,
         on_epoch=on_tuning,
         **unfinished.checkpoint("tuning"),
-        **execution,
     )
     some = slice(0, settings.tuning_images)
     tuned.fit(train_data.x[some], train_data.y[some])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from qnad_art.circuits.response import MAX_PAIRS
 from qnad_art.device.profile import DEFAULT_DEVICE
 from qnad_art.errors import InvalidInputError
 from qnad_art.layers.kernels import Bias
@@ -30,7 +31,7 @@ class SearchSettings:
     Args:
         epsilon: L∞ budget that robustness is judged at, in units of the network's input.
         trials: in total, those counted that the storage holds already.
-        epochs: of the tuning of one trial.
+        epochs: of the tuning of one trial: half of what ``Tuned`` takes, as there are many trials.
         fraction, max_pairs, robust_weight, learning_rate: ranges of the settings of
             :class:`~qnad_art.crosstalk.tuned.Tuned`; the learning rate on a logarithmic scale.
         relative_epsilon: range of the budget in tuning over the one judged at.
@@ -50,7 +51,7 @@ class SearchSettings:
     trials: int = 30
     epochs: int = 10
     fraction: Range = (0.05, 0.6)
-    max_pairs: tuple[int, int] = (1, 8)
+    max_pairs: tuple[int, int] = (1, MAX_PAIRS)
     relative_epsilon: Range = (0.5, 3.0)
     robust_weight: Range = (0.3, 1.0)
     learning_rate: Range = (0.003, 0.3)

@@ -24,6 +24,7 @@ from qnad_art.crosstalk import build_strategy
 from qnad_art.defence import QNAD
 from qnad_art.device.catalogue import load_device
 from qnad_art.errors import ArtifactError, InvalidInputError, QnadError, differences
+from qnad_art.network.settings import ExecutionSettings
 from qnad_art.search.pareto import SearchResult, Trial
 from qnad_art.search.settings import EXECUTION, SEARCHED, VALIDATION_IMAGES, SearchSettings
 
@@ -156,15 +157,15 @@ def _judge(
     """(clean, robust, fraction of the weights under crosstalk) of one trial."""
     tuned = {name: value for name, value in chosen.items() if name not in EXECUTION}
     schedule = {"epochs": settings.epochs, "seed": settings.seed}
-    defence = QNAD(
-        classifier,
+    execution = ExecutionSettings(
         device=settings.device,
         bias=settings.bias,
-        strategy=build_strategy("tuned", **tuned, **settings.tuning, **schedule),
         max_pairs=max(MAX_PAIRS, chosen["max_pairs"]),
         seed=settings.seed,
         **{name: value for name, value in chosen.items() if name in EXECUTION},
     )
+    strategy = build_strategy("tuned", **tuned, **settings.tuning, **schedule)
+    defence = QNAD(classifier, settings=execution, strategy=strategy)
     defence.fit(*tuning)
     hardened = defence(tuning[0], classifier)
     clean = count_correct(hardened, *judging)

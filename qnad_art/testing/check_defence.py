@@ -17,9 +17,9 @@ from pydantic import ValidationError
 from qnad_art.benchmark.defences import build_steps, defence_names, steps_content
 from qnad_art.benchmark.defences.base import Defence, Work
 from qnad_art.benchmark.threats.victim import Images, noise_sources, reseed, seeded
-from qnad_art.device.catalogue import load_device
+from qnad_art.device.catalogue import DeviceLike, load_device
 from qnad_art.device.profile import DEFAULT_DEVICE, DeviceProfile
-from qnad_art.testing.checks import Suite, expect, registered
+from qnad_art.testing.checks import Suite, expect
 from qnad_art.testing.specimens import digits, digits_classifier, global_randomness
 
 TRAINING_IMAGES = 128
@@ -96,8 +96,9 @@ def is_a_defence_with_a_name(case: _Case) -> None:
     expect(isinstance(case.step, Defence), found=f"a {kind}", expected="a Defence")
     name = getattr(case.step, "name", None)
     expect(isinstance(name, str) and name, found=f"name {name!r}", expected="a name (str)")
+    (content,) = steps_content([case.step])
     expect(
-        case.known_as in (None, name),
+        case.known_as in (None, name, content["name"]),
         found=f"name {name!r}",
         expected=f"{case.known_as!r}, under which it is registered",
     )
@@ -221,11 +222,15 @@ def keeps_no_pickles(case: _Case) -> None:
     )
 
 
-def _prepare(
-    defence: Any, *, device: str | DeviceProfile = DEFAULT_DEVICE, **settings: Any
-) -> _Case:
-    known_as = defence if isinstance(defence, str) else None
-    return _Case(registered("defence", defence), settings, load_device(device), known_as)
+def _prepare(defence: Any, *, device: DeviceLike = DEFAULT_DEVICE, **settings: Any) -> _Case:
+    if not isinstance(defence, str):
+        return _Case(defence, settings, load_device(device), None)
+
+    def make(**settings: Any) -> Defence:
+        (step,) = build_steps({"name": defence, **settings})
+        return step
+
+    return _Case(make, settings, load_device(device), defence)
 
 
 SUITE = Suite(
@@ -246,7 +251,7 @@ SUITE = Suite(
 def check_defence(
     defence: str | Callable[..., Defence],
     *,
-    device: str | DeviceProfile = DEFAULT_DEVICE,
+    device: DeviceLike = DEFAULT_DEVICE,
     **settings: Any,
 ) -> None:
     """Check a defence of the benchmark on 8×8 digits and a small network.

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from qnad_art.benchmark.threats.victim import seeded
 from qnad_art.circuits.response import READOUTS
-from qnad_art.device.catalogue import load_device
-from qnad_art.device.profile import DEFAULT_DEVICE, DeviceProfile
+from qnad_art.device.catalogue import DeviceLike, load_device
+from qnad_art.device.profile import DEFAULT_DEVICE
 from qnad_art.engines import run_on
 from qnad_art.engines.circuit import Array, CircuitEngine
 from qnad_art.testing.checks import Suite, expect, expect_refusal, registered
@@ -241,7 +241,7 @@ def refuses_more_than_its_most_products(case: Case) -> None:
 def _prepare(
     engine: Any,
     *,
-    device: str | DeviceProfile = DEFAULT_DEVICE,
+    device: DeviceLike = DEFAULT_DEVICE,
     products: int = 200,
     max_pairs: int = 2,
     shots: int = 1000,
@@ -281,7 +281,7 @@ SUITE = Suite(
 def check_engine(
     engine: str | Callable[..., CircuitEngine],
     *,
-    device: str | DeviceProfile = DEFAULT_DEVICE,
+    device: DeviceLike = DEFAULT_DEVICE,
     products: int = 200,
     max_pairs: int = 2,
     shots: int = 1000,

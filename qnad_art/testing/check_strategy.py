@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from qnad_art.crosstalk import Strategy
-from qnad_art.device.catalogue import load_device
+from qnad_art.device.catalogue import DeviceLike, load_device
 from qnad_art.device.profile import DEFAULT_DEVICE, DeviceProfile
 from qnad_art.network.conversion import convert
 from qnad_art.network.module import QuantumExecutedModule
@@ -298,9 +298,7 @@ def goes_through_the_defence(case: _Case) -> None:
     expect(outputs.shape == (IMAGES, CLASSES), found=f"outputs {outputs.shape}", expected="logits")
 
 
-def _prepare(
-    strategy: Any, *, device: str | DeviceProfile = DEFAULT_DEVICE, **settings: Any
-) -> _Case:
+def _prepare(strategy: Any, *, device: DeviceLike = DEFAULT_DEVICE, **settings: Any) -> _Case:
     known_as = strategy if isinstance(strategy, str) else None
     return _Case(registered("strategy", strategy), settings, load_device(device), known_as)
 
@@ -325,7 +323,7 @@ SUITE = Suite(
 def check_strategy(
     strategy: str | Callable[..., Strategy],
     *,
-    device: str | DeviceProfile = DEFAULT_DEVICE,
+    device: DeviceLike = DEFAULT_DEVICE,
     **settings: Any,
 ) -> None:
     """Check a crosstalk strategy on small networks.

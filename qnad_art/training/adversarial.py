@@ -10,19 +10,25 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import torch
+from pydantic import BeforeValidator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from qnad_art.errors import InvalidInputError
+from qnad_art.training.budget import parse_budget
+from qnad_art.training.execution import Plain
 
 Units = float | Tensor
 """A number for all of an input, or a tensor that broadcasts over it."""
 
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+
+Epsilon = Annotated[float, BeforeValidator(lambda value: parse_budget(str(value), "epsilon"))]
+"""An L∞ budget; where pydantic reads it, ``"6/255"`` too."""
 
 VALIDATION_IMAGES = 1000
 """At most so many images are validated on."""
@@ -75,7 +81,7 @@ class AdversarialSettings:
         resume: go on from the checkpoint if it is there.
     """
 
-    epsilon: float = 0.3
+    epsilon: Epsilon = 0.3
     attack_steps: int = 3
     robust_weight: float = 0.7
     epochs: int = 20
@@ -157,6 +163,10 @@ class Unknowns(Protocol):
     @property
     def parameters(self) -> Mapping[str, Tensor]:
         """Leaf tensors by name."""
+
+    @property
+    def execution(self) -> Plain:
+        """How the network is executed."""
 
     def optimising(self) -> AbstractContextManager[None]:
         """Context in which the network's output is differentiable in the parameters."""

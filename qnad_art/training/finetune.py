@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from qnad_art.errors import InvalidInputError
 from qnad_art.training.adversarial import AdversarialSettings, split_validation
 from qnad_art.training.adversarial_loop import AdversarialLoop
+from qnad_art.training.execution import execution_of
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -68,6 +69,7 @@ class _Weights:
 
     def __init__(self, network: nn.Module) -> None:
         self.parameters: Mapping[str, Tensor] = dict(network.named_parameters())
+        self.execution = execution_of(network)
 
     @contextmanager
     def optimising(self) -> Iterator[None]:

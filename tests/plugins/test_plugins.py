@@ -5,14 +5,13 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib.metadata import entry_points, version
+from importlib.metadata import entry_points
 
 import fake_plugins
 import numpy as np
 import pytest
 import torch
 from fake_plugins import BROKEN, GOOD, Fake
-from packaging.version import Version
 from typer.testing import CliRunner
 
 from qnad_art import __version__
@@ -36,11 +35,9 @@ from qnad_art.plugins.discovery import (
     find_plugins,
     load_plugin,
     plugin_names,
+    provider,
     without_plugins,
 )
-
-DEVICES_REGISTERED_FOR = "0.51.0"
-"""Version of qiskit-ibm-runtime whose snapshots pyproject.toml registers."""
 
 EVERYTHING = (
     *BROKEN,
@@ -98,14 +95,41 @@ def test_every_built_in_is_registered_and_is_what_its_kind_must_be():
         assert plugin_names(kind), kind
 
 
-def test_the_registered_devices_are_the_snapshots_that_can_run_circuits():
-    registered = set(device_names()) - {"ideal"}
+def test_the_listed_devices_are_the_snapshots_that_can_run_circuits():
+    listed = set(device_names()) - {"ideal"}
     snapshots = fake_backends()
-    assert registered - snapshots.keys() == set()
-    if Version(version("qiskit-ibm-runtime")) <= Version(DEVICES_REGISTERED_FOR):
-        for name in snapshots.keys() - registered:  # later versions may have new ones
-            with pytest.raises(DeviceError):
-                DeviceProfile.from_backend(snapshots[name]())
+    assert len(listed) > 50
+    assert listed <= snapshots.keys()
+    for name in snapshots.keys() - listed:
+        with pytest.raises(DeviceError):
+            DeviceProfile.from_backend(snapshots[name]())
+
+
+def test_one_plugin_makes_every_device_whose_name_fits(installed):
+    code = GOOD.code
+    installed(Fake("qnad-lab", "device", "lab_* = qnad_lab:device", code))
+    assert load_device("lab_7").name == "lab_7"
+    assert provider("device", "lab_7") == "qnad-lab 1.0"
+    assert lines_with(qnad("plugins", "show", "lab_7").output, "distribution", "qnad-lab 1.0")
+    assert lines_with(qnad("plugins", "list").output, "lab_*", "qnad-lab", "installed")
+    assert lines_with(qnad("plugins", "doctor").output, "ok", "device 'lab_*' of qnad-lab 1.0")
+    assert "lab_*" in device_names()
+    with pytest.raises(UnknownNameError, match="lab_"):
+        load_device("labs")
+
+
+def test_a_pattern_takes_no_name_of_another(installed):
+    code = GOOD.code
+    installed(
+        GOOD,
+        Fake("aaa-all", "device", "* = aaa_all:device", code),
+        Fake("qnad-ibm", "device", "ibm_* = qnad_ibm:device", code),
+    )
+    assert find_plugin("device", "ibm_nairobi").built_in
+    assert find_plugin("device", "ideal").built_in
+    assert lines_with(qnad("plugins", "list").output, "ibm_*", "qnad-ibm", "and keeps it")
+    assert find_plugin("device", "atlantis").distribution == "qnad-good"
+    assert find_plugin("device", "anywhere").distribution == "aaa-all"
 
 
 def test_listing_imports_nothing(installed):

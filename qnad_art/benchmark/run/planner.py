@@ -181,7 +181,7 @@ class _Planner:
                 "step",
                 base=victim.key,
                 step=identity,
-                by=provider("defence", step.name),
+                by=step.by,
                 seed=seed,
                 training=self._fitted_on(),
                 device=profile.hash if step.quantum else None,
@@ -197,7 +197,7 @@ class _Planner:
             victim = Victim(network=network, steps=(*victim.steps, added), seed=seed)
             if added.fitted and key not in self.preparations:
                 where = f" · {device}" if step.quantum else ""
-                label = f"fit {step.name} of {model}{where} · {defence} · seed {seed}"
+                label = f"fit {content['name']} of {model}{where} · {defence} · seed {seed}"
                 self.preparations[key] = Fit(key=key, needs=needs, label=label, victim=victim)
         return victim
 
