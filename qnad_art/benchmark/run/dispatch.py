@@ -1,26 +1,28 @@
-"""Jobs out to workers, outcomes back: the run's end of the connections."""
+"""Jobs out to an engine, each after those that it needs; what comes of them back as events."""
 
 from __future__ import annotations
 
-import secrets
-import socket
-import threading
+import json
+import time
+import traceback
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from concurrent.futures import Future
 from dataclasses import dataclass
-from queue import Empty, Queue
+from queue import Empty, SimpleQueue
 from typing import Any
 
-from qnad_art.benchmark.run.engines import Engine
-from qnad_art.benchmark.run.schedule import Job, Schedule
-from qnad_art.benchmark.run.wire import Wire
+from qnad_art.benchmark.run.engines.engine import Engine, Job, WorkerDied
+from qnad_art.benchmark.run.notes import Notes
 from qnad_art.errors import QnadError
 
-PATIENCE_SECONDS = 300.0
-"""A worker that gives no sign of life for so long is taken as dead."""
-_RESTARTS = 3
-_WAITING_SECONDS = 60
-_GOODBYE_SECONDS = 1.0
+DEATHS = 3
+"""Worker processes that may die at a job before it counts as failed."""
+_LOSSES = 10
+"""How often an engine may lose a job, whether or not it had begun."""
+_LISTEN_SECONDS = 0.5
+_COUNT_SECONDS = 5.0
+_WAITING_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -48,132 +50,140 @@ class Said:
     line: str
 
 
-@dataclass(frozen=True)
-class _Died:
-    job: Job
-
-
-@dataclass(frozen=True)
-class _LanesEnded:
-    error: BaseException | None
-
-
 Event = Done | Failed | Said
 
 
 class Dispatch:
-    """Carries out jobs on the workers of an engine; use as a context."""
+    """Has jobs carried out.
 
-    def __init__(self, jobs: Sequence[Job], engine: Engine) -> None:
-        self.schedule = Schedule(jobs)
-        self._engine = engine
-        self._inbox: Queue[Event | _Died | _LanesEnded] = Queue()
-        self._secret = secrets.token_hex(32)
-        self._wires: list[Wire] = []
-        self._listener = socket.create_server((engine.host, 0))
-        self._lanes = threading.Thread(target=self._keep_lanes, daemon=True)
+    Args:
+        jobs: in the order of their urgency.
+        engine: that carries them out.
+        notes: of its workers.
+    """
 
-    def __enter__(self) -> Dispatch:
-        threading.Thread(target=self._accept, daemon=True).start()
-        self._lanes.start()
-        return self
+    def __init__(self, jobs: Sequence[Job], engine: Engine, notes: Notes) -> None:
+        self._waiting = {job.key: job for job in jobs}
+        self._submitted: dict[str, Job] = {}
+        self._ended: SimpleQueue[tuple[Job, Future[str]]] = SimpleQueue()
+        self._engine, self._notes = engine, notes
+        self._begun, self._dead, self._lost = Counter[str](), Counter[str](), Counter[str]()
+        self._crew = _Crew(engine)
 
-    def __exit__(self, *_: object) -> None:
-        """Let all workers go, whatever they are doing."""
-        self.schedule.close()
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for wire in list(self._wires):
-            wire.close()
-        self._lanes.join(_GOODBYE_SECONDS)
+    @property
+    def workers(self) -> int:
+        """How many workers there were lately, at least one."""
+        return max(1, self._crew.workers)
+
+    @property
+    def cost_left(self) -> float:
+        """Expected seconds of all jobs that are not finished."""
+        return sum(job.cost for job in (*self._waiting.values(), *self._submitted.values()))
 
     def events(self) -> Iterator[Event]:
         """What happens, until every job is done or failed.
 
         Raises:
-            QnadError: the engine has no workers any more.
+            QnadError: the engine cannot go on.
         """
-        restarts, waited = 0, 0
-        while not self.schedule.over:
+        while self._waiting or self._submitted:
+            self._submit()
+            yield from self._crew.missing()
             try:
-                event = self._inbox.get(timeout=1.0)
+                job, answer = self._ended.get(timeout=_LISTEN_SECONDS)
             except Empty:
-                waited = 0 if self._wires else waited + 1
-                if waited % _WAITING_SECONDS == _WAITING_SECONDS - 1:
-                    yield Said("No worker is there; waiting for the engine to start some.")
+                yield from self._heard()
                 continue
-            if isinstance(event, _LanesEnded):
-                restarts += 1
-                if restarts > _RESTARTS or isinstance(event.error, QnadError):
-                    raise QnadError(f"No workers are left: {event.error}") from event.error
-                yield Said(f"The engine's workers ended ({event.error}); starting new ones.")
-                self._lanes = threading.Thread(target=self._keep_lanes, daemon=True)
-                self._lanes.start()
-            elif isinstance(event, _Died):
-                yield from self._died(event.job)
-            elif isinstance(event, Said):
-                yield event
-            else:
-                restarts = 0
-                yield from self._ended(event)
+            yield from self._heard()
+            self._notes.drop(job.key)
+            del self._submitted[job.key]
+            yield from self._outcome(job, answer)
 
-    def _ended(self, event: Done | Failed) -> Iterator[Event]:
-        if isinstance(event, Done):
-            self.schedule.finish(event.job)
-            yield event
-            return
-        prevented = self.schedule.fail(event.job)
-        yield event
-        for job in prevented:
-            yield Failed(job, f"it needs what failed: {event.job.label}: {event.reason}")
+    def _submit(self) -> None:
+        """Give the engine all jobs that can be done now, as far as it takes them."""
+        limit = self._engine.limit
+        for job in list(self._waiting.values()):
+            if limit is not None and len(self._submitted) >= limit:
+                break
+            if not any(key in self._waiting or key in self._submitted for key in job.needs):
+                self._submitted[job.key] = self._waiting.pop(job.key)
+                future = self._engine.submit(job)
+                future.add_done_callback(lambda answer, job=job: self._ended.put((job, answer)))
 
-    def _died(self, job: Job) -> Iterator[Event]:
-        if self.schedule.died(job):
-            yield Said(f"A worker died at: {job.label}. It is tried again.")
-        else:
-            reason = "its worker process died twice (killed, crashed or out of memory)"
-            yield from self._ended(Failed(job, reason))
+    def _heard(self) -> Iterator[Said]:
+        """What workers noted."""
+        for key, line in self._notes.new():
+            if (job := self._submitted.get(key)) is None:
+                continue
+            if line is not None:
+                yield Said(f"{job.label}: {line}")
+                continue
+            if not self._begun:
+                yield Said(f"The first worker is at work: {job.label}")
+            if self._begun[key] > self._dead[key]:  # the engine itself tries again
+                yield self._died(job)
+            self._begun[key] += 1
 
-    def _keep_lanes(self) -> None:
-        error: BaseException | None = None
+    def _died(self, job: Job, how: str = "") -> Said:
+        self._dead[job.key] = self._begun[job.key]
+        return Said(f"A worker died{how and f' ({how})'} at: {job.label}. It is tried again.")
+
+    def _outcome(self, job: Job, answer: Future[str]) -> Iterator[Event]:
         try:
-            self._engine.run(self._listener.getsockname()[1], self._secret)
-        except BaseException as problem:
-            error = problem
-        self._inbox.put(_LanesEnded(error))
+            outcome = json.loads(answer.result())
+        except WorkerDied as death:
+            yield from self._lost_at(job, str(death))
+        except QnadError:
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            yield from self._failed(Failed(job, reason, traceback.format_exc()))
+        else:
+            if "failed" in outcome:
+                failed = Failed(job, str(outcome["failed"]), str(outcome["traceback"]))
+                yield from self._failed(failed)
+            else:
+                yield Done(job, outcome["done"], float(outcome["seconds"]))
 
-    def _accept(self) -> None:
-        with suppress(OSError):  # the listener was closed
-            while True:
-                connection, _ = self._listener.accept()
-                threading.Thread(target=self._attend, args=(connection,), daemon=True).start()
+    def _lost_at(self, job: Job, how: str) -> Iterator[Event]:
+        """Try a job again whose worker died, after all others, unless it is to blame."""
+        self._lost[job.key] += 1
+        deaths = self._begun[job.key]
+        if deaths < DEATHS and self._lost[job.key] < _LOSSES:
+            self._waiting[job.key] = job
+            yield self._died(job, how)
+        else:
+            reason = f"its worker process died {max(deaths, self._lost[job.key])} times"
+            yield from self._failed(Failed(job, f"{reason}, the last: {how}"))
 
-    def _attend(self, connection: socket.socket) -> None:
-        """Serve one worker for as long as there are jobs."""
-        wire = Wire(connection)
-        self._wires.append(wire)
-        with suppress(OSError):
-            if wire.trust(self._secret, patience=PATIENCE_SECONDS):
-                while (job := self.schedule.take()) is not None:
-                    if not self._carried_out(wire, job):
-                        break
-        self._wires.remove(wire)
-        wire.close()
+    def _failed(self, failed: Failed) -> Iterator[Failed]:
+        """A job failed, and with it those that need it."""
+        yield failed
+        reason = f"it needs what failed: {failed.job.label}: {failed.reason}"
+        lost = {failed.job.key}
+        while more := [job for job in self._waiting.values() if lost & set(job.needs)]:
+            lost = {job.key for job in more}
+            for job in more:
+                del self._waiting[job.key]
+                yield Failed(job, reason)
 
-    def _carried_out(self, wire: Wire, job: Job) -> bool:
-        """Have a job done; whether the worker is still there."""
-        with suppress(OSError):
-            wire.send(job.message)
-            while (message := wire.receive()) is not None:
-                if "say" in message:
-                    self._inbox.put(Said(f"{job.label}: {message['say']}"))
-                elif "done" in message:
-                    self._inbox.put(Done(job, message["done"], float(message["seconds"])))
-                    return True
-                elif "failed" in message:
-                    failed = Failed(job, str(message["failed"]), str(message.get("traceback", "")))
-                    self._inbox.put(failed)
-                    return True
-        self._inbox.put(_Died(job))
-        return False
+
+class _Crew:
+    """How many workers there are, counted now and then."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.workers = engine.workers()
+        self._counted = self._told = time.monotonic()
+
+    def missing(self) -> Iterator[Said]:
+        """A line now and then where there are no workers."""
+        now = time.monotonic()
+        if now - self._counted < _COUNT_SECONDS:
+            return
+        self.workers, self._counted = self._engine.workers(), now
+        if self.workers:
+            self._told = now
+        elif now - self._told > _WAITING_SECONDS:
+            self._told = now
+            yield Said("No worker is there; waiting for the engine to start some.")
