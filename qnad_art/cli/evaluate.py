@@ -34,7 +34,10 @@ def evaluate(
         str | None, typer.Option(help="Of a running cluster; default: one on this machine.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Processes; default: one a core of machine or cluster.")
+        int | None,
+        typer.Option(
+            help="Processes at a time; default: one for each core, or all of the cluster's."
+        ),
     ] = None,
     gpu: inputs.Gpu = False,
     only: Annotated[

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import json
-import time
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
+from functools import partial
+from graphlib import TopologicalSorter
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from qnad_art.benchmark.run.engines.engine import Engine, Job, WorkerDied
+from qnad_art.benchmark.run.engines.engine import Engine, Job, Submitted
 from qnad_art.benchmark.run.notes import Notes
 from qnad_art.errors import QnadError
 
 DEATHS = 3
-"""Worker processes that may die at a job before it counts as failed."""
+"""Workers that may die at a job before it counts as failed."""
 _LOSSES = 10
-"""How often an engine may lose a job, whether or not it had begun."""
+"""How often an engine may lose a job, also before it begins."""
 _LISTEN_SECONDS = 0.5
-_COUNT_SECONDS = 5.0
-_WAITING_SECONDS = 60.0
+_REMINDER = 120
+"""Times of listening, after which it is said again that there are no workers."""
 
 
 @dataclass(frozen=True)
@@ -57,28 +58,30 @@ class Dispatch:
     """Has jobs carried out.
 
     Args:
-        jobs: in the order of their urgency.
+        jobs: in the order of their urgency, each after those that it needs.
         engine: that carries them out.
         notes: of its workers.
     """
 
     def __init__(self, jobs: Sequence[Job], engine: Engine, notes: Notes) -> None:
-        self._waiting = {job.key: job for job in jobs}
-        self._submitted: dict[str, Job] = {}
-        self._ended: SimpleQueue[tuple[Job, Future[str]]] = SimpleQueue()
+        self._left = {job.key: job for job in jobs}
+        self._order = TopologicalSorter(
+            {job.key: [key for key in job.needs if key in self._left] for job in jobs}
+        )
+        self._ready: deque[str] = deque()
+        # An engine may cancel a job whose future nobody holds.
+        self._submitted: dict[str, Submitted] = {}
+        self._ended: SimpleQueue[str] = SimpleQueue()
         self._engine, self._notes = engine, notes
-        self._begun, self._dead, self._lost = Counter[str](), Counter[str](), Counter[str]()
-        self._crew = _Crew(engine)
+        self._begun: Counter[str] = Counter()
+        self._lost: Counter[str] = Counter()
+        self.workers = engine.workers()
+        self._alone = 0
 
     @property
-    def workers(self) -> int:
-        """How many workers there were lately, at least one."""
-        return max(1, self._crew.workers)
-
-    @property
-    def cost_left(self) -> float:
-        """Expected seconds of all jobs that are not finished."""
-        return sum(job.cost for job in (*self._waiting.values(), *self._submitted.values()))
+    def seconds_left(self) -> float:
+        """Until all jobs are done, if each takes what it is expected to."""
+        return sum(job.cost for job in self._left.values()) / max(1, self.workers)
 
     def events(self) -> Iterator[Event]:
         """What happens, until every job is done or failed.
@@ -86,104 +89,85 @@ class Dispatch:
         Raises:
             QnadError: the engine cannot go on.
         """
-        while self._waiting or self._submitted:
-            self._submit()
-            yield from self._crew.missing()
+        self._order.prepare()
+        while self._submit():
             try:
-                job, answer = self._ended.get(timeout=_LISTEN_SECONDS)
+                key = self._ended.get(timeout=_LISTEN_SECONDS)
             except Empty:
-                yield from self._heard()
+                yield from (*self._heard(), *self._missed())
                 continue
             yield from self._heard()
-            self._notes.drop(job.key)
-            del self._submitted[job.key]
-            yield from self._outcome(job, answer)
+            self._notes.drop(key)
+            yield from self._outcome(self._left[key], self._submitted.pop(key))
 
-    def _submit(self) -> None:
-        """Give the engine all jobs that can be done now, as far as it takes them."""
-        limit = self._engine.limit
-        for job in list(self._waiting.values()):
-            if limit is not None and len(self._submitted) >= limit:
-                break
-            if not any(key in self._waiting or key in self._submitted for key in job.needs):
-                self._submitted[job.key] = self._waiting.pop(job.key)
-                future = self._engine.submit(job)
-                future.add_done_callback(lambda answer, job=job: self._ended.put((job, answer)))
+    def _submit(self) -> bool:
+        """Give the engine the jobs that can be done now; whether it has any."""
+        self._ready += self._order.get_ready()
+        limit = self._engine.limit or len(self._left)
+        while self._ready and len(self._submitted) < limit:
+            key = self._ready.popleft()
+            self._submitted[key] = task = self._engine.submit(self._left[key])
+            task.add_done_callback(partial(self._has_ended, key))
+        return bool(self._submitted)
+
+    def _has_ended(self, key: str, _: object) -> None:
+        self._ended.put(key)
 
     def _heard(self) -> Iterator[Said]:
         """What workers noted."""
         for key, line in self._notes.new():
-            if (job := self._submitted.get(key)) is None:
+            if (job := self._left.get(key)) is None:
                 continue
             if line is not None:
                 yield Said(f"{job.label}: {line}")
                 continue
             if not self._begun:
                 yield Said(f"The first worker is at work: {job.label}")
-            if self._begun[key] > self._dead[key]:  # the engine itself tries again
-                yield self._died(job)
+            elif self._begun[key]:
+                yield Said(f"A worker died at: {job.label}. It is tried again.")
             self._begun[key] += 1
 
-    def _died(self, job: Job, how: str = "") -> Said:
-        self._dead[job.key] = self._begun[job.key]
-        return Said(f"A worker died{how and f' ({how})'} at: {job.label}. It is tried again.")
+    def _missed(self) -> Iterator[Said]:
+        """A line now and then while there are no workers."""
+        self.workers = self._engine.workers()
+        self._alone = 0 if self.workers else self._alone + 1
+        if self._alone % _REMINDER == 1:
+            yield Said("No worker is there; waiting for the engine to start some.")
 
-    def _outcome(self, job: Job, answer: Future[str]) -> Iterator[Event]:
+    def _outcome(self, job: Job, task: Submitted) -> Iterator[Event]:
         try:
-            outcome = json.loads(answer.result())
-        except WorkerDied as death:
-            yield from self._lost_at(job, str(death))
-        except QnadError:
-            raise
+            outcome = json.loads(task.result())
+        except self._engine.died as death:
+            yield from self._died(job, str(death).partition("\n")[0])
+        except (CancelledError, QnadError) as error:
+            raise QnadError(f"The engine cannot go on: {error}") from error
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
-            yield from self._failed(Failed(job, reason, traceback.format_exc()))
+            yield from self._failed(job, reason, traceback.format_exc())
         else:
             if "failed" in outcome:
-                failed = Failed(job, str(outcome["failed"]), str(outcome["traceback"]))
-                yield from self._failed(failed)
-            else:
-                yield Done(job, outcome["done"], float(outcome["seconds"]))
+                yield from self._failed(job, outcome["failed"], outcome["traceback"])
+                return
+            del self._left[job.key]
+            self._order.done(job.key)
+            yield Done(job, outcome["done"], outcome["seconds"])
 
-    def _lost_at(self, job: Job, how: str) -> Iterator[Event]:
-        """Try a job again whose worker died, after all others, unless it is to blame."""
+    def _died(self, job: Job, how: str) -> Iterator[Event]:
+        """Try a job again after all that are ready, unless it is to blame."""
         self._lost[job.key] += 1
-        deaths = self._begun[job.key]
-        if deaths < DEATHS and self._lost[job.key] < _LOSSES:
-            self._waiting[job.key] = job
-            yield self._died(job, how)
+        if self._begun[job.key] < DEATHS and self._lost[job.key] < _LOSSES:
+            self._ready.append(job.key)
+            yield Said(f"A worker died ({how}): {job.label}")
         else:
-            reason = f"its worker process died {max(deaths, self._lost[job.key])} times"
-            yield from self._failed(Failed(job, f"{reason}, the last: {how}"))
+            yield from self._failed(job, f"its worker died again and again, the last: {how}")
 
-    def _failed(self, failed: Failed) -> Iterator[Failed]:
+    def _failed(self, job: Job, reason: str, details: str = "") -> Iterator[Failed]:
         """A job failed, and with it those that need it."""
-        yield failed
-        reason = f"it needs what failed: {failed.job.label}: {failed.reason}"
-        lost = {failed.job.key}
-        while more := [job for job in self._waiting.values() if lost & set(job.needs)]:
-            lost = {job.key for job in more}
-            for job in more:
-                del self._waiting[job.key]
-                yield Failed(job, reason)
-
-
-class _Crew:
-    """How many workers there are, counted now and then."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.workers = engine.workers()
-        self._counted = self._told = time.monotonic()
-
-    def missing(self) -> Iterator[Said]:
-        """A line now and then where there are no workers."""
-        now = time.monotonic()
-        if now - self._counted < _COUNT_SECONDS:
-            return
-        self.workers, self._counted = self._engine.workers(), now
-        if self.workers:
-            self._told = now
-        elif now - self._told > _WAITING_SECONDS:
-            self._told = now
-            yield Said("No worker is there; waiting for the engine to start some.")
+        del self._left[job.key]
+        yield Failed(job, reason, details)
+        lost = {job.key}
+        for other in list(self._left.values()):
+            if not lost.isdisjoint(other.needs):
+                lost.add(other.key)
+                del self._left[other.key]
+                yield Failed(other, f"it needs what failed: {job.label}: {reason}")

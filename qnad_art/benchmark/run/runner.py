@@ -159,7 +159,7 @@ def _execute(
         for event in dispatch.events():
             line = record.take(event)
             clock.take(event)
-            now = clock.progress(dispatch.cost_left / dispatch.workers)
+            now = clock.progress(dispatch.seconds_left)
             run.log(f"[{now}] {line}")
             if isinstance(event, Failed) and event.details:
                 run.log(event.details)

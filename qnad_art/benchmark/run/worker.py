@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import threading
 import time
 import traceback
 import warnings
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from qnad_art.benchmark.run import notes
+from qnad_art.benchmark.run.notes import note
 from qnad_art.environment import variables
 from qnad_art.errors import QnadError, QnadWarning
 from qnad_art.plugins.discovery import VARIABLE
@@ -27,10 +29,8 @@ from qnad_art.plugins.discovery import VARIABLE
 if TYPE_CHECKING:
     from qnad_art.benchmark.run.work import Worker
 
-READY = "ready"
-"""First line of a worker process: it has imported what jobs need."""
-_ALONE = threading.Lock()
 _WORK = "qnad_art.benchmark.run.work"
+_ALONE = threading.Lock()
 
 
 def carry_out(text: str) -> str:
@@ -46,57 +46,66 @@ def carry_out(text: str) -> str:
     """
     job = json.loads(text)
     hidden = {} if job["gpu"] else {"CUDA_VISIBLE_DEVICES": ""}
-    # Seeds, plugins and what is switched in a network belong to the whole process: one job at a
-    # time, also where an engine calls from several threads.
+    # Seeds, plugins and warnings belong to the whole process: one job at a time, also where an
+    # engine calls from several threads.
     with _ALONE, variables({VARIABLE: job["plugins"], **hidden}):
         return json.dumps(_outcome(job))
 
 
 def _outcome(job: dict[str, Any]) -> dict[str, Any]:
     run, key = Path(job["run"]), job["work"]["key"]
+
+    def say(line: str) -> None:
+        with suppress(OSError):  # it is only a line
+            note(run, key, line)
+
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", QnadWarning)
         try:
-            notes.begin(run, key)
+            _begin(run, key)
             worker, started = _worker(job["gpu"]), time.perf_counter()
-            done = worker.carry_out(job, lambda line: notes.say(run, key, line))
-            outcome = {"done": done, "seconds": time.perf_counter() - started}
+            done = worker.carry_out(job, say)
+            outcome: dict[str, Any] = {"done": done, "seconds": time.perf_counter() - started}
             json.dumps(outcome, allow_nan=False)
         except (Exception, SystemExit) as error:
             problem = f"{type(error).__name__}: {error}"
             outcome = {"failed": problem, "traceback": traceback.format_exc()}
     for text in sorted({str(warning.message) for warning in caught}):
-        notes.say(run, key, f"warning: {text}")
+        say(f"warning: {text}")
     return outcome
 
 
+def _begin(run: Path, key: str) -> None:
+    try:
+        note(run, key, None)
+    except OSError as error:
+        raise QnadError(
+            f"{socket.gethostname()} cannot write to {run} ({error}): all workers must see the "
+            "folder of the run under the same path."
+        ) from error
+
+
 def prepare() -> None:
-    """Begin to import what jobs need, in the background."""
+    """Begin to import what jobs need, PyTorch and ART, in the background."""
     threading.Thread(target=import_module, args=(_WORK,), daemon=True).start()
 
 
 @cache
 def _worker(gpu: bool) -> Worker:
-    # PyTorch and ART take seconds, in which a process must notice that its run is over.
     worker: Worker = import_module(_WORK).Worker(gpu=gpu)
     return worker
 
 
 def main() -> None:
-    """Carry out the jobs that come on standard input; ``--gpu`` as an argument allows the GPU."""
+    """Answer the jobs that come on standard input."""
     jobs: SimpleQueue[str] = SimpleQueue()
     threading.Thread(target=_read, args=(jobs,), daemon=True).start()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is not an answer
-    try:
-        _worker("--gpu" in sys.argv)
-    except QnadError as error:
-        sys.exit(str(error))
-    line = READY
+    prepare()
     while True:
-        print(line, file=answers, flush=True)
-        line = carry_out(jobs.get())
+        print(carry_out(jobs.get()), file=answers, flush=True)
 
 
 def _read(jobs: SimpleQueue[str]) -> None:

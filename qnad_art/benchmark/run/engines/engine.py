@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from concurrent.futures import Future
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
-ONE_THREAD = dict.fromkeys(
-    (
-        "OMP_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "MKL_NUM_THREADS",
-        "VECLIB_MAXIMUM_THREADS",
-        "NUMEXPR_NUM_THREADS",
-    ),
-    "1",
-)
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "VECLIB_MAXIMUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+}
 """Environment of a process whose figures are the same on every machine."""
 
 
@@ -41,8 +39,14 @@ class Job:
     cost: float = 1.0
 
 
-class WorkerDied(Exception):
-    """The process that carried out a job is gone; the message says how it ended."""
+class Submitted(Protocol):
+    """What the futures of all engines have in common."""
+
+    def add_done_callback(self, call: Callable[[Any], object], /) -> Any:
+        """Have ``call`` called with the future once its job has ended, in any thread."""
+
+    def result(self) -> str:
+        """The answer to the job, or what prevented it, raised."""
 
 
 class Engine(ABC):
@@ -50,26 +54,25 @@ class Engine(ABC):
 
     Args:
         awaited: what the first job waits for, for people.
+        died: what futures raise where a worker died at their job, which can be tried again. Other
+            exceptions mean that the job failed, and QnadError that the engine cannot go on.
         gpu: whether workers use a GPU.
-        limit: how many jobs the engine is given at a time; ``None`` for all that are ready, which
-            shows a scheduler how much there is to do.
+        limit: how many jobs the engine is given at a time; ``None`` for all that are ready, so
+            that its scheduler sees how much there is to do, and gives some to workers that join.
     """
 
-    def __init__(self, awaited: str, *, gpu: bool = False, limit: int | None = None) -> None:
-        self.awaited, self.gpu, self.limit = awaited, gpu, limit
+    def __init__(
+        self, awaited: str, *died: type[Exception], gpu: bool = False, limit: int | None = None
+    ) -> None:
+        self.awaited, self.died, self.gpu, self.limit = awaited, died, gpu, limit
 
     @abstractmethod
-    def submit(self, job: Job) -> Future[str]:
-        """Have a job carried out by :func:`qnad_art.benchmark.run.worker.carry_out`.
-
-        Returns:
-            Its answer. The future raises :class:`WorkerDied` where the job can be tried again, and
-            QnadError where the engine cannot go on.
-        """
+    def submit(self, job: Job) -> Submitted:
+        """Have :func:`qnad_art.benchmark.run.worker.carry_out` answer a job on some worker."""
 
     @abstractmethod
     def workers(self) -> int:
-        """How many processes there are now."""
+        """How many there are now."""
 
 
 def cores() -> int:
