@@ -35,9 +35,7 @@ def evaluate(
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(
-            help="Processes at a time; default: one for each core, or all of the cluster's."
-        ),
+        typer.Option(help="Processes; default: one for each core, or all that the cluster has."),
     ] = None,
     gpu: inputs.Gpu = False,
     only: Annotated[
@@ -171,7 +169,7 @@ def _screen(console: Console) -> Iterator[Report]:
                 bars.console.print(line)
                 bars.update(bar, description="starting workers")
                 return
-            if line.startswith(("FAILED", "A worker", "No worker")):
+            if line.startswith(("FAILED", "A worker", "No worker", "Started again")):
                 bars.console.print(line)
             left = f"about {duration(now.seconds_left)} left"
             shown = escape(printable(line))

@@ -165,8 +165,7 @@ def test_one_run_at_a_time(suite, tmp_path):
 def test_stopped_and_killed_runs_go_on(suite, tmp_path, undisturbed):
     folder = tmp_path / "run"
     process = started(suite, folder)
-    while not (folder / "log.txt").exists() or "epoch 1 of" not in (folder / "log.txt").read_text():
-        time.sleep(0.01)
+    wait_for_line(folder, "epoch 1 of")
     stop(process, signal.SIGINT)
 
     process = started(suite, folder)
@@ -195,6 +194,12 @@ def stop(process, number):
     assert time.monotonic() - sent < 2
     assert process.returncode == 130, output
     assert "the same command goes on" in output
+
+
+def wait_for_line(folder, text):
+    log = folder / "log.txt"
+    while not log.exists() or text not in log.read_text():
+        time.sleep(0.01)
 
 
 def wait_for_workers(process):
@@ -288,6 +293,25 @@ def test_engines_give_identical_results(engine, suite, tmp_path, undisturbed):
     done = evaluate(suite, tmp_path / "run", "--engine", engine)
     assert done.exit_code == 0, done.output
     assert measured(tmp_path / "run") == measured(undisturbed[0])
+
+
+@pytest.mark.slow
+def test_a_ray_worker_that_is_killed_costs_nothing(suite, tmp_path, undisturbed):
+    folder = tmp_path / "run"
+
+    def kill():
+        wait_for_line(folder, "at work")
+        for process in psutil.Process().children(recursive=True):
+            if process.cmdline()[:1] == ["ray::network small"]:
+                process.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    done = evaluate(suite, folder, "--engine", "ray")
+    killer.join()
+    assert "A worker died" in done.output
+    assert done.exit_code == 0, done.output
+    assert measured(folder) == measured(undisturbed[0])
 
 
 @pytest.mark.slow

@@ -124,7 +124,7 @@ class Dispatch:
             if not self._begun:
                 yield Said(f"The first worker is at work: {job.label}")
             elif self._begun[key]:
-                yield Said(f"A worker died at: {job.label}. It is tried again.")
+                yield Said(f"Started again because its worker died: {job.label}")
             self._begun[key] += 1
 
     def _missed(self) -> Iterator[Said]:

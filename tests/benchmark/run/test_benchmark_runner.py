@@ -141,7 +141,7 @@ class TestDispatch:
 
     def test_what_an_engine_tries_again_by_itself_is_told(self, tmp_path):
         _, events = dispatched(tmp_path, [job("a")], {"a": ["begun again"]})
-        assert "A worker died at: job a. It is tried again." in said_in(events)
+        assert "Started again because its worker died: job a" in said_in(events)
         assert done_in(events) == ["a"]
 
     def test_a_limit_holds(self, tmp_path):

@@ -52,7 +52,8 @@ class LocalEngine(Engine):
         self._processes: dict[subprocess.Popen[str], IO[bytes]] = {}
         self._mine = threading.local()
         self._threads = ThreadPoolExecutor(count, "worker", self._start)
-        all_there = threading.Barrier(count)
+        # The pool starts a thread only while all others are busy: let them wait for one another.
+        all_there = threading.Barrier(count, timeout=60)
         for _ in range(count):
             self._threads.submit(all_there.wait)
 
