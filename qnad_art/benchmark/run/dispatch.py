@@ -22,8 +22,8 @@ DEATHS = 3
 _LOSSES = 10
 """How often an engine may lose a job, also before it begins."""
 _LISTEN_SECONDS = 0.5
-_REMINDER = 120
-"""Times of listening, after which it is said again that there are no workers."""
+_PATIENCE, _REMINDER = 10, 120
+"""Times of listening without a worker after which that is said, and said again."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Dispatch:
         """A line now and then while there are no workers."""
         self.workers = self._engine.workers()
         self._alone = 0 if self.workers else self._alone + 1
-        if self._alone % _REMINDER == 1:
+        if self._alone % _REMINDER == _PATIENCE:
             yield Said("No worker is there; waiting for the engine to start some.")
 
     def _outcome(self, job: Job, task: Submitted) -> Iterator[Event]:

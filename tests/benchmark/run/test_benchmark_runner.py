@@ -154,7 +154,9 @@ class TestDispatch:
         with pytest.raises(QnadError, match="cannot go on"):
             dispatched(tmp_path, [job("a")], {"a": [error]})
 
-    def test_it_is_said_that_there_are_no_workers(self, tmp_path):
+    def test_it_is_said_that_there_are_no_workers(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("qnad_art.benchmark.run.dispatch._LISTEN_SECONDS", 0.02)
+
         class Nobody(Threads):
             def carry_out(self, job):
                 time.sleep(0.7)
