@@ -34,7 +34,8 @@ def evaluate(
         str | None, typer.Option(help="Of a running cluster; default: one on this machine.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Processes; default: one a core of machine or cluster.")
+        int | None,
+        typer.Option(help="Processes; default: one for each core, or all that the cluster has."),
     ] = None,
     gpu: inputs.Gpu = False,
     only: Annotated[
@@ -70,7 +71,7 @@ def evaluate(
         raise InvalidInputError("Give a suite: qnad evaluate SUITE.yaml (or --schema).")
     folder = data_dir or os.environ.get("QNAD_DATA_DIR")
     images = None if folder is None else str(Path(folder).resolve())
-    from qnad_art.benchmark.run.engines import ENGINES
+    from qnad_art.benchmark.run.engines.choice import ENGINES, start_engine
     from qnad_art.benchmark.run.sinks import check_sinks
 
     if engine not in ENGINES:  # also where nothing is left to measure
@@ -79,9 +80,12 @@ def evaluate(
         _list(console, suite, images, only, workers)
         return
     check_sinks(sink or [])
-    place = {"engine": engine, "workers": workers, "address": address, "gpu": gpu}
-    options = {**place, "sinks": sink or [], "revise": revise}
-    _conclude(console, _run(console, suite, output, data_dir=images, only=only, **options))
+    options = {"data_dir": images, "only": only, "sinks": sink or [], "revise": revise}
+    # Workers start while this process reads the suite, which takes as long.
+    with start_engine(engine, workers=workers, address=address, gpu=gpu) as place:
+        console.print(place.awaited)
+        run = _run(console, suite, output, engine=place, **options)
+    _conclude(console, run)
 
 
 def _run(console: Console, path: Path, output: Path | None, **options: Any) -> Run:
@@ -121,8 +125,7 @@ def _list(
     console: Console, path: Path, data_dir: str | None, only: str | None, workers: int | None
 ) -> None:
     """The cells, what is left out, and how long it may take."""
-    from joblib import cpu_count
-
+    from qnad_art.benchmark.run.engines.engine import cores
     from qnad_art.benchmark.run.estimate import estimate
     from qnad_art.benchmark.run.planner import workload_of
     from qnad_art.benchmark.suites.suite import load_suite
@@ -136,7 +139,7 @@ def _list(
         console.print(f"{duration(expected.seconds[unit.key])}  {unit}")
     for reason, count in workload.left_out.items():
         console.print(f"Left out: {count:,} cells, {reason}.")
-    workers = workers or cpu_count()
+    workers = workers or cores()
     total = duration(sum(expected.seconds[unit.key] for unit in units) / workers)
     console.print(
         f"{len(chosen):,} cells and {len(preparations):,} preparations, about {total} on {workers} "
@@ -166,7 +169,7 @@ def _screen(console: Console) -> Iterator[Report]:
                 bars.console.print(line)
                 bars.update(bar, description="starting workers")
                 return
-            if line.startswith(("FAILED", "A worker", "The engine")):
+            if line.startswith(("FAILED", "A worker", "No worker", "Started again")):
                 bars.console.print(line)
             left = f"about {duration(now.seconds_left)} left"
             shown = escape(printable(line))

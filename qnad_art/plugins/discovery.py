@@ -21,6 +21,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from qnad_art.environment import variables
 from qnad_art.errors import DependencyError, PluginError, QnadError, UnknownNameError
 from qnad_art.plugins.contracts import contract_fault
 from qnad_art.version import __version__
@@ -169,15 +170,8 @@ def blamed_on(plugin: Plugin) -> Iterator[None]:
 @contextmanager
 def without_plugins() -> Iterator[None]:
     """Context in which this process, and those that it starts, have the built-ins only."""
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = ""
-    try:
+    with variables({VARIABLE: ""}):
         yield
-    finally:
-        if before is None:
-            del os.environ[VARIABLE]
-        else:
-            os.environ[VARIABLE] = before
 
 
 @cache

@@ -10,13 +10,11 @@ from importlib.metadata import entry_points
 import fake_plugins
 import numpy as np
 import pytest
-import torch
 from fake_plugins import BROKEN, GOOD, Fake
 from typer.testing import CliRunner
 
 from qnad_art import __version__
 from qnad_art.accuracy import package_versions
-from qnad_art.benchmark.run.engines import lane
 from qnad_art.benchmark.run.planner import workload_of
 from qnad_art.benchmark.suites.suite import Suite
 from qnad_art.cli import app, main
@@ -293,29 +291,6 @@ def test_no_plugins_holds_for_processes_started_meanwhile(installed):
     with without_plugins():
         assert subprocess.check_output(ask, text=True).strip() == "False"
     assert subprocess.check_output(ask, text=True).strip() == "True"
-
-
-def test_workers_have_the_allow_list_of_their_run(tmp_path, monkeypatch):
-    seen, worker = tmp_path / "seen", tmp_path / "worker"
-    worker.write_text(f'#!/bin/sh\nprintf %s "${{{VARIABLE}-none}}" > {seen}\n')
-    worker.chmod(0o700)
-    monkeypatch.setattr(sys, "executable", str(worker))
-    monkeypatch.setenv(VARIABLE, "of the cluster")
-    for allowed, given in ((None, "none"), ("", ""), ("qnad-good", "qnad-good")):
-        assert lane("127.0.0.1", 1, "secret", allowed) == ""
-        assert seen.read_text() == given
-
-
-@pytest.mark.parametrize(("gpu", "visible"), [(False, ""), (True, "0")])
-def test_workers_see_a_gpu_only_if_they_are_to_use_it(gpu, visible, tmp_path, monkeypatch):
-    seen, worker = tmp_path / "seen", tmp_path / "worker"
-    worker.write_text(f'#!/bin/sh\nprintf %s "$CUDA_VISIBLE_DEVICES" > {seen}\n')
-    worker.chmod(0o700)
-    monkeypatch.setattr(sys, "executable", str(worker))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    assert lane("127.0.0.1", 1, "secret", None, gpu) == ""
-    assert seen.read_text() == visible
 
 
 # --- ART's own module names ----------------------------------------------------------------------

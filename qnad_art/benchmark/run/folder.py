@@ -1,7 +1,8 @@
 """The folder of a run: the suite, results as they come, what was prepared, and a log.
 
 ``suite.json`` (the suite, and the keys of its cells), ``results.jsonl`` (one result a line),
-``failures.json``, ``prepared/KEY/``, ``examples/KEY.npz``, ``log.txt``.
+``failures.json``, ``prepared/KEY/``, ``examples/KEY.npz``, ``log.txt``; while it is measured also
+``progress/`` (:mod:`qnad_art.benchmark.run.notes`).
 """
 
 from __future__ import annotations

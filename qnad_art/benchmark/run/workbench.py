@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from art.estimators.classification import PyTorchClassifier
 
 from qnad_art.benchmark.defences import build_steps
@@ -47,9 +46,14 @@ class Latest:
 
 
 class Kept:
-    """What a worker keeps from one piece of work to the next."""
+    """What a worker keeps from one piece of work to the next.
 
-    def __init__(self) -> None:
+    Args:
+        gpu: whether its classifiers are on the GPU.
+    """
+
+    def __init__(self, gpu: bool) -> None:
+        self.gpu = gpu
         self.images = Latest(1)
         self.classifiers = Latest(_KEPT_NETWORKS)
 
@@ -87,8 +91,7 @@ class Workbench:
 
         def make() -> PyTorchClassifier:
             network = load_model(self.prepared(key) / "weights.safetensors")
-            # A worker sees a GPU only where the run is to use it.
-            return classifier_of(network, self.training, gpu=torch.cuda.is_available())
+            return classifier_of(network, self.training, gpu=self._kept.gpu)
 
         return self._classifier(key, make)
 
