@@ -60,6 +60,42 @@ GOOD = Fake(
 )
 
 
+COMMANDS = (
+    Fake(
+        "qnad-hello",
+        "command",
+        "hello = qnad_hello:hello",
+        """
+        def hello(name: str, loud: bool = False):
+            "Greet somebody."
+            print(f"Hello {name}{'!' * loud}")
+        """,
+    ),
+    Fake(
+        "qnad-tools",
+        "command",
+        "tools = qnad_tools:app",
+        """
+        import typer
+        from qnad_art.errors import InvalidInputError
+
+        app = typer.Typer(help="Tools.")
+
+        @app.command()
+        def sharpen():
+            "Sharpen one."
+            print("Sharp.")
+
+        @app.command("break")
+        def break_it():
+            "Break one."
+            raise InvalidInputError("It is broken.")
+        """,
+    ),
+)
+"""A function, and an application with subcommands."""
+
+
 @dataclass(frozen=True)
 class Broken:
     """A broken plugin.
@@ -112,6 +148,13 @@ BROKEN = (
     # What it is.
     _broken("wrong-type", "device = 42", "qnad_wrong_type:device is int, not a function"),
     _of_kind("strategy", "function-strategy", "def IT(module, x, y): pass", "not a class with a"),
+    _of_kind("command", "class-command", "class IT: pass", "the class IT, not a function or an"),
+    _of_kind(
+        "command",
+        "untypable",
+        "def IT(either: int | str): pass",
+        "not a command that Typer takes: AssertionError",
+    ),
     _of_kind("attack", "class-attack", "class IT: pass", "the class IT, not an instance of qnad"),
     _of_kind(
         "sink",

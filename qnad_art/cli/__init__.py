@@ -11,13 +11,11 @@ from typing import Annotated
 import typer
 
 from qnad_art.cli import (
-    bench,
     compare,
     describe,
     devices,
     evaluate,
     harden,
-    paper,
     plugins,
     quickstart,
     report,
@@ -26,6 +24,7 @@ from qnad_art.cli import (
     tune,
     verify,
 )
+from qnad_art.cli.command_group import CommandGroup
 from qnad_art.cli.screen import Console
 from qnad_art.errors import QnadError
 from qnad_art.plugins.discovery import without_plugins
@@ -35,6 +34,7 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     name="qnad",
+    cls=CommandGroup,
     help="Run PyTorch networks as noisy quantum circuits and defend them with crosstalk.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -49,9 +49,6 @@ app.command()(verify.verify)
 app.command()(evaluate.evaluate)
 app.command()(report.report)
 app.command()(compare.compare)
-app.command()(bench.bench)
-app.command()(paper.paper)
-app.command()(paper.results)
 app.add_typer(devices.app, name="devices")
 app.add_typer(plugins.app, name="plugins")
 
@@ -69,7 +66,8 @@ def _options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version.")
     ] = False,
     no_plugins: Annotated[
-        bool, typer.Option("--no-plugins", help="Only what comes with qnad-art itself.")
+        bool,
+        typer.Option("--no-plugins", is_eager=True, help="Only what comes with qnad-art itself."),
     ] = False,
 ) -> None:
     if no_plugins:

@@ -15,6 +15,7 @@ _TYPES = {
     "data set": "qnad_art.datasets.dataset.Dataset",
     "model": "qnad_art.models.architectures.ModelEntry",
     "sink": "qnad_art.benchmark.run.sinks.Sink",
+    "command": "typer.Typer",
 }
 
 
@@ -40,6 +41,10 @@ def contract_fault(kind: str, name: str, loaded: Any) -> str | None:
         fits = isinstance(loaded, type) and callable(getattr(loaded, "plan", None))
         return None if fits else f"is {what}, not a class with a method plan(module, x, y)"
     expected = contract_type(kind)
+    if kind == "command":
+        if not (inspect.isfunction(loaded) or isinstance(loaded, expected)):
+            return f"is {what}, not a function or an instance of {_TYPES[kind]}"
+        return _command_fault(name, loaded)
     if kind in ("attack", "model"):
         if not isinstance(loaded, expected):
             return f"is {what}, not an instance of {_TYPES[kind]}"
@@ -51,4 +56,15 @@ def contract_fault(kind: str, name: str, loaded: Any) -> str | None:
         own = loaded.usual.name if kind == "model" else getattr(loaded, "name", None)
         if own != name:
             return f"calls itself {own!r}, but is registered as {name!r}"
+    return None
+
+
+def _command_fault(name: str, loaded: Any) -> str | None:
+    from qnad_art.plugins.commands import build_command
+
+    try:
+        build_command(name, loaded)
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        return f"is not a command that Typer takes: {type(error).__name__}: {reason}"
     return None

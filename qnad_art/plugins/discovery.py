@@ -38,6 +38,7 @@ KINDS: dict[str, str] = {
     "data set": "qnad_art.datasets",
     "model": "qnad_art.models",
     "sink": "qnad_art.sinks",
+    "command": "qnad_art.commands",
 }
 """Kinds of plugins and their entry-point groups."""
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from qnad_art.errors import UnknownNameError
 from qnad_art.testing import check_attack as attack
+from qnad_art.testing import check_command as command
 from qnad_art.testing import check_dataset as dataset
 from qnad_art.testing import check_defence as defence
 from qnad_art.testing import check_device as device
@@ -24,6 +25,7 @@ _SUITES: tuple[Suite[Any], ...] = (
     dataset.SUITE,
     model.SUITE,
     sink.SUITE,
+    command.SUITE,
 )
 
 

@@ -72,8 +72,6 @@ def test_verify_passes_and_fails_by_tolerance():
         (["train", "lenet5", "--data", "digits", "--output", f"{__file__}/x"], "no folder"),
         (["evaluate", "suite.yaml", "--engine", "dusk", "--dry-run"], "Did you mean 'dask'"),
         (["devices", "export", "ibm_nairobi", f"{__file__}/x.json"], "x.json cannot be written"),
-        (["bench", "inference", "--models", "lenet"], "lenet5"),
-        (["bench", "inference", "--rounds", "1"], "at least 2"),
     ],
 )
 def test_errors_are_one_line_that_says_what_to_do(arguments, message, monkeypatch, capsys):
@@ -133,10 +131,3 @@ def test_training_says_what_it_trains_on(tmp_path):
     assert "Used: 100 of them, drawn with seed 0." in done.output
     assert "Validation: 10 of them" in done.output
     assert "to continue from: this starts anew" in done.output
-
-
-def test_paper_that_runs_nothing_does_not_ask_for_records(tmp_path):
-    result = run(app, ["paper", "paper/alexnet*", "--output", str(tmp_path)])
-    assert result.exit_code == 1
-    assert "LEFT OUT paper/reduced/alexnet" in result.output
-    assert isinstance(result.exception, SystemExit)

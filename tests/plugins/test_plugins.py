@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 import fake_plugins
 import numpy as np
 import pytest
+import typer
 from fake_plugins import BROKEN, GOOD, Fake
 from typer.testing import CliRunner
 
@@ -174,6 +175,7 @@ def test_every_kind_takes_plugins(installed):
             "attack": "qnad_art.benchmark.attacks.catalogue:PGD",
             "data set": "qnad_art.datasets.dataset:digits",
             "sink": "qnad_art.benchmark.report.sinks:Csv",
+            "command": "qnad_art.cli.verify:verify",
         }.items()
     ]
     installed(*fakes)
@@ -291,6 +293,92 @@ def test_no_plugins_holds_for_processes_started_meanwhile(installed):
     with without_plugins():
         assert subprocess.check_output(ask, text=True).strip() == "False"
     assert subprocess.check_output(ask, text=True).strip() == "True"
+
+
+# --- commands ------------------------------------------------------------------------------------
+
+
+def fails(monkeypatch, capsys, *arguments):
+    """Exit status and error of the command line, as it leaves the process."""
+    monkeypatch.setattr(sys, "argv", ["qnad", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    return stopped.value.code, capsys.readouterr().err
+
+
+def test_the_commands_of_the_core_are_those_that_it_registers():
+    with without_plugins():
+        assert sorted(typer.main.get_group(app).commands) == plugin_names("command")
+
+
+def test_the_help_names_the_commands_of_plugins_without_importing_them(installed):
+    bomb = Fake("qnad-bomb", "command", "bomb = qnad_bomb:app", "raise SystemExit('boom')")
+    installed(bomb, *fake_plugins.COMMANDS)
+    result = qnad("--help")
+    assert result.exit_code == 0
+    for name in ("bomb", "hello", "tools"):
+        assert lines_with(result.output, name, f"From qnad-{name} 1.0.")
+    assert lines_with(result.output, "evaluate", "Measure every cell of a suite")
+    assert not {"qnad_bomb", "qnad_hello", "qnad_tools"} & set(sys.modules)
+
+
+def test_a_function_becomes_a_command(installed):
+    installed(*fake_plugins.COMMANDS)
+    assert qnad("hello", "Ada", "--loud").output == "Hello Ada!\n"
+    assert "qnad_tools" not in sys.modules
+    assert "Greet somebody." in qnad("hello", "--help").output
+    assert qnad("hello").exit_code == 2
+
+
+def test_an_application_becomes_a_command_with_subcommands(installed, monkeypatch, capsys):
+    installed(*fake_plugins.COMMANDS)
+    assert qnad("tools", "sharpen").output == "Sharp.\n"
+    assert lines_with(qnad("tools", "--help").output, "sharpen", "Sharpen one.")
+    assert fails(monkeypatch, capsys, "tools", "break") == (1, "Error: It is broken.\n")
+
+
+def test_a_broken_command_is_an_error_for_who_calls_it_alone(installed, monkeypatch, capsys):
+    raising = Fake("qnad-bomb", "command", "bomb = qnad_bomb:app", "raise SystemExit('boom')")
+    installed(raising, *fake_plugins.COMMANDS)
+    status, error = fails(monkeypatch, capsys, "bomb")
+    assert status == 1
+    assert error.startswith("Error: Plugin command 'bomb' of qnad-bomb 1.0 cannot be used: ")
+    assert len(error.splitlines()) == 1
+    assert qnad("hello", "Ada").output == "Hello Ada\n"
+    assert qnad("devices", "list").exit_code == 0
+
+
+def test_a_command_of_the_core_keeps_its_name(installed):
+    installed(Fake("qnad-thief", "command", "verify = qnad_thief:verify", "raise Exception"))
+    assert "Compare random compiled products" in qnad("verify", "--help").output
+    assert "qnad-thief" not in qnad("--help").output
+    listed = qnad("plugins", "list").output
+    assert lines_with(listed, "qnad-thief", "qnad-art has a command of that name, and keeps it")
+
+
+def test_a_command_that_two_plugins_claim_is_nobody_s(installed, monkeypatch, capsys):
+    hello, _ = fake_plugins.COMMANDS
+    installed(hello, Fake("qnad-rival", "command", "hello = qnad_rival:hello", "raise Exception"))
+    assert "hello" not in qnad("--help").output
+    status, error = fails(monkeypatch, capsys, "hello", "Ada")
+    assert status == 1
+    assert "qnad-rival 1.0 claims the name too; uninstall one" in error
+
+
+def test_no_plugins_hides_commands(installed):
+    installed(*fake_plugins.COMMANDS)
+    assert "hello" not in qnad("--no-plugins", "--help").output
+    assert qnad("--no-plugins", "hello", "Ada").exit_code == 2
+    assert "hello" in qnad("--help").output
+
+
+@pytest.mark.parametrize("name", ["bench", "paper", "results"])
+def test_without_the_evaluations_their_commands_say_how_to_get_them(name, monkeypatch, capsys):
+    status, error = fails(monkeypatch, capsys, name, "--quick")
+    assert status == 2
+    assert error.startswith(f"Error: `qnad {name}` comes with qnad-evaluations")
+    assert "pip install ./evaluations" in error
+    assert len(error.splitlines()) == 1
 
 
 # --- ART's own module names ----------------------------------------------------------------------
