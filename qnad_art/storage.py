@@ -24,6 +24,7 @@ from qnad_art.files.atomic import checksum, read_json, write_json
 from qnad_art.models.weights import build_for
 from qnad_art.network.conversion import convert
 from qnad_art.network.module import AveragedDraws, QuantumExecutedModule
+from qnad_art.placement.placement import Placement, device_placement
 from qnad_art.placement.plan import CrosstalkPlan
 
 KIND = "quantum-executed-classifier"
@@ -115,6 +116,33 @@ class Saved:
         return dict(self.manifest["execution"])
 
     @property
+    def device(self) -> DeviceProfile:
+        """The quantum device."""
+        return DeviceProfile.from_dict(self.manifest["device"])
+
+    @property
+    def architecture(self) -> str | None:
+        """Name of the network; ``None`` if its class was not built by its name."""
+        architecture = self.manifest["architecture"]
+        return None if architecture is None else str(architecture["name"])
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+        return tuple(self.manifest["input_shape"])
+
+    @property
+    def nb_classes(self) -> int:
+        """Number of classes."""
+        return int(self.manifest["nb_classes"])
+
+    @property
+    def placement(self) -> Placement:
+        """How the device runs the products."""
+        settings = {name: self.execution.get(name) for name in ("compute", "order")}
+        return device_placement(self.device, **settings)
+
+    @property
     def shots(self) -> int | None:
         """A product; ``None`` for the exact expectation."""
         shots: int | None = self.manifest["execution"]["shots"]
@@ -159,7 +187,7 @@ def load_classifier(
         _load_weights(network, weights)
         module = convert(
             network,
-            device=DeviceProfile.from_dict(manifest["device"]),
+            device=saved.device,
             include=[glob.escape(name) for name in saved.layers],
             **saved.execution,
         )
@@ -169,8 +197,8 @@ def load_classifier(
         mean, deviation = manifest["preprocessing"] or (0.0, 1.0)
         given: dict[str, Any] = {
             "loss": nn.CrossEntropyLoss(),
-            "input_shape": tuple(manifest["input_shape"]),
-            "nb_classes": manifest["nb_classes"],
+            "input_shape": saved.input_shape,
+            "nb_classes": saved.nb_classes,
             "clip_values": _arrays(manifest["clip_values"]),
             "channels_first": manifest["channels_first"],
             "preprocessing": _arrays((mean, deviation)),
@@ -291,7 +319,8 @@ def _build(manifest: dict[str, Any], weights: dict[str, torch.Tensor]) -> nn.Mod
     if manifest["architecture"] is None:
         raise ArtifactError(
             "the network's class is not one of qnad_art.models, and code is never stored: pass an "
-            "instance, load(directory, model=MyNetwork())."
+            "instance, load(directory, model=MyNetwork()), or on the command line --model "
+            "FILE.py:NAME."
         )
     return build_for(weights, WEIGHTS, **manifest["architecture"])
 
