@@ -139,8 +139,8 @@ class Saved:
     @property
     def placement(self) -> Placement:
         """How the device runs the products."""
-        settings = {name: self.execution.get(name) for name in ("compute", "order")}
-        return device_placement(self.device, **settings)
+        execution = self.execution
+        return device_placement(self.device, compute=execution["compute"], order=execution["order"])
 
     @property
     def shots(self) -> int | None:

@@ -219,14 +219,15 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which would seed the GPUs' generators as well.
         torch.default_generator.manual_seed(seed)
+        model: nn.Module
         if isinstance(name, ModelEntry):
             model = entry.build(architecture)
             architecture = _checked(model, architecture)
         else:
-            model = call_plugin("model", name, lambda entry: entry.build(architecture))
+            model = call_plugin("model", name, lambda made: made.build(architecture))
     # Past Module.__setattr__, whose declared type takes tensors and modules only.
     object.__setattr__(model, "architecture", architecture)
-    return cast(nn.Module, model)
+    return model
 
 
 def _checked(model: nn.Module, architecture: Architecture) -> Architecture:

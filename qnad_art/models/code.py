@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.abc import SourceLoader
-from importlib.util import find_spec, module_from_spec, spec_from_loader
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 
@@ -125,7 +125,7 @@ class Reference:
         name = f"qnad_art_own_{hashlib.sha256(bytes(path) + content).hexdigest()[:16]}"
         if name in sys.modules:
             return sys.modules[name]
-        spec = spec_from_loader(name, _Loader(path, content), origin=str(path))
+        spec = spec_from_file_location(name, path, loader=_Loader(path, content))
         assert spec is not None
         assert spec.loader is not None
         module = sys.modules[name] = module_from_spec(spec)
@@ -175,7 +175,7 @@ def _entry(made: Any, reference: Reference) -> ModelEntry:
             raise InvalidInputError(
                 f"{reference} made an object of type {type(network).__name__}, not an nn.Module."
             )
-        return cast(nn.Module, network)
+        return network
 
     return ModelEntry(replace(usual, name=str(reference)), build, training)
 
