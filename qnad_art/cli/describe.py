@@ -27,8 +27,8 @@ def describe(
 ) -> None:
     """Describe the crosstalk of a saved plan or classifier, layer by layer.
 
-    Printed are the pairs, the added gates, the added circuit time and the time steps, and for a
-    classifier also which of its layers run as circuits.
+    The table shows the gate pairs, the added gates, the added circuit time and the time steps. For
+    a classifier, another table shows which of its layers run as circuits.
     """
     from qnad_art.cli.screen import Console
     from qnad_art.crosstalk.report import plan_report

@@ -30,7 +30,7 @@ def evaluate(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Network to measure instead of those of the suite: a weights file, a pretrained "
+            help="Network to measure instead of those in the suite: a weights file, a pretrained "
             f"network, or a network to train. {inputs.RUNS_CODE}"
         ),
     ] = None,
@@ -88,7 +88,8 @@ def evaluate(
     schema: Annotated[
         bool,
         typer.Option(
-            "--schema", help="Print the JSON schema of suites, with which editors check them."
+            "--schema",
+            help="Print the JSON schema of suites, which editors use to check and complete them.",
         ),
     ] = False,
 ) -> None:
@@ -204,7 +205,7 @@ def _screen(console: Console) -> Iterator[Report]:
                 return
             if line.startswith(("FAILED", "A worker", "The engine")):
                 bars.console.print(line)
-            left = f"about {duration(now.seconds_left)} remaining"
+            left = f"about {duration(now.seconds_left)} left"
             shown = escape(printable(line))
             bars.update(bar, total=now.of, completed=now.jobs, description=f"{left}  {shown}")
 

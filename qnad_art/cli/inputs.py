@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from qnad_art.training.adversarial import TuningEpoch
 
 RUNS_CODE = (
-    "A registered name such as lenet5, or code of your own, which is run: FILE.py:NAME or "
-    "package.module:NAME."
+    "Give a registered name such as lenet5, or your own code as FILE.py:NAME or "
+    "package.module:NAME; the code is run."
 )
 
 Weights = Annotated[
@@ -39,7 +39,8 @@ Weights = Annotated[
 Data = Annotated[
     str,
     typer.Option(
-        help="Data set: mnist5k, digits, mnist, cifar10, cifar100, or an image folder or zip file."
+        help="Data set: mnist5k, digits, mnist, cifar10, cifar100, or the path of an image folder "
+        "or zip file."
     ),
 ]
 DataDir = Annotated[
@@ -52,11 +53,11 @@ Gpu = Annotated[
 ]
 Model = Annotated[
     str | None,
-    typer.Option(help=f"Network of a weights file that does not name it. {RUNS_CODE}"),
+    typer.Option(help=f"Network of the weights, if their file does not name it. {RUNS_CODE}"),
 ]
 HardenedModel = Annotated[
     str | None,
-    typer.Option(help=f"Network of weights or of a folder that do not name it. {RUNS_CODE}"),
+    typer.Option(help=f"Network, if the weights file or the folder does not name it. {RUNS_CODE}"),
 ]
 Device = Annotated[str, typer.Option(help="Name or JSON file of the quantum device.")]
 FractionOption = Annotated[
@@ -393,7 +394,7 @@ class CrosstalkFit:
             self.first = done, now
         before, since = self.first
         left = duration((now - since) / max(done - before, 1) * (steps - done))
-        about = f", about {left} remaining" if done > before else ""
+        about = f", about {left} left" if done > before else ""
         self.status.update(f"Step {done:,} of {steps:,}{about}")
 
 

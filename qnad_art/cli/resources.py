@@ -56,7 +56,7 @@ def resources(
     ] = None,
     pairs: Annotated[
         int | None,
-        typer.Option(help="Number of gate pairs on each of the weights of --fraction; 1 if unset."),
+        typer.Option(help="Number of gate pairs on each of those weights. The default is 1."),
     ] = None,
     readout: Annotated[
         str | None,
@@ -66,9 +66,7 @@ def resources(
     ] = None,
     repetition_delay: Annotated[
         float,
-        typer.Option(
-            help="Delay between shots in µs. The default is default_rep_delay of IBM devices."
-        ),
+        typer.Option(help="Delay between shots in µs. The default is IBM's default_rep_delay."),
     ] = 250.0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:

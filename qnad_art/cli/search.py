@@ -114,8 +114,7 @@ def _search(
             mean = sum(trial.seconds for trial in trials) / len(trials)
             left = (settings.trials - trial.number) * mean
             status.update(
-                f"Trial {trial.number + 1} of {settings.trials}, "
-                f"about {inputs.duration(left)} remaining"
+                f"Trial {trial.number + 1} of {settings.trials}, about {inputs.duration(left)} left"
             )
 
         return search(plain, training.x, training.y, settings, on_trial=on_trial)

@@ -156,7 +156,7 @@ def _epoch_line(result: EpochResult) -> str:
     return (
         f"epoch {result.epoch:>{len(str(result.epochs))}}/{result.epochs}  "
         f"loss {result.loss:.4f}{validated}  "
-        f"{result.seconds:.1f} s, about {left} remaining"
+        f"{result.seconds:.1f} s, about {left} left"
     )
 
 
