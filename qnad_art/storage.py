@@ -25,6 +25,7 @@ from qnad_art.models.weights import build_for
 from qnad_art.network.conversion import convert
 from qnad_art.network.module import AveragedDraws, QuantumExecutedModule
 from qnad_art.network.settings import ExecutionSettings
+from qnad_art.placement.placement import Placement, device_placement
 from qnad_art.placement.plan import CrosstalkPlan
 
 KIND = "quantum-executed-classifier"
@@ -116,10 +117,37 @@ class Saved:
     def settings(self) -> ExecutionSettings:
         """How the network is executed; its scales and shares of the shots are kept apart."""
         return ExecutionSettings(
-            device=DeviceProfile.from_dict(self.manifest["device"]),
+            device=self.device,
             include=[glob.escape(name) for name in self.manifest["layers"]],
             **self.manifest["execution"],
         )
+
+    @property
+    def device(self) -> DeviceProfile:
+        """The quantum device."""
+        return DeviceProfile.from_dict(self.manifest["device"])
+
+    @property
+    def architecture(self) -> str | None:
+        """Name of the network; ``None`` if its class was not built by its name."""
+        architecture = self.manifest["architecture"]
+        return None if architecture is None else str(architecture["name"])
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+        return tuple(self.manifest["input_shape"])
+
+    @property
+    def nb_classes(self) -> int:
+        """Number of classes."""
+        return int(self.manifest["nb_classes"])
+
+    @property
+    def placement(self) -> Placement:
+        """How the device runs the products."""
+        settings = self.settings
+        return device_placement(self.device, compute=settings.compute, order=settings.order)
 
     def plan(self) -> CrosstalkPlan:
         """The crosstalk plan."""
@@ -160,8 +188,8 @@ def load_classifier(
         mean, deviation = manifest["preprocessing"] or (0.0, 1.0)
         given: dict[str, Any] = {
             "loss": nn.CrossEntropyLoss(),
-            "input_shape": tuple(manifest["input_shape"]),
-            "nb_classes": manifest["nb_classes"],
+            "input_shape": saved.input_shape,
+            "nb_classes": saved.nb_classes,
             "clip_values": _arrays(manifest["clip_values"]),
             "channels_first": manifest["channels_first"],
             "preprocessing": _arrays((mean, deviation)),
@@ -273,7 +301,8 @@ def _build(manifest: dict[str, Any], weights: dict[str, torch.Tensor]) -> nn.Mod
     if manifest["architecture"] is None:
         raise ArtifactError(
             "the network's class is not one of qnad_art.models, and code is never stored: pass an "
-            "instance, load(directory, model=MyNetwork())."
+            "instance, load(directory, model=MyNetwork()), or on the command line --model "
+            "FILE.py:NAME."
         )
     return build_for(weights, WEIGHTS, **manifest["architecture"])
 

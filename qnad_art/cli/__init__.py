@@ -35,7 +35,8 @@ INTERRUPTED = 130
 app = typer.Typer(
     name="qnad",
     cls=CommandGroup,
-    help="Run PyTorch networks as noisy quantum circuits and defend them with crosstalk.",
+    help="Run PyTorch networks as noisy quantum circuits, attack them, and defend them with "
+    "crosstalk.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -63,11 +64,18 @@ def _print_version(value: bool) -> None:
 def _options(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
     no_plugins: Annotated[
         bool,
-        typer.Option("--no-plugins", is_eager=True, help="Only what comes with qnad-art itself."),
+        typer.Option(
+            "--no-plugins",
+            is_eager=True,
+            help="Ignore plugins: use only what comes with qnad-art.",
+        ),
     ] = False,
 ) -> None:
     if no_plugins:
@@ -84,7 +92,7 @@ def _leave_at_once(code: int) -> None:
 
 def main() -> None:
     """Entry point: errors of the package are printed as one line, without a traceback."""
-    # As Ctrl-C: whoever ends a command finds kept what it has done.
+    # A terminated command keeps its work in the same way as one that was stopped by Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()

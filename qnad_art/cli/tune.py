@@ -1,4 +1,4 @@
-"""``qnad tune``: crosstalk plans by gradients, and the search for the settings to do it with."""
+"""``qnad tune``: crosstalk plans tuned by gradients, and the search for tuning settings."""
 
 from __future__ import annotations
 
@@ -22,17 +22,24 @@ def tune(
     device: inputs.Device = None,
     shots: Annotated[
         list[int] | None,
-        typer.Option(help="Shots a product; default: exact. With --search, repeat it: choices."),
+        typer.Option(
+            help="Number of shots for each product. The default is the exact expectation. With "
+            "--search, repeat the option to give the numbers to choose from."
+        ),
     ] = None,
     fraction: inputs.FractionOption = None,
     epsilon: Annotated[
         str | None,
-        typer.Option(help="L∞ budget in tuning, 0.1 or 6/255; with --search the one judged at."),
+        typer.Option(
+            help="L∞ budget of the attack used in tuning, such as 0.1 or 6/255. With --search, the "
+            "budget at which robustness is measured."
+        ),
     ] = None,
     attack_steps: inputs.AttackSteps = None,
     robust_weight: inputs.RobustWeight = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Of tuning; with --search of each trial.")
+        int | None,
+        typer.Option(help="Number of tuning epochs. With --search, the epochs of each trial."),
     ] = None,
     batch_size: inputs.BatchSize = None,
     learning_rate: inputs.LearningRate = None,
@@ -47,24 +54,34 @@ def tune(
     seed: inputs.Seed = 0,
     output: Annotated[
         Path | None,
-        typer.Option(help="Default: WEIGHTS-plan.safetensors; with --search folder WEIGHTS-search"),
+        typer.Option(
+            help="File to write. The default is WEIGHTS-plan.safetensors. With --search, the "
+            "folder to write, by default WEIGHTS-search."
+        ),
     ] = None,
     resume: inputs.Resume = False,
     search: Annotated[
         bool,
-        typer.Option("--search", help="Search settings; those given as options stay as they are."),
+        typer.Option(
+            "--search",
+            help="Search for good settings with Optuna. Settings given as options are not varied.",
+        ),
     ] = False,
     trials: Annotated[
-        int | None, typer.Option(help="Of --search in total, with those in the storage.")
+        int | None,
+        typer.Option(
+            help="Total number of trials of --search, including those already in the storage."
+        ),
     ] = None,
     storage: Annotated[
-        Path | None, typer.Option(help="SQLite file of --search, to stop and to go on.")
+        Path | None,
+        typer.Option(help="SQLite file in which --search keeps its trials, so that it can resume."),
     ] = None,
-    study: Annotated[str | None, typer.Option(help="Name of the search in the storage.")] = None,
+    study: Annotated[str | None, typer.Option(help="Name of the --search in its storage.")] = None,
 ) -> None:
-    """Tune crosstalk on training data and write the plan; or search for the settings of it.
+    """Tune a crosstalk plan on training data and write it, or search for tuning settings.
 
-    Options that are not given have the defaults of the strategy. No test image is looked at.
+    Options that you leave out take the defaults of the strategy. No test images are used.
     """
     console = Console(soft_wrap=True)
     budget = None if epsilon is None else parse_budget(epsilon)
@@ -88,7 +105,9 @@ def tune(
         from qnad_art.cli.search import run_search
 
         if resume:
-            raise InvalidInputError("--resume is not for --search, which goes on from --storage.")
+            raise InvalidInputError(
+                "--resume does not apply to --search, which continues from --storage."
+            )
         run_search(
             console,
             source,
@@ -103,9 +122,11 @@ def tune(
         return
     if search_only:
         names = ", ".join(f"--{name}" for name in search_only)
-        raise InvalidInputError(f"Only --search takes {names}; add --search, or leave it out.")
+        raise InvalidInputError(f"{names} only applies to a search; add --search, or leave it out.")
     if shots and len(shots) > 1:
-        raise InvalidInputError(f"shots are {shots}; give one number, or --search to choose.")
+        raise InvalidInputError(
+            f"shots are {shots}; give one number, or add --search to choose among several."
+        )
     tuning = {**fixed, **searchable, **given(epsilon=budget, epochs=epochs)}
     execution |= given(device=device, bias=bias, shots=shots[0] if shots else None)
     output = output or Path(f"{weights.stem}-plan.safetensors")

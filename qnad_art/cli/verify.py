@@ -1,4 +1,4 @@
-"""``qnad verify``: the compiled path against an engine, circuit by circuit."""
+"""``qnad verify``: compiled products against an engine, circuit by circuit."""
 
 from __future__ import annotations
 
@@ -11,17 +11,30 @@ from qnad_art.cli import inputs
 
 def verify(
     device: inputs.Device = None,
-    engine: Annotated[str, typer.Option(help="Engine that runs the circuits.")] = "aer",
-    products: Annotated[int, typer.Option(help="Random products to compare.")] = 500,
-    readout: Annotated[str, typer.Option(help="twirled, raw or both.")] = "both",
-    shots: Annotated[int, typer.Option(help="Shots for the comparison of counts; 0: none.")] = 4096,
-    tolerance: Annotated[float, typer.Option(help="Largest difference allowed.")] = 1e-9,
+    engine: Annotated[
+        str, typer.Option(help="Engine that runs the circuits: aer, or the name of a plugin.")
+    ] = "aer",
+    products: Annotated[int, typer.Option(help="Number of random products to compare.")] = 500,
+    readout: Annotated[str, typer.Option(help="Readout: twirled, raw or both.")] = "both",
+    shots: Annotated[
+        int,
+        typer.Option(help="Number of shots for the comparison of counts; 0 for no comparison."),
+    ] = 4096,
+    tolerance: Annotated[
+        float, typer.Option(help="Largest difference between expectations that passes.")
+    ] = 1e-9,
     max_pairs: Annotated[
-        int | None, typer.Option(help="Pair counts up to this, both signs; default: 8.")
+        int | None,
+        typer.Option(
+            help="Largest number of gate pairs, of either sign, in the products. The default is 8."
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the draw and of the engine.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the products and of the engine.")] = 0,
 ) -> None:
-    """Compare random compiled products with an engine's circuits; exit status 1 if they differ."""
+    """Compare random compiled products with the circuits of an engine.
+
+    The exit status is 1 if they differ.
+    """
     from rich.table import Table
     from rich.text import Text
 
@@ -46,7 +59,7 @@ def verify(
         table.add_column(heading, justify="right")
     passed = True
     for name in chosen:
-        with console.status(f"running {products:,} circuits a comparison, {name} readout"):
+        with console.status(f"Running {products:,} circuits for each comparison, {name} readout"):
             result = verify_device(
                 profile,
                 engine=engine,
@@ -69,5 +82,5 @@ def verify(
     console.print(table)
     exact = "not compared" if result.largest_difference is None else f"to {tolerance:g}"
     counts = f"({shots:,} shots) at level {COUNTS_LEVEL:g}" if shots else "not compared"
-    console.print(f"To pass: expectations {exact}; counts {counts}.")
+    console.print(f"Criteria: expectations {exact}; counts {counts}.")
     raise typer.Exit(0 if passed else 1)

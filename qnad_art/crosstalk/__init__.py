@@ -8,13 +8,25 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
 from qnad_art.errors import InvalidInputError, UnknownNameError
+from qnad_art.lazy import lazy_names
 from qnad_art.plugins.discovery import call_plugin, load_plugin
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from qnad_art.crosstalk.random import Random as Random
+    from qnad_art.crosstalk.tuned import Tuned as Tuned
+    from qnad_art.crosstalk.uniform import Uniform as Uniform
     from qnad_art.network.module import QuantumExecutedModule
     from qnad_art.placement.plan import CrosstalkPlan
+
+_LAZY = {
+    "Random": "qnad_art.crosstalk.random",
+    "Tuned": "qnad_art.crosstalk.tuned",
+    "Uniform": "qnad_art.crosstalk.uniform",
+}
+__all__ = [*_LAZY, "Strategy", "build_strategy", "strategy_settings"]
+__getattr__, __dir__ = lazy_names(__name__, _LAZY)
 
 
 class Strategy(Protocol):

@@ -16,8 +16,11 @@ from qnad_art.files import artifacts
 from qnad_art.files.atomic import parse_json
 from qnad_art.models.architectures import (
     Architecture,
+    Model,
+    ModelEntry,
     architecture_of,
     build_model,
+    is_code,
     model_entry,
     model_names,
 )
@@ -64,22 +67,24 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     install_tensors(model, read_tensors(path)[0], path)
 
 
-def load_model(path: str | Path, name: str | None = None, **sizes: int) -> nn.Module:
+def load_model(path: str | Path, name: Model | None = None, **sizes: int) -> nn.Module:
     """Build the network that a weights file describes, with its weights, in ``eval`` mode.
 
-    For a file that does not say its architecture, ``name`` and ``sizes`` are those of
-    :func:`build_model`. Raises :class:`~qnad_art.errors.ArtifactError` for a damaged file or one
+    For a file that does not say its architecture, or names code, ``name`` and ``sizes`` are those
+    of :func:`build_model`. Raises :class:`~qnad_art.errors.ArtifactError` for a damaged file or one
     that contradicts ``name``.
     """
     tensors, metadata = read_tensors(path)
-    stored = _stored_architecture(metadata, path)
+    stored = _stored_architecture(metadata, path, name)
     if stored is None and name is None:
         raise ArtifactError(
             f"{path} does not say its architecture; name it: {', '.join(model_names())}."
         )
-    if stored and name not in (None, stored.name):
-        raise ArtifactError(f"{path} holds {stored.name}, not {name}; leave the name out.")
-    if stored:
+    if stored is not None:
+        sizes = {field: size for field, size in asdict(stored).items() if field != "name"}
+    if isinstance(name, ModelEntry):
+        model = build_model(name, **sizes)
+    elif stored is not None:
         model = build_for(tensors, path, **asdict(stored))
     else:
         model = build_model(str(name), **sizes)
@@ -140,16 +145,26 @@ def _require_fit(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Pa
         )
 
 
-def _stored_architecture(metadata: Mapping[str, str], path: str | Path) -> Architecture | None:
+def _stored_architecture(
+    metadata: Mapping[str, str], path: str | Path, asked: Model | None
+) -> Architecture | None:
+    """What a file says of its network, once it is known to go with what was asked for."""
     if "qnad_art" not in metadata:
         return None
     if metadata["qnad_art"] != _FORMAT:
         raise ArtifactError(f"{path} is {metadata['qnad_art']!r}, not {_FORMAT!r}; train again.")
     try:
         architecture = Architecture(**parse_object(metadata.get("architecture", ""), path))
-        model_entry(architecture.name)
+        # The name of an entry of one's own is registered nowhere.
+        if not isinstance(asked, ModelEntry):
+            model_entry(architecture.name)
     except (TypeError, InvalidInputError, UnknownNameError) as error:
         raise ArtifactError(f"{path} names an unusable architecture: {error}") from error
+    stored = architecture.name
+    own = asked.usual.name if isinstance(asked, ModelEntry) else asked
+    # Code may have moved since; whether the tensors fit is checked in any case.
+    if own not in (None, stored) and not (is_code(stored) and isinstance(asked, ModelEntry)):
+        raise ArtifactError(f"{path} holds {stored}, not {own}; leave the name out.")
     return architecture
 
 

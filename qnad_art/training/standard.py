@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from qnad_art.datasets.dataset import Dataset
 from qnad_art.errors import ArtifactError, InvalidInputError, UnknownNameError
 from qnad_art.files.artifacts import write_tensors
-from qnad_art.models.architectures import architecture_of, model_entry
+from qnad_art.models.architectures import Model, ModelEntry, architecture_of, model_entry
 from qnad_art.models.weights import install_tensors, parse_object, read_tensors
 from qnad_art.plugins.discovery import call_plugin
 
@@ -63,13 +63,20 @@ class TrainSettings:
                 raise UnknownNameError(f"training {name}", getattr(self, name), valid)
 
     @classmethod
-    def for_model(cls, name: str, **changes: Any) -> TrainSettings:
+    def for_model(cls, name: Model, **changes: Any) -> TrainSettings:
         """Settings that suit a network of :func:`~qnad_art.models.build_model`, with changes."""
+
+        def settings(entry: ModelEntry) -> TrainSettings:
+            return cls(**{**entry.training, **changes})
+
+        if isinstance(name, ModelEntry):
+            try:
+                return settings(name)
+            except TypeError as error:
+                raise InvalidInputError(f"{name.usual.name}, training: {error}.") from error
         model_entry(name)
-        settings: TrainSettings = call_plugin(
-            "model", name, lambda entry: cls(**{**entry.training, **changes})
-        )
-        return settings
+        made: TrainSettings = call_plugin("model", name, settings)
+        return made
 
 
 @dataclass(frozen=True)

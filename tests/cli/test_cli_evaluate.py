@@ -146,7 +146,7 @@ def test_a_dry_run_lists_cells_and_estimates(suite, tmp_path):
     assert "small · ibm_nairobi · none · fgsm · ε 0.1 · transfer · seed 0" in shown.output
     assert f"{CELLS} cells and 3 preparations, about 0:00:" in shown.output
     assert "counts of passes, times a pass measured just now" in shown.output
-    assert "Left out: 2 cells, pgd is a gradient attack, not for the rung black-box" in shown.output
+    assert "Skipping 2 cells: pgd is a gradient attack, not for the rung black-box" in shown.output
     assert not (tmp_path / "none").exists()
 
 
@@ -193,7 +193,7 @@ def stop(process, number):
     assert not psutil.wait_procs(workers, timeout=5)[1]
     assert time.monotonic() - sent < 2
     assert process.returncode == 130, output
-    assert "the same command goes on" in output
+    assert "repeat the command to continue" in output
 
 
 def wait_for_line(folder, text):

@@ -59,6 +59,7 @@ def run_suite(
     folder: Path,
     *,
     data_dir: str | None = None,
+    allow_code: bool = False,
     only: str | None = None,
     engine: str | Engine = "local",
     workers: int | None = None,
@@ -74,6 +75,8 @@ def run_suite(
         suite: from :func:`~qnad_art.benchmark.suites.suite.load_suite`.
         folder: of the run, new or of the same suite; all workers must see it under this path.
         data_dir: as :func:`qnad_art.datasets.dataset.load_dataset`.
+        allow_code: whether code that the suite names may be run, here and by the workers, which
+            must see it under the same path or name.
         only: pattern of the cells to measure now, ``None`` for all; see :meth:`Workload.matching`.
         engine: its name, or one that is there.
         workers, address, gpu: of an engine by name, as
@@ -90,7 +93,7 @@ def run_suite(
         QnadError: the folder is of another suite or in use, something that the suite names cannot
             be used, or there are no workers.
     """
-    workload = workload_of(suite, data_dir=data_dir)
+    workload = workload_of(suite, data_dir=data_dir, allow_code=allow_code)
     chosen = workload.matching(only)
     with locked(folder):
         cells = {task.key: task.cell for task in workload.tasks}

@@ -88,6 +88,7 @@ def _prepare(bench: Workbench, unit: Preparations) -> None:
 
 
 def _prepare_network(bench: Workbench, unit: Network, folder: Path) -> None:
+    bench.code(unit.key)  # as planned, or an error
     if unit.model.ready:
         network = load_network(unit.model, bench.training)
         save_weights(network, folder / "weights.safetensors")
