@@ -168,6 +168,6 @@ which therefore never installs it."""
 
 CRASHING = _broken("crashing", "import os; os.abort()", r"it ends the interpreter \(SIGABRT\)")
 LEAVING = _broken("leaving", "import os; os._exit(0)", r"ends the interpreter \(exit status 0\)")
-HANGING = _broken("hanging", "import time; time.sleep(3600)", "it is not loaded after")
+HANGING = _broken("hanging", "import time; time.sleep(3600)", "it did not load within")
 SLOW = _device("slow", "import time; time.sleep(2.2)\ndef device(name): pass")
 CONFLICTING = _device("conflicting", _FINE, requires=("numpy<1", "nothing-of-that-name", "rich"))

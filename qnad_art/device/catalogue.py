@@ -1,4 +1,4 @@
-"""Devices by name: snapshots of IBM devices, plugins, JSON files, and the noiseless one."""
+"""Loads devices by name: snapshots of IBM devices, plugins, JSON files, the ideal device."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ if TYPE_CHECKING:
     from qiskit.providers import BackendV2
 
 DeviceLike: TypeAlias = "str | Path | DeviceProfile | BackendV2"
-"""What :func:`load_device` takes: a name, a JSON file, a profile, or a Qiskit backend."""
+"""What :func:`load_device` accepts: a name, a JSON file, a profile, or a Qiskit backend."""
 _CACHE_VERSION = 2
-"""2: with readout durations."""
+"""Version 2 added the readout durations."""
 
 
 def device_names() -> list[str]:
-    """Names that :func:`load_device` accepts: ``ideal``, snapshots of IBM devices, plugins'."""
+    """Names that :func:`load_device` accepts: ``ideal``, IBM snapshots and devices of plugins."""
     return plugin_names("device")
 
 
 def load_device(device: DeviceLike) -> DeviceProfile:
-    """Profile from a name (``ibm_nairobi``), a JSON file, a Qiskit backend, or a profile itself.
+    """Load a profile by name (``ibm_nairobi``), from a JSON file or from a Qiskit backend.
 
-    A name or file may end in a factor, ``ibm_nairobi*0.1``: :meth:`DeviceProfile.scaled`.
+    A profile is returned as it is. A name or file may end in a factor that scales the noise, as in
+    ``ibm_nairobi*0.1`` (see :meth:`DeviceProfile.scaled`).
 
     Raises:
-        UnknownNameError: no such name; the message lists the valid ones.
-        PluginError: the plugin that has the name is broken.
-        DeviceError: the file or backend does not describe a usable device, or the factor is none.
+        UnknownNameError: the name does not exist; the message lists the valid ones.
+        PluginError: the plugin that registered the name is broken.
+        DeviceError: the file or backend does not describe a usable device, or the factor is not a
+            number.
     """
     if isinstance(device, DeviceProfile):
         return device
@@ -49,7 +51,7 @@ def load_device(device: DeviceLike) -> DeviceProfile:
     name = str(device).replace("fake_", "ibm_", 1)
     profile = call_plugin("device", name, lambda factory: factory(name))
     if not isinstance(profile, DeviceProfile):
-        fault = f"it gave a {type(profile).__name__}, not a DeviceProfile"
+        fault = f"it returned a {type(profile).__name__}, not a DeviceProfile"
         raise PluginError(find_plugin("device", name), fault)
     return profile
 
@@ -59,7 +61,7 @@ def _factor(text: str) -> float:
         return float(text)
     except ValueError:
         raise DeviceError(
-            f"{text!r} is no factor of a device's noise: write it as in ibm_nairobi*0.1."
+            f"{text!r} is not a noise factor; write a number after *, as in ibm_nairobi*0.1."
         ) from None
 
 
@@ -69,7 +71,7 @@ def ideal(name: str = "ideal") -> DeviceProfile:
 
 
 def snapshot(name: str) -> DeviceProfile:
-    """Snapshot of an IBM device by name, kept in the cache: reading it again needs no Qiskit."""
+    """Snapshot of an IBM device by name; a cached one is read again without Qiskit."""
     entry = f"{name}-{version('qiskit-ibm-runtime')}-{_CACHE_VERSION}.json"
     cached = cache_directory() / "device" / entry
     if re.fullmatch(r"ibm_\w+", name) and cached.is_file():
@@ -82,7 +84,7 @@ def snapshot(name: str) -> DeviceProfile:
     if name not in snapshots:
         raise DeviceError(
             f"qiskit-ibm-runtime {version('qiskit-ibm-runtime')} has no snapshot of {name}; "
-            "another version of it may: pip install --upgrade qiskit-ibm-runtime."
+            "another version may have one: pip install --upgrade qiskit-ibm-runtime."
         )
     profile = DeviceProfile.from_backend(snapshots[name]()).model_copy(update={"name": name})
     try:
@@ -95,7 +97,7 @@ def snapshot(name: str) -> DeviceProfile:
 
 
 def _read_cached(path: Path) -> DeviceProfile | None:
-    """The profile in a cache entry; ``None``, with a warning, if it is damaged."""
+    """The profile in a cache entry. If the entry is damaged: a warning and ``None``."""
     try:
         entry = read_json(path)
         profile = DeviceProfile.from_dict(entry["profile"], source=str(path))
@@ -104,6 +106,6 @@ def _read_cached(path: Path) -> DeviceProfile | None:
         fault = "it fails its checksum"
     except (ArtifactError, DeviceError, KeyError, TypeError) as error:
         fault = str(error)
-    message = f"Cache entry {path} is damaged ({fault}); reading the device anew."
+    message = f"Cache entry {path} is damaged ({fault}); reading the device again."
     warnings.warn(message, CacheWarning, stacklevel=4)
     return None

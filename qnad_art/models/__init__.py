@@ -1,4 +1,4 @@
-"""Networks by name, and their weights."""
+"""The networks that qnad_art knows by name, and files of their weights."""
 
 from qnad_art.models.architectures import ModelEntry as ModelEntry
 from qnad_art.models.architectures import build_model as build_model

@@ -1,4 +1,4 @@
-"""Weights of networks as safetensors files: nothing is ever unpickled."""
+"""Weights of networks as safetensors files, which are never unpickled."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ def save_weights(
     card: Mapping[str, Any] | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write the weights of a :func:`build_model` network to a safetensors file in one step.
+    """Write the weights of a :func:`build_model` network to a safetensors file atomically.
 
-    ``card`` (anything JSON can hold: data, settings, accuracies) goes into the file beside the
-    architecture. ``dtype`` (say ``torch.float16``) converts the floating-point weights. Raises
-    :class:`~qnad_art.errors.InvalidInputError` for weights that are not finite in that type.
+    ``card`` (plain JSON, such as data, settings and accuracies) is stored in the file together
+    with the architecture. ``dtype`` (for example ``torch.float16``) converts the floating-point
+    weights. Raises :class:`~qnad_art.errors.InvalidInputError` if weights are not finite in that
+    type.
     """
     tensors: dict[str, Tensor] = dict(model.state_dict())
     for name, tensor in tensors.items():
@@ -56,10 +57,10 @@ def save_weights(
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Read weights into ``model``, in the model's own dtype and on its device.
+    """Read weights into ``model``, with the model's dtype and on its device.
 
-    The file must hold exactly the model's tensors; otherwise
-    :class:`~qnad_art.errors.ArtifactError` is raised and the model stays as it was.
+    The file must hold exactly the model's tensors. Otherwise
+    :class:`~qnad_art.errors.ArtifactError` is raised and the model does not change.
     """
     install_tensors(model, read_tensors(path)[0], path)
 
@@ -67,18 +68,18 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 def load_model(path: str | Path, name: str | None = None, **sizes: int) -> nn.Module:
     """Build the network that a weights file describes, with its weights, in ``eval`` mode.
 
-    For a file that does not say its architecture, ``name`` and ``sizes`` are those of
-    :func:`build_model`. Raises :class:`~qnad_art.errors.ArtifactError` for a damaged file or one
-    that contradicts ``name``.
+    If the file does not state its architecture, ``name`` and ``sizes`` are passed to
+    :func:`build_model`. Raises :class:`~qnad_art.errors.ArtifactError` if the file is damaged or
+    contradicts ``name``.
     """
     tensors, metadata = read_tensors(path)
     stored = _stored_architecture(metadata, path)
     if stored is None and name is None:
         raise ArtifactError(
-            f"{path} does not say its architecture; name it: {', '.join(model_names())}."
+            f"{path} does not state its architecture; give one of: {', '.join(model_names())}."
         )
     if stored and name not in (None, stored.name):
-        raise ArtifactError(f"{path} holds {stored.name}, not {name}; leave the name out.")
+        raise ArtifactError(f"{path} holds {stored.name}, not {name}; omit the name.")
     if stored:
         model = build_for(tensors, path, **asdict(stored))
     else:
@@ -88,9 +89,9 @@ def load_model(path: str | Path, name: str | None = None, **sizes: int) -> nn.Mo
 
 
 def build_for(tensors: Mapping[str, Tensor], path: str | Path, **architecture: Any) -> nn.Module:
-    """:func:`build_model`, once it is known that ``tensors``, read from ``path``, are its own.
+    """:func:`build_model`, after checking that ``tensors``, read from ``path``, fit the network.
 
-    So a small file that names a gigantic network is refused before any memory is taken.
+    A small file that names a huge network is refused before memory is allocated.
     """
     with torch.device("meta"):
         _require_fit(build_model(**architecture), tensors, path)
@@ -98,14 +99,14 @@ def build_for(tensors: Mapping[str, Tensor], path: str | Path, **architecture: A
 
 
 def read_card(path: str | Path) -> dict[str, Any]:
-    """Return the card of a weights file, empty where none was saved."""
+    """Return the card of a weights file; it is empty if none was saved."""
     return parse_object(read_tensors(path)[1].get("card", "{}"), path)
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and the metadata of any safetensors file, or raise ArtifactError.
 
-    A file of ours that has a checksum must be as it was written.
+    If the file has a checksum of qnad_art, the checksum is verified.
     """
     tensors, metadata = artifacts.read_tensors(path)
     ours = "qnad_art" in metadata and artifacts.sealed(metadata)
@@ -115,7 +116,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def install_tensors(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
-    """Put ``tensors``, read from ``path``, into ``model`` after checking every one of them."""
+    """Copy ``tensors``, read from ``path``, into ``model`` after checking all of them."""
     _require_fit(model, tensors, path)
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
@@ -149,7 +150,7 @@ def _stored_architecture(metadata: Mapping[str, str], path: str | Path) -> Archi
         architecture = Architecture(**parse_object(metadata.get("architecture", ""), path))
         model_entry(architecture.name)
     except (TypeError, InvalidInputError, UnknownNameError) as error:
-        raise ArtifactError(f"{path} names an unusable architecture: {error}") from error
+        raise ArtifactError(f"{path} names an invalid architecture: {error}") from error
     return architecture
 
 
@@ -157,5 +158,5 @@ def parse_object(text: str, path: str | Path) -> dict[str, Any]:
     """Parse one JSON object from the metadata of ``path``, or raise ArtifactError."""
     value = parse_json(text, f"The metadata of {path}, damaged,")
     if not isinstance(value, dict):
-        raise ArtifactError(f"The metadata of {path} are damaged: {text[:60]!r} is no object.")
+        raise ArtifactError(f"The metadata of {path} are damaged: {text[:60]!r} is not an object.")
     return value
