@@ -133,15 +133,15 @@ BROKEN = (
     # As it is used.
     _broken("raises", "def device(name): return {}[name]", "KeyError: 'raises'", loads=True),
     _broken("leaves", "def device(name): raise SystemExit(3)", "SystemExit: 3", loads=True),
-    _broken("gives-a-dict", "def device(name): return {}", "it gave a dict, not", loads=True),
+    _broken("gives-a-dict", "def device(name): return {}", "it returned a dict, not", loads=True),
     _broken("no-argument", "def device(): pass", "TypeError: .*0 positional", loads=True),
     # What its metadata say.
-    _broken("bad-version", _FINE, "its version 'one' is no version", version="one"),
+    _broken("bad-version", _FINE, "its version 'one' is not a version", version="one"),
     _broken("no-metadata", _FINE, "its metadata in .* cannot be read", metadata=False),
     _broken(
         "other-core",
         _FINE,
-        "it needs qnad-art >=7, and .* is installed",
+        "it needs qnad-art >=7, but .* is installed",
         requires=("numpy", "qnad_ART>=7"),
     ),
     _broken("bad-requirement", _FINE, "requirement 'a lot' cannot be read", requires=("a lot",)),
