@@ -125,7 +125,7 @@ class AdversarialSettings:
                 f"precision {self.precision!r} is not one of {', '.join(PRECISIONS)}."
             )
         if self.resume and self.checkpoint is None:
-            raise InvalidInputError("resume=True needs a checkpoint to go on from.")
+            raise InvalidInputError("resume=True needs a checkpoint to continue from.")
 
     def recorded(self) -> dict[str, Any]:
         """The settings on which the result depends, as plain JSON."""
