@@ -176,15 +176,15 @@ BROKEN = (
     # As it is used.
     _broken("raises", "def device(name): return {}[name]", "KeyError: 'raises'", loads=True),
     _broken("leaves", "def device(name): raise SystemExit(3)", "SystemExit: 3", loads=True),
-    _broken("gives-a-dict", "def device(name): return {}", "it gave a dict, not", loads=True),
+    _broken("gives-a-dict", "def device(name): return {}", "it returned a dict, not", loads=True),
     _broken("no-argument", "def device(): pass", "TypeError: .*0 positional", loads=True),
     # What its metadata say.
-    _broken("bad-version", _FINE, "its version 'one' is no version", version="one"),
+    _broken("bad-version", _FINE, "its version 'one' is not a version", version="one"),
     _broken("no-metadata", _FINE, "its metadata in .* cannot be read", metadata=False),
     _broken(
         "other-core",
         _FINE,
-        "it needs qnad-art >=7, and .* is installed",
+        "it needs qnad-art >=7, but .* is installed",
         requires=("numpy", "qnad_ART>=7"),
     ),
     _broken("bad-requirement", _FINE, "requirement 'a lot' cannot be read", requires=("a lot",)),
@@ -211,6 +211,6 @@ which therefore never installs it."""
 
 CRASHING = _broken("crashing", "import os; os.abort()", r"it ends the interpreter \(SIGABRT\)")
 LEAVING = _broken("leaving", "import os; os._exit(0)", r"ends the interpreter \(exit status 0\)")
-HANGING = _broken("hanging", "import time; time.sleep(3600)", "it is not loaded after")
+HANGING = _broken("hanging", "import time; time.sleep(3600)", "it did not load within")
 SLOW = _device("slow", "import time; time.sleep(2.2)\ndef device(name): pass")
 CONFLICTING = _device("conflicting", _FINE, requires=("numpy<1", "nothing-of-that-name", "rich"))

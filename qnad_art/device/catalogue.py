@@ -1,4 +1,4 @@
-"""Devices by name: snapshots of IBM devices, plugins, JSON files, and the noiseless one."""
+"""Loads devices by name: snapshots of IBM devices, plugins, JSON files, the ideal device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from qiskit.providers import BackendV2
 
 DeviceLike: TypeAlias = "str | Path | DeviceProfile | BackendV2"
-"""What :func:`load_device` takes: a name, a JSON file, a profile, or a Qiskit backend."""
+"""What :func:`load_device` accepts: a name, a JSON file, a profile, or a Qiskit backend."""
 _SNAPSHOTS = "ibm_*"
 """Name of :func:`snapshot` as a plugin."""
 _CALIBRATION = re.compile(r"fake_provider/backends/(\w+)/conf_")
@@ -28,7 +28,7 @@ _WITHOUT_GATES = {
 }
 """Snapshots of devices that lack a gate which the circuits need; most are older than the sx."""
 _CACHE_VERSION = 2
-"""2: with readout durations."""
+"""Version 2 added the readout durations."""
 
 
 def device_names() -> list[str]:
@@ -40,14 +40,16 @@ def device_names() -> list[str]:
 
 
 def load_device(device: DeviceLike) -> DeviceProfile:
-    """Profile from a name (``ibm_nairobi``), a JSON file, a Qiskit backend, or a profile itself.
+    """Load a profile by name (``ibm_nairobi``), from a JSON file or from a Qiskit backend.
 
-    A name or file may end in a factor, ``ibm_nairobi*0.1``: :meth:`DeviceProfile.scaled`.
+    A profile is returned as it is. A name or file may end in a factor that scales the noise, as in
+    ``ibm_nairobi*0.1`` (see :meth:`DeviceProfile.scaled`).
 
     Raises:
-        UnknownNameError: no such name; the message lists the valid ones.
-        PluginError: the plugin that has the name is broken.
-        DeviceError: the file or backend does not describe a usable device, or the factor is none.
+        UnknownNameError: the name does not exist; the message lists the valid ones.
+        PluginError: the plugin that registered the name is broken.
+        DeviceError: the file or backend does not describe a usable device, or the factor is not a
+            number.
     """
     if isinstance(device, DeviceProfile):
         return device
@@ -63,7 +65,7 @@ def load_device(device: DeviceLike) -> DeviceProfile:
         raise UnknownNameError("device", name, device_names())
     profile = call_plugin("device", name, lambda factory: factory(name))
     if not isinstance(profile, DeviceProfile):
-        fault = f"it gave a {type(profile).__name__}, not a DeviceProfile"
+        fault = f"it returned a {type(profile).__name__}, not a DeviceProfile"
         raise PluginError(find_plugin("device", name), fault)
     return profile
 
@@ -73,7 +75,7 @@ def _factor(text: str) -> float:
         return float(text)
     except ValueError:
         raise DeviceError(
-            f"{text!r} is no factor of a device's noise: write it as in ibm_nairobi*0.1."
+            f"{text!r} is not a noise factor; write a number after *, as in ibm_nairobi*0.1."
         ) from None
 
 
@@ -83,7 +85,7 @@ def ideal(name: str = "ideal") -> DeviceProfile:
 
 
 def snapshot(name: str) -> DeviceProfile:
-    """Snapshot of an IBM device by name, kept in the cache: reading it again needs no Qiskit."""
+    """Snapshot of an IBM device by name; a cached one is read again without Qiskit."""
     entry = f"{name}-{version('qiskit-ibm-runtime')}-{_CACHE_VERSION}.json"
     cached = cache_directory() / "device" / entry
     if re.fullmatch(r"ibm_\w+", name) and cached.is_file():
@@ -112,7 +114,7 @@ def _snapshot_names() -> set[str]:
 
 
 def _read_cached(path: Path) -> DeviceProfile | None:
-    """The profile in a cache entry; ``None``, with a warning, if it is damaged."""
+    """The profile in a cache entry. If the entry is damaged: a warning and ``None``."""
     try:
         entry = read_json(path)
         profile = DeviceProfile.from_dict(entry["profile"], source=str(path))
@@ -121,6 +123,6 @@ def _read_cached(path: Path) -> DeviceProfile | None:
         fault = "it fails its checksum"
     except (ArtifactError, DeviceError, KeyError, TypeError) as error:
         fault = str(error)
-    message = f"Cache entry {path} is damaged ({fault}); reading the device anew."
+    message = f"Cache entry {path} is damaged ({fault}); reading the device again."
     warnings.warn(message, CacheWarning, stacklevel=4)
     return None

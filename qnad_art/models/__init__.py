@@ -1,4 +1,4 @@
-"""Networks by name, and their weights."""
+"""The networks that qnad_art knows by name, and files of their weights."""
 
 from qnad_art.models.architectures import Architecture as Architecture
 from qnad_art.models.architectures import ModelEntry as ModelEntry

@@ -17,11 +17,11 @@ from qnad_art.plugins.discovery import call_plugin, load_plugin, plugin_names
 
 @dataclass(frozen=True)
 class Architecture:
-    """What rebuilds a network: its name among :func:`model_names` and the shapes at its two ends.
+    """All that is needed to rebuild a network: its name and the shapes of its input and output.
 
-    Images have ``in_channels`` channels of ``image_size`` × ``image_size`` pixels in [0, 1]; sizes
-    are 0 where a network's code does not say them. Raises InvalidInputError for sizes that are not
-    counts.
+    ``name`` is one of :func:`model_names`, or that of an entry of your own. Images have
+    ``in_channels`` channels of ``image_size`` × ``image_size`` pixels in [0, 1]; sizes are 0 where
+    a network's code does not say them. Raises InvalidInputError if a size is not a count.
     """
 
     name: str
@@ -82,17 +82,17 @@ def is_code(name: str) -> bool:
 
 
 def model_names() -> list[str]:
-    """Names that :func:`build_model` takes."""
+    """Names that :func:`build_model` accepts."""
     return plugin_names("model")
 
 
 def model_entry(name: str) -> ModelEntry:
-    """What is known of a registered network.
+    """Return the entry of a registered network.
 
     Raises:
-        UnknownNameError: no such network.
-        InvalidInputError: it names code.
-        PluginError: the plugin that has the name is broken.
+        UnknownNameError: the network does not exist.
+        InvalidInputError: the name stands for code.
+        PluginError: the plugin that registered the name is broken.
     """
     if is_code(name):
         raise InvalidInputError(
@@ -103,7 +103,7 @@ def model_entry(name: str) -> ModelEntry:
     return entry
 
 
-# Channel means and standard deviations of CIFAR-10 and CIFAR-100; lenet5 takes pixels as they are.
+# Channel means and standard deviations of CIFAR-10 and CIFAR-100; lenet5 uses pixels unchanged.
 _STATISTICS = {
     "lenet5": ((0.0,), (1.0,)),
     "alexnet": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
@@ -126,8 +126,8 @@ _PLANS = {"lenet5": _LENET5, "alexnet": _ALEXNET, "vgg16_bn": _VGG16}
 class ImageClassifier(nn.Module):
     """Images N×C×H×W in [0, 1] → standardised channels → features → classifier → logits N×K.
 
-    Standardising inside keeps attack budgets in pixel units. With other than three channels,
-    each takes the average of the three channels' constants.
+    Standardising inside the network keeps attack budgets in pixel units. If the number of channels
+    is not three, each channel uses the average of the three channels' constants.
     """
 
     mean: Tensor
@@ -139,7 +139,7 @@ class ImageClassifier(nn.Module):
         for constant, values in zip(("mean", "std"), _STATISTICS[name], strict=True):
             value = torch.tensor(values)
             fitted = value if len(value) == channels else value.mean().repeat(channels)
-            # Constants of the architecture, so no part of the weights.
+            # Constants of the architecture, not part of the weights.
             self.register_buffer(constant, fitted.view(1, channels, 1, 1), persistent=False)
         self.features, flat = _convolutions(architecture)
         self.dropout = nn.Dropout(0.3 if name == "vgg16_bn" else 0.0)
@@ -157,10 +157,10 @@ class ImageClassifier(nn.Module):
 
 
 def _convolutions(architecture: Architecture) -> tuple[nn.Sequential, int]:
-    """Return the convolutional layers and the number of features they make of one image."""
+    """Return the convolutional layers and the number of features that they compute per image."""
     plan = _PLANS[architecture.name]
     if architecture.name == "lenet5" and architecture.image_size < 12:
-        # So small a map would leave the second convolution nothing to slide over.
+        # A smaller feature map would be smaller than the kernel of the second convolution.
         plan = tuple(step and (*step[:3], 2) for step in plan)
 
     def after(size: int) -> int:
@@ -171,7 +171,7 @@ def _convolutions(architecture: Architecture) -> tuple[nn.Sequential, int]:
     if after(architecture.image_size) < 1:
         smallest = next(size for size in count(1) if after(size) >= 1)
         raise InvalidInputError(
-            f"{architecture.name} cannot take images of {architecture.image_size} pixels; "
+            f"{architecture.name} cannot process images of {architecture.image_size} pixels; "
             f"the smallest are {smallest}×{smallest}."
         )
     layers: list[nn.Module] = []
@@ -196,13 +196,13 @@ def build_model(
     image_size: int | None = None,
     seed: int = 0,
 ) -> nn.Module:
-    """Build an untrained network whose weights depend on ``seed`` alone.
+    """Build an untrained network whose weights depend only on ``seed``.
 
-    ``name`` is one of :func:`model_names` or an entry of your own; shapes left out are those of its
-    usual data. The result maps images N×C×H×W in [0, 1] to logits N×K and carries
-    ``model.architecture``; ``lenet5`` and torchvision's ``resnet18`` standardise nothing. Raises
-    UnknownNameError for the name and InvalidInputError for images or classes that the network is
-    not for.
+    ``name`` is one of :func:`model_names` or an entry of your own; the default shapes are those of
+    the network's usual data. The result maps images N×C×H×W in [0, 1] to logits N×K and has an
+    attribute ``architecture``. ``lenet5`` and torchvision's ``resnet18`` do not standardise their
+    input. Raises UnknownNameError if the name does not exist and InvalidInputError if the images or
+    classes do not fit the network.
     """
     entry = name if isinstance(name, ModelEntry) else model_entry(name)
     sizes = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
@@ -217,7 +217,7 @@ def build_model(
             "image_size (--input-shape), or let the code be a ModelEntry."
         )
     with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed, which would seed the GPUs' generators as well.
+        # Not torch.manual_seed, which would also seed the generators of GPUs.
         torch.default_generator.manual_seed(seed)
         model: nn.Module
         if isinstance(name, ModelEntry):
@@ -225,7 +225,7 @@ def build_model(
             architecture = _checked(model, architecture)
         else:
             model = call_plugin("model", name, lambda made: made.build(architecture))
-    # Past Module.__setattr__, whose declared type takes tensors and modules only.
+    # Bypasses Module.__setattr__, whose declared type accepts only tensors and modules.
     object.__setattr__(model, "architecture", architecture)
     return model
 
@@ -259,7 +259,7 @@ def architecture_of(model: nn.Module) -> Architecture:
     architecture = getattr(model, "architecture", None)
     if not isinstance(architecture, Architecture):
         raise InvalidInputError(
-            f"{type(model).__name__} carries no architecture; make the model with build_model()."
+            f"{type(model).__name__} has no architecture; build the model with build_model()."
         )
     return architecture
 

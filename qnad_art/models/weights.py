@@ -1,4 +1,4 @@
-"""Weights of networks as safetensors files: nothing is ever unpickled."""
+"""Weights of networks as safetensors files, which are never unpickled."""
 
 from __future__ import annotations
 
@@ -35,11 +35,12 @@ def save_weights(
     card: Mapping[str, Any] | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write the weights of a :func:`build_model` network to a safetensors file in one step.
+    """Write the weights of a :func:`build_model` network to a safetensors file atomically.
 
-    ``card`` (anything JSON can hold: data, settings, accuracies) goes into the file beside the
-    architecture. ``dtype`` (say ``torch.float16``) converts the floating-point weights. Raises
-    :class:`~qnad_art.errors.InvalidInputError` for weights that are not finite in that type.
+    ``card`` (plain JSON, such as data, settings and accuracies) is stored in the file together
+    with the architecture. ``dtype`` (for example ``torch.float16``) converts the floating-point
+    weights. Raises :class:`~qnad_art.errors.InvalidInputError` if weights are not finite in that
+    type.
     """
     tensors: dict[str, Tensor] = dict(model.state_dict())
     for name, tensor in tensors.items():
@@ -59,10 +60,10 @@ def save_weights(
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Read weights into ``model``, in the model's own dtype and on its device.
+    """Read weights into ``model``, with the model's dtype and on its device.
 
-    The file must hold exactly the model's tensors; otherwise
-    :class:`~qnad_art.errors.ArtifactError` is raised and the model stays as it was.
+    The file must hold exactly the model's tensors. Otherwise
+    :class:`~qnad_art.errors.ArtifactError` is raised and the model does not change.
     """
     install_tensors(model, read_tensors(path)[0], path)
 
@@ -78,7 +79,7 @@ def load_model(path: str | Path, name: Model | None = None, **sizes: int) -> nn.
     stored = _stored_architecture(metadata, path, name)
     if stored is None and name is None:
         raise ArtifactError(
-            f"{path} does not say its architecture; name it: {', '.join(model_names())}."
+            f"{path} does not state its architecture; give one of: {', '.join(model_names())}."
         )
     if stored is not None:
         sizes = {field: size for field, size in asdict(stored).items() if field != "name"}
@@ -93,9 +94,9 @@ def load_model(path: str | Path, name: Model | None = None, **sizes: int) -> nn.
 
 
 def build_for(tensors: Mapping[str, Tensor], path: str | Path, **architecture: Any) -> nn.Module:
-    """:func:`build_model`, once it is known that ``tensors``, read from ``path``, are its own.
+    """:func:`build_model`, after checking that ``tensors``, read from ``path``, fit the network.
 
-    So a small file that names a gigantic network is refused before any memory is taken.
+    A small file that names a huge network is refused before memory is allocated.
     """
     with torch.device("meta"):
         _require_fit(build_model(**architecture), tensors, path)
@@ -103,14 +104,14 @@ def build_for(tensors: Mapping[str, Tensor], path: str | Path, **architecture: A
 
 
 def read_card(path: str | Path) -> dict[str, Any]:
-    """Return the card of a weights file, empty where none was saved."""
+    """Return the card of a weights file; it is empty if none was saved."""
     return parse_object(read_tensors(path)[1].get("card", "{}"), path)
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and the metadata of any safetensors file, or raise ArtifactError.
 
-    A file of ours that has a checksum must be as it was written.
+    If the file has a checksum of qnad_art, the checksum is verified.
     """
     tensors, metadata = artifacts.read_tensors(path)
     ours = "qnad_art" in metadata and artifacts.sealed(metadata)
@@ -120,7 +121,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def install_tensors(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
-    """Put ``tensors``, read from ``path``, into ``model`` after checking every one of them."""
+    """Copy ``tensors``, read from ``path``, into ``model`` after checking all of them."""
     _require_fit(model, tensors, path)
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
@@ -172,5 +173,5 @@ def parse_object(text: str, path: str | Path) -> dict[str, Any]:
     """Parse one JSON object from the metadata of ``path``, or raise ArtifactError."""
     value = parse_json(text, f"The metadata of {path}, damaged,")
     if not isinstance(value, dict):
-        raise ArtifactError(f"The metadata of {path} are damaged: {text[:60]!r} is no object.")
+        raise ArtifactError(f"The metadata of {path} are damaged: {text[:60]!r} is not an object.")
     return value

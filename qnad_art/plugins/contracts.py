@@ -1,4 +1,4 @@
-"""What a plugin of each kind must be, as far as it shows without running it."""
+"""The type that a plugin of each kind must have, checked without running the plugin."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _TYPES = {
 
 
 def contract_type(kind: str) -> type:
-    """The type of the instances or subclasses that plugins of a kind are, or of what they make."""
+    """The type of which plugins of a kind are instances or subclasses, or which they return."""
     module, _, attribute = _TYPES[kind].rpartition(".")
     found: type = getattr(import_module(module), attribute)
     return found
 
 
 def contract_fault(kind: str, name: str, loaded: Any) -> str | None:
-    """Why what an entry point stands for cannot be used, for a message; ``None`` if it can.
+    """Say for a message why the target of an entry point cannot be used; ``None`` if it can.
 
     Args:
         kind: one of :data:`qnad_art.plugins.discovery.KINDS`.
-        name: under which it is registered.
-        loaded: what the entry point stands for.
+        name: the registered name.
+        loaded: the target of the entry point.
     """
     what = f"the class {loaded.__name__}" if isinstance(loaded, type) else type(loaded).__name__
     if kind in ("device", "data set"):

@@ -1,13 +1,13 @@
-"""Conformance suites for plugins, one a kind: each call runs a list of named checks.
+"""Conformance suites for plugins, one per kind: each call runs a list of named checks.
 
-In the manner of scikit-learn's ``check_estimator``. In a plugin's tests::
+They follow scikit-learn's ``check_estimator``. In a plugin's tests, write::
 
     from qnad_art.testing import check_strategy
 
     def test_conforms():
         check_strategy("my-strategy")
 
-or, to see one test a check::
+or, for one test per check::
 
     import pytest
     from qnad_art.testing import checks_for

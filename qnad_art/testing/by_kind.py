@@ -1,4 +1,4 @@
-"""The suites by kind of plugin."""
+"""The conformance suites by kind of plugin."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def checks_for(kind: str) -> list[tuple[str, Check[Any]]]:
     """(name, check) of every check of a kind of plugin; ``check(subject, **options)`` runs it.
 
     Options are those of the kind's ``check_…`` function. Raises UnknownNameError for a kind that
-    is none of :data:`qnad_art.plugins.discovery.KINDS`.
+    is not in :data:`qnad_art.plugins.discovery.KINDS`.
     """
     suites = {suite.kind: suite for suite in _SUITES}
     if kind not in suites:

@@ -1,7 +1,8 @@
 """The loop of the adversarial optimisation, and its checkpoints.
 
-It makes adversarial examples of the network as it is at every step, takes the step, validates,
-keeps the best epoch, and writes checkpoints from which a run goes on bit for bit.
+Every step makes adversarial examples against the present network and then updates the unknowns. The
+loop validates after every epoch, keeps the best one, and writes checkpoints from which a run
+continues bit for bit.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from qnad_art.training.adversarial import (
 
 _KIND = "tuning-checkpoint"
 _VERSION = 5
-"""Rises when a run could not go on bit for bit from the checkpoints of before."""
+"""Increased whenever older checkpoints no longer allow a run to continue bit for bit."""
 _HISTORY = TypeAdapter(list[TuningEpoch])
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
@@ -44,11 +45,11 @@ class AdversarialLoop:
     """One run of the optimisation; see :class:`AdversarialSettings`.
 
     Args:
-        network: a module, changed only through ``unknowns``; in eval mode while it runs.
-        unknowns: what is optimised.
+        network: the module. It changes only through ``unknowns`` and is in eval mode during a run.
+        unknowns: the quantities to optimise.
         training, validation: images (N, …) and class indices (N,).
-        settings: of the run.
-        before_epoch: called with the number of every epoch that begins.
+        settings: settings of the run.
+        before_epoch: called with the number of each epoch before it starts.
     """
 
     def __init__(
@@ -71,11 +72,11 @@ class AdversarialLoop:
         self.batches = -(-len(self.x) // settings.batch_size)
         self.history: list[TuningEpoch] = []
         self.best = dict(unknowns.result())
-        # Now, because the unknowns may be weights, which change.
+        # Computed here, because the unknowns may be weights, which will change.
         self.identity = self._identity() if settings.checkpoint is not None else {}
 
     def run(self) -> dict[str, Tensor]:
-        """Optimise; returns the result of the best epoch."""
+        """Run the optimisation and return the result of the best epoch."""
         with evaluating(self.network):
             if self.settings.resume:
                 self._restore()
@@ -84,9 +85,10 @@ class AdversarialLoop:
         return self.best
 
     def step(self, chosen: Tensor, progress: float) -> float:
-        """One step on the images ``chosen``, after a share ``progress`` of all steps; the loss.
+        """Take one step on the images ``chosen`` and return the loss.
 
-        The network must be in eval mode, which :meth:`run` takes care of.
+        ``progress`` is the fraction of steps that are finished. The network must be in eval mode,
+        which :meth:`run` ensures.
         """
         settings = self.settings
         rate = settings.learning_rate * (1 + torch.cos(torch.tensor(torch.pi * progress))) / 2
@@ -97,7 +99,7 @@ class AdversarialLoop:
         execution = self.unknowns.execution
         shots = nullcontext() if settings.shot_noise else execution.exact()
         with shots, self.unknowns.optimising(), self._autocast():
-            # In turn at random: a network could hide from one kind of gradients.
+            # Alternate, because saturation can hide a network from one kind of gradients.
             last = bool(torch.rand((), generator=self.generator, device=self.place) < 0.5)
             with execution.gradients[-1 if last else 0]():
                 adversarial = self._attack(x, y, epsilon, settings.attack_steps)
@@ -160,7 +162,7 @@ class AdversarialLoop:
         return weight * result.robust + (1 - weight) * result.clean
 
     def _validate(self) -> tuple[float, float]:
-        """Clean accuracy, and accuracy under PGD with both kinds of gradients, in validation."""
+        """Validation accuracy on clean images, and under PGD with both kinds of gradients."""
         steps = validation_steps(self.settings)
         self.unknowns.install()
         clean, robust = 0, 0
@@ -213,8 +215,8 @@ class AdversarialLoop:
         tensors, header = load_tensors(path, kind=_KIND)
         if header.get("version") != _VERSION:
             raise ArtifactError(
-                f"{path} is a checkpoint of version {header.get('version')}; this qnad_art goes on "
-                f"from version {_VERSION}. Use the qnad_art that wrote it, or do not resume."
+                f"{path} is a checkpoint of version {header.get('version')}; this qnad_art "
+                f"continues from version {_VERSION}. Use the one that wrote it, or do not resume."
             )
         try:
             self._require_same_run(header["run"], path)
@@ -239,7 +241,7 @@ class AdversarialLoop:
         self.best = parts["best"]
         for name, parameter in self.unknowns.parameters.items():
             moments = {m: parts["adam"].get(f"{name}.{m}") for m in _MOMENTS}
-            # What no gradient reached has no moments yet.
+            # Parameters that no gradient has reached have no moments yet.
             self.optimizer.state[parameter] = {
                 m: value.to("cpu" if m == "step" else self.place)
                 for m, value in moments.items()
@@ -250,7 +252,7 @@ class AdversarialLoop:
         self.history = _HISTORY.validate_python(history)
 
     def _identity(self) -> dict[str, Any]:
-        """What the run's result depends on."""
+        """All that the result of the run depends on."""
         network, digest = self.network, hashlib.sha256()
         data = (self.x, self.y, self.held_x, self.held_y)
         for tensor in (*data, *network.parameters(), *network.buffers()):

@@ -247,7 +247,7 @@ def test_a_built_in_keeps_its_name(installed):
     assert find_plugin("device", "ibm_nairobi").built_in
     assert len(load_device("ibm_nairobi").qubits) == 7
     listed = qnad("plugins", "list").output
-    assert lines_with(listed, "aaa-usurper", "qnad-art has a device of that name, and keeps it")
+    assert lines_with(listed, "aaa-usurper", "qnad-art has a built-in device of that name")
 
 
 @pytest.mark.parametrize(
@@ -517,7 +517,7 @@ def test_the_doctor_remarks_on_slow_imports_and_version_conflicts(installed):
     assert result.exit_code == 0, result.output  # they work
     seconds = float(re.search(r"slow: its import takes ([\d.]+) s", result.output)[1])
     assert 2.2 <= seconds < 30
-    numpy = f"version conflict: it needs numpy<1, and {np.__version__} is installed"
+    numpy = f"version conflict: it needs numpy<1, but {np.__version__} is installed"
     assert lines_with(result.output, numpy)
     assert lines_with(result.output, "needs nothing-of-that-name, which is not installed")
     assert "rich" not in result.output
