@@ -28,6 +28,7 @@ from rich.table import Table
 from qnad_art.cli import inputs
 from qnad_art.cli.screen import Console
 from qnad_art.datasets.dataset import Dataset
+from qnad_art.device.profile import DEFAULT_DEVICE
 from qnad_art.errors import InvalidInputError, UnknownNameError
 from qnad_evaluations.studies.book import Book
 
@@ -62,7 +63,7 @@ def main(
     output: Annotated[Path, typer.Option(help="JSON with all figures.")],
     data_dir: inputs.DataDir = None,
     model: inputs.Model = None,
-    device: inputs.Device = "ibm_nairobi",
+    device: inputs.Device = None,
     shots: Annotated[
         list[int] | None, typer.Option(help="A product, repeatable; default 1024 and 4096.")
     ] = None,
@@ -93,6 +94,7 @@ def main(
     if split == "test":
         test = inputs.load_split(console, data, "test", data_dir)
         judged = test.take(min(images, len(test)))
+    device = device or DEFAULT_DEVICE
     about = {
         "data": data,
         "provenance": training.provenance,
