@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from art.defences.transformer.transformer import Transformer
 
-from qnad_art.circuits.response import Readout
-from qnad_art.crosstalk import Strategy, build_strategy, strategy_settings
+from qnad_art.crosstalk import Strategy, build_strategy, taken, traits
+from qnad_art.crosstalk.criticality import FRACTION
 from qnad_art.device.catalogue import DeviceLike, load_device
-from qnad_art.device.profile import DEFAULT_DEVICE
 from qnad_art.errors import InvalidInputError, QnadError, UnknownNameError
 from qnad_art.estimator import QuantumExecutedClassifier
-from qnad_art.layers.kernels import Bias, Gain
 from qnad_art.network.modes import evaluating
-from qnad_art.placement.placement import Order
+from qnad_art.network.settings import SETTINGS, ExecutionSettings
 from qnad_art.plugins.discovery import blamed_on, find_plugin
 from qnad_art.validation import check_inputs, check_labels, image_range
 
@@ -28,6 +27,9 @@ if TYPE_CHECKING:
     from art.estimators.classification import PyTorchClassifier
 
     from qnad_art.placement.plan import CrosstalkPlan
+
+CALIBRATION_IMAGES = 512
+"""So many of the training images set the activation scales."""
 
 
 class QNAD(Transformer):  # type: ignore[misc]
@@ -39,78 +41,69 @@ class QNAD(Transformer):  # type: ignore[misc]
     Args:
         classifier: a trained ``PyTorchClassifier``; it is never changed.
         device: as :func:`qnad_art.device.catalogue.load_device`.
-        shots: shots a product; ``None`` for the exact expectation.
+        settings: of the execution; ``None`` for the defaults.
         strategy: name of a crosstalk strategy (``"uniform"``, ``"random"``, ``"tuned"``) or an
             instance.
         fraction: of the weights to put under crosstalk, in [0, 1].
         attack: makes an ART attack from the noisy classifier; criticality is then ranked on its
             adversarial examples (the paper ranks after the attack). ``None``: on clean inputs.
-        readout, gain, headroom, bias, percentile, include, exclude, order, compute, max_pairs: as
-            :func:`qnad_art.convert`; a ``bias`` of ``None`` is what suits the strategy:
-            ``"quantum"`` for ``"tuned"``, which can then move biases too, else ``"classical"``.
-        allocation: of the shots: ``"margin"`` gives more to the outputs whose noise moves the
-            decision most, at the same total (:func:`~.shot_allocation.allocate_shots`);
-            ``"equal"`` the same to every product.
-        seed: of the shot noise, and of the strategy if it takes one.
         calibration_images: how many of the inputs set the activation scales.
-        **strategy_settings: of the strategy, e.g. ``pairs=2``. What ``"tuned"`` has to know of the
-            images (``clip``, ``mean``, ``std``) is the classifier's, unless given.
+        **changes: settings of the execution by name (``shots=1024``), which override those of
+            ``settings``; see :class:`~qnad_art.network.settings.ExecutionSettings`. All others are
+            the strategy's, such as ``pairs=2``. What a strategy takes of seed, ``max_pairs`` and
+            the images (``clip``, ``mean``, ``std``) is the execution's and the classifier's, unless
+            given.
     """
 
     params = [  # noqa: RUF012
-        *("device", "shots", "strategy", "fraction", "attack", "readout", "gain", "headroom"),
-        *("bias", "percentile"),
-        *("include", "exclude", "order", "compute", "max_pairs", "allocation", "seed"),
-        "calibration_images",
-        "strategy_settings",
+        *SETTINGS,
+        *("settings", "strategy", "fraction", "attack", "calibration_images", "strategy_settings"),
     ]
+
+    settings: ExecutionSettings
+    _strategy: Strategy
 
     def __init__(
         self,
         classifier: PyTorchClassifier,
-        device: DeviceLike = DEFAULT_DEVICE,
+        device: DeviceLike | None = None,
         *,
-        shots: int | None = None,
+        settings: ExecutionSettings | None = None,
         strategy: str | Strategy = "uniform",
-        fraction: float = 0.3,
+        fraction: float = FRACTION,
         attack: Callable[[QuantumExecutedClassifier], EvasionAttack] | None = None,
-        readout: Readout = "twirled",
-        gain: Gain = "calibrated",
-        headroom: float = 1.0,
-        bias: Bias | None = None,
-        percentile: float | None = None,
-        include: Sequence[str] = ("*",),
-        exclude: Sequence[str] = (),
-        order: Order = "stretched",
-        compute: Sequence[int] | None = None,
-        max_pairs: int = 8,
-        allocation: Literal["margin", "equal"] = "margin",
-        seed: int | None = None,
-        calibration_images: int = 512,
-        **strategy_settings: Any,
+        calibration_images: int = CALIBRATION_IMAGES,
+        **changes: Any,
     ) -> None:
         super().__init__(classifier=classifier)
-        self.device = device
-        self.shots = shots
+        execution = {name: changes.pop(name) for name in SETTINGS if name in changes}
+        if device is not None:
+            execution["device"] = device
+        asked = ExecutionSettings.of(settings, **execution)
+        self.settings = asked.preferring({"allocation": "margin"})
         self.strategy = strategy
         self.fraction = fraction
         self.attack = attack
-        self.readout = readout
-        self.gain = gain
-        self.headroom = headroom
-        self.bias = bias
-        self.percentile = percentile
-        self.include = include
-        self.exclude = exclude
-        self.order = order
-        self.compute = compute
-        self.max_pairs = max_pairs
-        self.allocation = allocation
-        self.seed = seed
         self.calibration_images = calibration_images
-        self.strategy_settings = strategy_settings
+        self.strategy_settings = changes
         self._plan: CrosstalkPlan | None = None
         self._check_params()
+
+    def __getattr__(self, name: str) -> Any:
+        """A setting of the execution, which ART's ``params`` ask for as an attribute."""
+        if name in SETTINGS and "settings" in self.__dict__:
+            return getattr(self.settings, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in SETTINGS:
+            name, value = "settings", replace(self.settings, **{name: value})
+        super().__setattr__(name, value)
+
+    @property
+    def execution(self) -> ExecutionSettings:
+        """How the network is executed: the settings, and what the strategy prefers."""
+        return self.settings.preferring(traits(self._strategy).prefers)
 
     @property
     def plan(self) -> CrosstalkPlan:
@@ -138,12 +131,11 @@ class QNAD(Transformer):  # type: ignore[misc]
         if self.attack is not None:
             ranked_on = self.attack(hardened).generate(x, indices)
         inputs, _ = hardened._apply_preprocessing(ranked_on, y=None, fit=False)
-        strategy = self._strategy()
         blame: AbstractContextManager[None] = nullcontext()
         if isinstance(self.strategy, str):
             blame = blamed_on(find_plugin("strategy", self.strategy))
         with blame:
-            self._plan = strategy.plan(
+            self._plan = self._strategy.plan(
                 hardened.module,
                 torch.as_tensor(inputs),
                 torch.as_tensor(indices.astype(np.int64)),
@@ -163,7 +155,7 @@ class QNAD(Transformer):  # type: ignore[misc]
         """
         hardened = self._execute(transformed_classifier, x)
         hardened.plan = self.plan
-        if self.shots is not None and self.allocation == "margin":
+        if self.settings.shots is not None and self.settings.allocation == "margin":
             hardened.allocate_shots(x[: self.calibration_images])
         return hardened
 
@@ -172,7 +164,7 @@ class QNAD(Transformer):  # type: ignore[misc]
         for name in kwargs:
             if name not in self.params:
                 raise UnknownNameError("setting of QNAD:", name, self.params)
-        before = {name: getattr(self, name) for name in kwargs}
+        before = dict(self.__dict__)
         try:
             super().set_params(**kwargs)
         except BaseException:
@@ -181,29 +173,25 @@ class QNAD(Transformer):  # type: ignore[misc]
         self._plan, self._is_fitted = None, False
 
     def _check_params(self) -> None:
-        load_device(self.device)
+        load_device(self.settings.device)
         if not isinstance(self.fraction, Real) or not 0 <= self.fraction <= 1:
             raise InvalidInputError(
                 f"fraction is {self.fraction!r}; it must be a number in [0, 1]."
             )
-        if self.allocation not in ("margin", "equal"):
-            raise InvalidInputError(f"allocation {self.allocation!r} is not one of margin, equal.")
         if self.calibration_images < 1:
             raise InvalidInputError(
                 f"calibration_images is {self.calibration_images}; it must be at least 1."
             )
-        self._strategy()
+        self._strategy = self._built()
 
-    def _strategy(self) -> Strategy:
+    def _built(self) -> Strategy:
         settings = dict(self.strategy_settings)
         if isinstance(self.strategy, str):
-            settings["fraction"] = self.fraction
-            if self.seed is not None and "seed" in strategy_settings(self.strategy):
-                settings["seed"] = self.seed
-            if "max_pairs" in strategy_settings(self.strategy):
-                settings["max_pairs"] = self.max_pairs
-            if "clip" in strategy_settings(self.strategy):
-                settings = {**image_range(self.classifier), **settings}
+            offered = {**image_range(self.classifier), "max_pairs": self.settings.max_pairs}
+            if self.settings.seed is not None:
+                offered["seed"] = self.settings.seed
+            filled = taken(self.strategy, **offered)
+            settings = {**filled, **settings, "fraction": self.fraction}
         return build_strategy(self.strategy, **settings)
 
     def _own_labels(self, x: np.ndarray) -> np.ndarray:
@@ -213,21 +201,7 @@ class QNAD(Transformer):  # type: ignore[misc]
 
     def _execute(self, classifier: PyTorchClassifier, x: np.ndarray) -> QuantumExecutedClassifier:
         """``classifier`` as circuits, inherent noise only."""
-        suits: Bias = getattr(self._strategy(), "bias", "classical")
+        settings = replace(self.execution, allocation=None)  # which comes with the plan
         return QuantumExecutedClassifier.from_art(
-            classifier,
-            x[: self.calibration_images],
-            device=self.device,
-            shots=self.shots,
-            readout=self.readout,
-            gain=self.gain,
-            headroom=self.headroom,
-            bias=self.bias or suits,
-            percentile=self.percentile,
-            include=self.include,
-            exclude=self.exclude,
-            order=self.order,
-            compute=self.compute,
-            max_pairs=self.max_pairs,
-            seed=self.seed,
+            classifier, x[: self.calibration_images], settings=settings
         )

@@ -1,7 +1,10 @@
-"""What is installed, and whether it fits together."""
+"""What is installed, whether it fits together, and variables of the environment."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 
@@ -27,6 +30,25 @@ def import_torchvision() -> ModuleType:
         ) from error
     module: ModuleType = torchvision
     return module
+
+
+@contextmanager
+def variables(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Context in which environment variables have other values; ``None`` removes one."""
+    before = {name: os.environ.get(name) for name in values}
+    _set(values)
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _set(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _installed(package: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,12 +19,12 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
-from qnad_art.device.profile import DEFAULT_DEVICE
 from qnad_art.errors import InvalidInputError
 from qnad_art.layers.kernels import Gain
 from qnad_art.network.conversion import ConversionReport, conversion_report, convert
 from qnad_art.network.modes import without_weight_gradients
 from qnad_art.network.module import AveragedDraws, QuantumExecutedModule
+from qnad_art.network.settings import ExecutionSettings
 from qnad_art.placement.plan import CrosstalkPlan
 from qnad_art.storage import load_classifier, save_classifier
 from qnad_art.validation import check_inputs, check_labels
@@ -68,8 +69,8 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
         classifier: PyTorchClassifier,
         x: np.ndarray,
         *,
-        device: Any = DEFAULT_DEVICE,
-        **settings: Any,
+        settings: ExecutionSettings | None = None,
+        **changes: Any,
     ) -> QuantumExecutedClassifier:
         """Quantum-executed copy of a trained ART classifier.
 
@@ -78,7 +79,7 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
                 copy has no optimizer; set one to train it through the noise.
             x: inputs (N, *input_shape) that set the activation scales, some hundred training
                 images.
-            device, **settings: as :func:`qnad_art.convert`.
+            settings, **changes: as :func:`qnad_art.convert`.
         """
         if not isinstance(classifier, PyTorchClassifier):
             raise InvalidInputError(
@@ -87,8 +88,12 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
             )
         inputs = check_inputs(x, classifier.input_shape)
         inputs, _ = classifier._apply_preprocessing(inputs, y=None, fit=False)
-        module = convert(classifier.model, inputs, device=device, **settings)
-        return cls._like(classifier, module)
+        settings = ExecutionSettings.of(settings, **changes)
+        module = convert(classifier.model, inputs, settings=replace(settings, allocation=None))
+        made = cls._like(classifier, module)
+        if settings.allocation == "margin" and settings.shots is not None:
+            made.allocate_shots(x)
+        return made
 
     @classmethod
     def _like(cls, classifier: PyTorchClassifier, model: nn.Module) -> QuantumExecutedClassifier:

@@ -24,11 +24,15 @@ from qnad_art.files.atomic import checksum, read_json, write_json
 from qnad_art.models.weights import build_for
 from qnad_art.network.conversion import convert
 from qnad_art.network.module import AveragedDraws, QuantumExecutedModule
+from qnad_art.network.settings import ExecutionSettings
+from qnad_art.placement.placement import Placement, device_placement
 from qnad_art.placement.plan import CrosstalkPlan
 
 KIND = "quantum-executed-classifier"
 FORMAT_VERSION = 1
 CALIBRATION = ("input_scale", "input_spread", "input_squares", "clipped", "shot_share")
+EXECUTION = ("readout", "shots", "gain", "headroom", "bias", "max_pairs", "order", "compute")
+"""Settings in the manifest; the device has a place of its own, and the layers are named."""
 _LATER = ("input_squares",)
 """Files of earlier versions do not have these."""
 _UNUSABLE = (QnadError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
@@ -110,25 +114,40 @@ class Saved:
         return checksum(self.manifest)
 
     @property
+    def settings(self) -> ExecutionSettings:
+        """How the network is executed; its scales and shares of the shots are kept apart."""
+        return ExecutionSettings(
+            device=self.device,
+            include=[glob.escape(name) for name in self.manifest["layers"]],
+            **self.manifest["execution"],
+        )
+
+    @property
     def device(self) -> DeviceProfile:
-        """That it was hardened for."""
+        """The quantum device."""
         return DeviceProfile.from_dict(self.manifest["device"])
 
     @property
-    def execution(self) -> dict[str, Any]:
-        """Readout, shots, gain, … as arguments of :func:`qnad_art.convert`."""
-        return dict(self.manifest["execution"])
+    def architecture(self) -> str | None:
+        """Name of the network; ``None`` if its class was not built by its name."""
+        architecture = self.manifest["architecture"]
+        return None if architecture is None else str(architecture["name"])
 
     @property
-    def shots(self) -> int | None:
-        """A product; ``None`` for the exact expectation."""
-        shots: int | None = self.manifest["execution"]["shots"]
-        return shots
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+        return tuple(self.manifest["input_shape"])
 
     @property
-    def layers(self) -> tuple[str, ...]:
-        """Names of the quantum-executed layers."""
-        return tuple(self.manifest["layers"])
+    def nb_classes(self) -> int:
+        """Number of classes."""
+        return int(self.manifest["nb_classes"])
+
+    @property
+    def placement(self) -> Placement:
+        """How the device runs the products."""
+        settings = self.settings
+        return device_placement(self.device, compute=settings.compute, order=settings.order)
 
     def plan(self) -> CrosstalkPlan:
         """The crosstalk plan."""
@@ -162,20 +181,15 @@ def load_classifier(
     try:
         network = copy.deepcopy(model) if model is not None else _build(manifest, weights)
         _load_weights(network, weights)
-        module = convert(
-            network,
-            device=saved.device,
-            include=[glob.escape(name) for name in saved.layers],
-            **saved.execution,
-        )
+        module = convert(network, settings=saved.settings)
         saved.calibrate(module)
         module.plan = plan
         averaged = manifest["averaged"]
         mean, deviation = manifest["preprocessing"] or (0.0, 1.0)
         given: dict[str, Any] = {
             "loss": nn.CrossEntropyLoss(),
-            "input_shape": tuple(manifest["input_shape"]),
-            "nb_classes": manifest["nb_classes"],
+            "input_shape": saved.input_shape,
+            "nb_classes": saved.nb_classes,
             "clip_values": _arrays(manifest["clip_values"]),
             "channels_first": manifest["channels_first"],
             "preprocessing": _arrays((mean, deviation)),
@@ -233,18 +247,18 @@ def _manifest(classifier: Executed) -> dict[str, Any]:
             "classifier without them and attach them again after loading."
         )
     loss, plain = classifier.loss, nn.CrossEntropyLoss()
-    settings = ("ignore_index", "label_smoothing", "reduction")
+    compared = ("ignore_index", "label_smoothing", "reduction")
     if (
         type(loss) is not nn.CrossEntropyLoss
         or loss.weight is not None
-        or any(getattr(loss, name) != getattr(plain, name) for name in settings)
+        or any(getattr(loss, name) != getattr(plain, name) for name in compared)
     ):
         raise InvalidInputError(
             f"Only classifiers with a plain CrossEntropyLoss() can be saved, not {loss}: set "
             "another loss again after loading, load(directory, loss=…)."
         )
     architecture = getattr(module.network, "architecture", None)
-    averaged = classifier.model
+    averaged, settings = classifier.model, module.settings
     clip = classifier.clip_values
     return {
         "kind": KIND,
@@ -253,16 +267,7 @@ def _manifest(classifier: Executed) -> dict[str, Any]:
         "torch": torch.__version__,
         "architecture": None if architecture is None else asdict(architecture),
         "device": module.device_profile.model_dump(mode="json"),
-        "execution": {
-            "readout": module.execution.table.readout,
-            "shots": module.shots,
-            "gain": module.gain,
-            "headroom": module.execution.headroom,
-            "bias": module.execution.bias,
-            "max_pairs": module.execution.table.max_pairs,
-            "order": module.placement.order,
-            "compute": list(module.placement.compute),
-        },
+        "execution": {name: getattr(settings, name) for name in EXECUTION},
         "layers": {
             name: {key: getattr(layer, key) for key in CALIBRATION}
             for name, layer in module.layers.items()
@@ -296,7 +301,8 @@ def _build(manifest: dict[str, Any], weights: dict[str, torch.Tensor]) -> nn.Mod
     if manifest["architecture"] is None:
         raise ArtifactError(
             "the network's class is not one of qnad_art.models, and code is never stored: pass an "
-            "instance, load(directory, model=MyNetwork())."
+            "instance, load(directory, model=MyNetwork()), or on the command line --model "
+            "FILE.py:NAME."
         )
     return build_for(weights, WEIGHTS, **manifest["architecture"])
 

@@ -60,6 +60,42 @@ GOOD = Fake(
 )
 
 
+COMMANDS = (
+    Fake(
+        "qnad-hello",
+        "command",
+        "hello = qnad_hello:hello",
+        """
+        def hello(name: str, loud: bool = False):
+            "Greet somebody."
+            print(f"Hello {name}{'!' * loud}")
+        """,
+    ),
+    Fake(
+        "qnad-tools",
+        "command",
+        "tools = qnad_tools:app",
+        """
+        import typer
+        from qnad_art.errors import InvalidInputError
+
+        app = typer.Typer(help="Tools.")
+
+        @app.command()
+        def sharpen():
+            "Sharpen one."
+            print("Sharp.")
+
+        @app.command("break")
+        def break_it():
+            "Break one."
+            raise InvalidInputError("It is broken.")
+        """,
+    ),
+)
+"""A function, and an application with subcommands."""
+
+
 @dataclass(frozen=True)
 class Broken:
     """A broken plugin.
@@ -112,6 +148,13 @@ BROKEN = (
     # What it is.
     _broken("wrong-type", "device = 42", "qnad_wrong_type:device is int, not a function"),
     _of_kind("strategy", "function-strategy", "def IT(module, x, y): pass", "not a class with a"),
+    _of_kind("command", "class-command", "class IT: pass", "the class IT, not a function or an"),
+    _of_kind(
+        "command",
+        "untypable",
+        "def IT(either: int | str): pass",
+        "not a command that Typer takes: AssertionError",
+    ),
     _of_kind("attack", "class-attack", "class IT: pass", "the class IT, not an instance of qnad"),
     _of_kind(
         "sink",
@@ -133,15 +176,15 @@ BROKEN = (
     # As it is used.
     _broken("raises", "def device(name): return {}[name]", "KeyError: 'raises'", loads=True),
     _broken("leaves", "def device(name): raise SystemExit(3)", "SystemExit: 3", loads=True),
-    _broken("gives-a-dict", "def device(name): return {}", "it gave a dict, not", loads=True),
+    _broken("gives-a-dict", "def device(name): return {}", "it returned a dict, not", loads=True),
     _broken("no-argument", "def device(): pass", "TypeError: .*0 positional", loads=True),
     # What its metadata say.
-    _broken("bad-version", _FINE, "its version 'one' is no version", version="one"),
+    _broken("bad-version", _FINE, "its version 'one' is not a version", version="one"),
     _broken("no-metadata", _FINE, "its metadata in .* cannot be read", metadata=False),
     _broken(
         "other-core",
         _FINE,
-        "it needs qnad-art >=7, and .* is installed",
+        "it needs qnad-art >=7, but .* is installed",
         requires=("numpy", "qnad_ART>=7"),
     ),
     _broken("bad-requirement", _FINE, "requirement 'a lot' cannot be read", requires=("a lot",)),
@@ -168,6 +211,6 @@ which therefore never installs it."""
 
 CRASHING = _broken("crashing", "import os; os.abort()", r"it ends the interpreter \(SIGABRT\)")
 LEAVING = _broken("leaving", "import os; os._exit(0)", r"ends the interpreter \(exit status 0\)")
-HANGING = _broken("hanging", "import time; time.sleep(3600)", "it is not loaded after")
+HANGING = _broken("hanging", "import time; time.sleep(3600)", "it did not load within")
 SLOW = _device("slow", "import time; time.sleep(2.2)\ndef device(name): pass")
 CONFLICTING = _device("conflicting", _FINE, requires=("numpy<1", "nothing-of-that-name", "rich"))

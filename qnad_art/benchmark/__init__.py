@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from qnad_art.lazy import lazy_names
 
 if TYPE_CHECKING:
     from qnad_art.benchmark.attacks import AttackSpec as AttackSpec
@@ -24,33 +25,21 @@ if TYPE_CHECKING:
     from qnad_art.benchmark.suites.suite import Suite as Suite
     from qnad_art.benchmark.suites.suite import load_suite as load_suite
 
-# Imported when first used: torch and ART take seconds, and workers start with this package.
-_PUBLIC = {
-    "AttackSpec": "attacks",
-    "Cell": "records",
-    "Defence": "defences.base",
-    "Protocol": "protocol",
-    "Result": "records",
-    "Run": "run.folder",
-    "Suite": "suites.suite",
-    "Work": "defences.base",
-    "attack_names": "attacks",
-    "build_steps": "defences",
-    "defence_names": "defences",
-    "load_suite": "suites.suite",
-    "run_suite": "run.runner",
-    "suite_schema": "suites.schema",
+_LAZY = {
+    "AttackSpec": "qnad_art.benchmark.attacks",
+    "Cell": "qnad_art.benchmark.records",
+    "Defence": "qnad_art.benchmark.defences.base",
+    "Protocol": "qnad_art.benchmark.protocol",
+    "Result": "qnad_art.benchmark.records",
+    "Run": "qnad_art.benchmark.run.folder",
+    "Suite": "qnad_art.benchmark.suites.suite",
+    "Work": "qnad_art.benchmark.defences.base",
+    "attack_names": "qnad_art.benchmark.attacks",
+    "build_steps": "qnad_art.benchmark.defences",
+    "defence_names": "qnad_art.benchmark.defences",
+    "load_suite": "qnad_art.benchmark.suites.suite",
+    "run_suite": "qnad_art.benchmark.run.runner",
+    "suite_schema": "qnad_art.benchmark.suites.schema",
 }
-__all__ = [*_PUBLIC]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__all__ = [*_LAZY]
+__getattr__, __dir__ = lazy_names(__name__, _LAZY)

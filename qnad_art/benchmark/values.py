@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationInfo
 
+from qnad_art.models.architectures import is_code
 from qnad_art.training.budget import parse_budget
 
 Value = TypeVar("Value")
@@ -17,10 +18,13 @@ Value = TypeVar("Value")
 def label_of(item: Any) -> str | None:
     """Label of an item in a list that stands for a mapping; ``None`` where it needs one.
 
-    A name is its own label, a file is labelled by its stem, a composition by its parts.
+    A name is its own label, a file is labelled by its stem, code by its file and name, a
+    composition by its parts.
     """
     if isinstance(item, str):
-        return Path(item).stem if item.endswith((".json", ".safetensors")) else item
+        if item.endswith((".json", ".safetensors")):
+            return Path(item).stem
+        return Path(item).name if is_code(item) else item
     if isinstance(item, dict):
         named = (item.get(key) for key in ("name", "pretrained", "weights", "architecture"))
         return next((label_of(name) for name in named if isinstance(name, str)), None)
@@ -64,6 +68,11 @@ def _device_beside(text: str, info: ValidationInfo) -> str:
     return _beside(text, info) if text.partition("*")[0].endswith(".json") else text
 
 
+def _code_beside(text: str | None, info: ValidationInfo) -> str | None:
+    """Code in a file as seen from the suite's folder; names and modules stay as they are."""
+    return _beside(text, info) if text is not None and ".py:" in text else text
+
+
 def _beside(text: str, info: ValidationInfo) -> str:
     """A path as seen from the suite's folder; a name stays as it is."""
     folder: Path | None = (info.context or {}).get("folder")
@@ -78,6 +87,7 @@ def _budgets(value: Any) -> Any:
 
 Label = Annotated[str, StringConstraints(pattern=r"^\S(.{0,58}\S)?$")]
 Located = Annotated[str, AfterValidator(_beside)]
+LocatedCode = Annotated[str | None, AfterValidator(_code_beside)]
 LocatedDevice = Annotated[str, AfterValidator(_device_beside)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]

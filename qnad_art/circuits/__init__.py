@@ -1,1 +1,1 @@
-"""The circuit of one product, its noise, and the nine numbers that hold its response."""
+"""The circuit of one product, its noise model, and the nine numbers that describe its response."""

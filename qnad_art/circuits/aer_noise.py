@@ -1,8 +1,8 @@
 """Aer noise models of the product circuits, built from a device profile.
 
-Gate errors are Aer's own reading of a calibration (``basic_device_gate_errors``): thermal
-relaxation for the gate's duration, and depolarizing so that the average gate infidelity is the
-reported one.
+Gate errors follow Aer's own reading of a device calibration (``basic_device_gate_errors``): thermal
+relaxation during the gate, and a depolarizing error chosen such that the average gate infidelity
+equals the reported gate error.
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ class DeviceErrors:
 
 
 def site_noise_model(device: DeviceProfile, site: Site, *, readout: bool = True) -> NoiseModel:
-    """Noise of everything :func:`~qnad_art.circuits.product.product_circuit` does at ``site``.
+    """Noise model for all gates of :func:`~qnad_art.circuits.product.product_circuit` at ``site``.
 
-    The model is written for the circuit's local qubits. ``rz`` is virtual and noise-free, and so
-    is the parasitic ``rzz``, which is a coherent effect.
+    The model refers to the circuit's local qubits. ``rz`` is virtual and therefore noise-free. The
+    parasitic ``rzz`` is a coherent effect and carries no noise of its own.
     """
     from qiskit_aer.noise import NoiseModel
     from qiskit_aer.noise.device import basic_device_gate_errors
@@ -104,7 +104,7 @@ def _local_target(device: DeviceProfile, site: Site) -> Target:
 
 
 def _target(device: DeviceProfile, physical: Sequence[int], edges: Sequence[Edge]) -> Target:
-    """Qiskit's description of some gates and qubits: the form in which Aer reads errors."""
+    """Some gates and qubits as a Qiskit target, from which Aer reads the errors."""
     from qiskit.circuit import Gate
     from qiskit.circuit.library import CXGate, CZGate, ECRGate, SXGate, XGate
     from qiskit.transpiler import InstructionProperties, QubitProperties, Target
@@ -135,7 +135,7 @@ def _target(device: DeviceProfile, physical: Sequence[int], edges: Sequence[Edge
 
 
 def _relaxation(device: DeviceProfile, index: int, duration: float) -> QuantumError | None:
-    """Thermal relaxation of a waiting qubit; ``None`` where the device never relaxes."""
+    """Thermal relaxation of an idle qubit; ``None`` if the device has no relaxation."""
     from qiskit_aer.noise import thermal_relaxation_error
 
     qubit = device.qubits[index]

@@ -1,4 +1,4 @@
-"""Drawings of the circuits behind the figures."""
+"""Drawings of product circuits for reports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Extension = Literal["png", "svg"]
 
 @dataclass(frozen=True)
 class Drawing:
-    """A circuit to draw; ``gates`` lists it for readers who do not see it."""
+    """A circuit to draw; ``gates`` describes it in words for readers who cannot see the drawing."""
 
     key: str
     title: str
@@ -28,7 +28,7 @@ class Drawing:
 
     @property
     def gates(self) -> str:
-        """The instructions in order, with the qubits they act on."""
+        """The instructions in order, each with the qubits on which it acts."""
         place = {qubit: f"q{index}" for index, qubit in enumerate(self.circuit.qubits)}
         steps = []
         for step in self.circuit.data:
@@ -47,7 +47,7 @@ class Drawing:
         with rc_context({"svg.hashsalt": self.key}):
             figure = self.circuit.draw("mpl", style=style, fold=-1)
             figure.savefig(buffer, format=extension, dpi=150, bbox_inches="tight", metadata=facts)
-            pyplot.close(figure)  # Qiskit draws through pyplot, which keeps its figures
+            pyplot.close(figure)  # Qiskit draws with pyplot, which keeps figures open
         return buffer.getvalue()
 
 
@@ -73,7 +73,7 @@ def circuit_drawings(device: DeviceProfile) -> list[Drawing]:
                 "circuit-crosstalk",
                 "The same product with one injected gate pair",
                 f"q0 is qubit {site.qubit} of {device.name}, q1 its neighbour {site.neighbour}. "
-                f"The two {device.two_qubit_gate} gates cancel but for their noise and the "
+                f"The two {device.two_qubit_gate} gates cancel except for their noise and the "
                 "always-on coupling of the two qubits, drawn as parasitic_zz with its angle in "
                 "rad.",
                 product_circuit(device, site, 1, **angles),

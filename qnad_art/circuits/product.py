@@ -3,9 +3,9 @@
     sx · rz(θ+π) · sx · rz(φ+π) · [crosstalk block] · sx · (x) · measure Z
 
 Without noise ⟨Z⟩ = sin θ · sin φ, so θ = arcsin x̂ and φ = arcsin ŵ give the product x̂·ŵ
-(paper section III.B). All circuits here use one to three *local* qubits: 0 is the product qubit,
-1 its neighbour, 2 the neighbour's partner in a spectator injection. :attr:`Site.qubits` says which
-physical qubits they are.
+(paper, section III.B). All circuits here use one to three *local* qubits: 0 is the product qubit,
+1 is its neighbour, and 2 is the neighbour's partner in a spectator injection. :attr:`Site.qubits`
+maps them to physical qubits.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from qiskit.circuit import Parameter
 
 PARASITIC = "parasitic_zz"
-"""Label of the rzz instruction that stands for the always-on coupling during a gate."""
+"""Label of the rzz instruction that represents the always-on coupling during a gate."""
 IDLE = "spectator_idle"
-"""Label of the identity that stands for the product qubit waiting during a spectator gate."""
+"""Label of the identity that represents the idle product qubit during a spectator gate."""
 
 
 Kind = Literal["pairs", "wait"]
@@ -34,15 +34,16 @@ Kind = Literal["pairs", "wait"]
 
 @dataclass(frozen=True, order=True)
 class Site:
-    """Where a product runs, and which neighbour injects crosstalk into it.
+    """The qubit that runs a product, and the neighbour that injects crosstalk into it.
 
-    ``neighbour=None``: no injection possible. ``partner=None``: direct injection, the gate pair
-    acts on product qubit and neighbour. Otherwise *spectator* injection: the pair acts on
-    neighbour and partner, and the product qubit feels the neighbour's ZZ coupling while it waits
-    (two hops, Algorithm 1 line 3). ``kind="wait"``: no gates, the neighbour waits in |1⟩.
+    With ``neighbour=None``, no injection is possible. With ``partner=None``, injection is *direct*:
+    the gate pair acts on the product qubit and its neighbour. Otherwise it is a *spectator*
+    injection: the pair acts on the neighbour and its partner, and the idle product qubit is subject
+    to the ZZ coupling with the neighbour (two hops; Algorithm 1, line 3). With ``kind="wait"``
+    there are no gates: the neighbour waits in |1⟩.
 
-    ``beside`` is the qubit of another product, which the neighbour serves in the same time step:
-    the product here starts when the neighbour has done, and meets what it left behind.
+    ``beside`` is the qubit of another product, which the neighbour serves in the same time step.
+    The product here starts when the neighbour has finished, and meets what it leaves behind.
     """
 
     qubit: int
@@ -76,17 +77,18 @@ class Site:
 
     @property
     def qubits(self) -> tuple[int, ...]:
-        """Physical qubits of local qubits 0, 1, 2."""
+        """The physical qubits behind local qubits 0, 1 and 2."""
         return tuple(q for q in (self.qubit, self.neighbour, self.partner) if q is not None)
 
     def gate(self, device: DeviceProfile) -> tuple[int, int]:
-        """Physical (control, target) of the injected gate, as native on ``device``.
+        """Physical (control, target) of the injected gate, in a native direction of ``device``.
 
-        Control is the qubit nearest to the product: a control keeps its Z basis, so the coupling
-        turns the product's phase one way for a neighbour in |0⟩ and the other way in |1⟩.
+        The control is the qubit closest to the product. The gate preserves the Z basis of its
+        control, so the coupling rotates the product's phase in one direction if the neighbour is in
+        |0⟩ and in the other direction if it is in |1⟩.
         """
         if self.neighbour is None:
-            raise InvalidInputError(f"{self} has no neighbour, so no gate to inject.")
+            raise InvalidInputError(f"{self} has no neighbour, so there is no gate to inject.")
         if self.partner is None:
             return device.native_gate(self.qubit, self.neighbour)
         return device.native_gate(self.neighbour, self.partner)
@@ -102,18 +104,18 @@ def product_circuit(
     flip: bool = False,
     measure: bool = True,
 ) -> QuantumCircuit:
-    """Circuit of one product.
+    """Build the circuit of one product.
 
     Args:
-        device: gives native gate, durations and ZZ rates of the injection.
+        device: defines the native gate, the durations and the ZZ rates of the injection.
         site: product qubit and neighbour.
-        pairs: signed number of injected gate pairs; the sign is the polarity, i.e. a negative
-            number prepares the neighbour in |1⟩.
+        pairs: signed number of injected gate pairs. The sign is the polarity: a negative number
+            prepares the neighbour in |1⟩.
         theta: arcsin of the scaled activation, in rad.
         phi: arcsin of the scaled weight, in rad.
-        flip: twirled readout's second half: an X before the measurement (the caller turns the
-            sign of the result back).
-        measure: end in a measurement of local qubit 0 into one classical bit.
+        flip: add an X before the measurement, as the second half of twirled readout does. The
+            caller must reverse the sign of the result.
+        measure: end with a measurement of local qubit 0 into one classical bit.
     """
     from qiskit import QuantumCircuit
 
@@ -138,16 +140,16 @@ def product_circuit(
 
 
 def prepare_neighbour(circuit: QuantumCircuit, pairs: int) -> None:
-    """Polarity: flip the neighbour for negative ``pairs`` (and, called again, flip it back)."""
+    """Set the polarity: flip the neighbour if ``pairs`` is negative. A second call undoes it."""
     if pairs < 0:
         circuit.x(1)
 
 
 def append_pair(circuit: QuantumCircuit, device: DeviceProfile, site: Site) -> None:
-    """Two native gates in a row, which cancel but for noise and the parasitic ZZ of each.
+    """Append two native gates, which cancel except for their noise and their parasitic ZZ.
 
-    The coupling between product and neighbour turns by ζ·t/2 a gate (``rzz(ζ t / 2)`` is
-    ``exp(-i ζ t ZZ / 4)``).
+    The coupling of product qubit and neighbour contributes a rotation by ζ·t/2 per gate
+    (``rzz(ζ t / 2)`` is ``exp(-i ζ t ZZ / 4)``).
     """
     from qiskit.circuit.library import IGate, RZZGate
 
@@ -165,7 +167,7 @@ def append_pair(circuit: QuantumCircuit, device: DeviceProfile, site: Site) -> N
 
 
 def zz_angle(device: DeviceProfile, site: Site) -> float:
-    """Angle in rad by which the product–neighbour coupling turns during one injected gate."""
+    """Angle in rad of the product–neighbour ZZ rotation during one injected gate."""
     assert site.neighbour is not None
     rate = device.edge_of[device.native_gate(site.qubit, site.neighbour)].zz_hz
     duration = device.edge_of[site.gate(device)].duration

@@ -1,13 +1,13 @@
-"""Circuits × device → response table: nine numbers that say all about a noisy product.
+"""Response tables: nine numbers that describe a noisy product completely.
 
-Every noise channel of a product circuit is independent of θ and φ (``rz`` is virtual), and each
-angle occurs once, so whatever the noise
+The noise channels of a product circuit do not depend on θ and φ (``rz`` is virtual), and each
+angle occurs once. For any noise, therefore,
 
     ⟨Z⟩ = f(θ)ᵀ C f(φ),   f(t) = (1, cos t, sin t),   C ∈ ℝ³ˣ³
 
 (a Fourier series of degree one in each angle; Schuld, Sweke, Meyer, PRA 103, 032430, 2021,
-doi 10.1103/PhysRevA.103.032430). Aer gives each gate and each injection block as an exact
-superoperator; C follows by 4×4 algebra on Pauli transfer matrices.
+doi 10.1103/PhysRevA.103.032430). Aer computes each gate and each injection block as an exact
+superoperator. C follows from products of 4×4 Pauli transfer matrices.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ Array = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.integer]
 
 MAX_PAIRS = 8
-"""Largest number of injected pairs in a table unless asked otherwise."""
+"""Default for the largest number of injected pairs in a table."""
 MOST_PAIRS = 127
-"""What plans can count to (int8)."""
+"""Largest pair count that a plan can store (int8)."""
 _TABLE_VERSION = 1
 
 
 @dataclass(frozen=True)
 class ResponseTable:
-    """C of every site and signed pair count of one device under one readout.
+    """The matrix C for every site and signed pair count of one device with one kind of readout.
 
-    ``values[site, pairs + max_pairs]`` is C, rows f(θ), columns f(φ). Sites without a neighbour
-    have the same C at every count, which only count 0 may use.
+    ``values[site, pairs + max_pairs]`` is C; its rows belong to f(θ), its columns to f(φ). A site
+    without a neighbour has the same C at every count, and only count 0 is meaningful there.
     """
 
     device: str
@@ -74,7 +74,7 @@ class ResponseTable:
         return {site: position for position, site in enumerate(self.sites)}
 
     def expectation(self, theta: Array, phi: Array, site: Integers, pairs: Integers) -> Array:
-        """⟨Z⟩ of products: angles in rad, ``site`` as index, ``pairs`` signed; all of one shape."""
+        """⟨Z⟩ of products; angles in rad, ``site`` as index, all arguments of one shape."""
         values = self.values[site, np.asarray(pairs) + self.max_pairs]
         result: Array = np.einsum("...a,...ab,...b->...", _fourier(theta), values, _fourier(phi))
         return result
@@ -88,20 +88,17 @@ def response_table(
     readout: Readout = "twirled",
     cache: bool = True,
 ) -> ResponseTable:
-    """Exact response of ``sites`` on ``device``, from the disk cache or computed by Aer.
+    """Exact response of ``sites`` on ``device``, read from the disk cache or computed by Aer.
 
     Args:
-        device: the noise.
-        sites: product sites wanted; order is kept.
-        max_pairs: counts from ``-max_pairs`` to ``max_pairs`` are tabulated.
-        readout: ``"twirled"`` (half the shots with an X before the measurement, sign turned back)
-            or ``"raw"``.
-        cache: read and write the cache under :func:`~qnad_art.files.atomic.cache_directory`.
+        device: the device that defines the noise.
+        sites: the sites to tabulate; their order is kept.
+        max_pairs: pair counts from ``-max_pairs`` to ``max_pairs`` are tabulated.
+        readout: ``"twirled"`` (half of the shots have an X before the measurement, and their sign
+            is reversed) or ``"raw"``.
+        cache: whether to use the cache under :func:`~qnad_art.files.atomic.cache_directory`.
     """
-    if readout not in READOUTS:
-        raise InvalidInputError(f"readout {readout!r} is not one of {', '.join(READOUTS)}.")
-    if not 0 <= max_pairs <= MOST_PAIRS:
-        raise InvalidInputError(f"max_pairs is {max_pairs}; it must lie in 0 to {MOST_PAIRS}.")
+    check_table(readout, max_pairs)
     sites = tuple(sites)
     path = _cache_path(device, sites, max_pairs)
     both = _read(path, (2, len(sites), 2 * max_pairs + 1, 3, 3)) if cache else None
@@ -127,8 +124,16 @@ def _responses(errors: DeviceErrors, site: Site, max_pairs: int) -> Array:
     return _site_values(errors.device, site, max_pairs)
 
 
+def check_table(readout: str, max_pairs: int) -> None:
+    """Raise :class:`InvalidInputError` for a table that there cannot be."""
+    if readout not in READOUTS:
+        raise InvalidInputError(f"readout {readout!r} is not one of {', '.join(READOUTS)}.")
+    if not 0 <= max_pairs <= MOST_PAIRS:
+        raise InvalidInputError(f"max_pairs is {max_pairs}; it must lie in 0 to {MOST_PAIRS}.")
+
+
 def _site_values(device: DeviceProfile, site: Site, max_pairs: int) -> Array:
-    """C by (readout, signed pairs) at one site, shape (2, 2·max_pairs + 1, 3, 3)."""
+    """C at one site for each readout and pair count, shape (2, 2·max_pairs + 1, 3, 3)."""
     from qiskit import QuantumCircuit
 
     width = len(site.qubits)
@@ -151,9 +156,9 @@ def _site_values(device: DeviceProfile, site: Site, max_pairs: int) -> Array:
 
 
 def _block_circuit(device: DeviceProfile, site: Site, pairs: int) -> QuantumCircuit:
-    """The injection block of ``pairs``, its channel saved after every pair.
+    """The injection block of ``pairs``; its channel is saved after every pair.
 
-    The neighbour is not flipped back: nothing after the block touches the product qubit.
+    The neighbour is not flipped back, because that would not affect the product qubit.
     """
     from qiskit import QuantumCircuit
 
@@ -166,7 +171,7 @@ def _block_circuit(device: DeviceProfile, site: Site, pairs: int) -> QuantumCirc
 
 
 def _save_channel(circuit: QuantumCircuit, count: int) -> None:
-    """Have Aer keep the superoperator of everything so far under the label ``count``."""
+    """Make Aer save the superoperator of the circuit so far under the label ``count``."""
     from qiskit_aer.library import SaveSuperOp
 
     circuit.append(SaveSuperOp(circuit.num_qubits, label=str(count)), circuit.qubits)
@@ -175,7 +180,7 @@ def _save_channel(circuit: QuantumCircuit, count: int) -> None:
 def _target_channels(
     device: DeviceProfile, site: Site, circuits: Sequence[QuantumCircuit]
 ) -> list[dict[str, Array]]:
-    """Pauli transfer matrices (4×4) of local qubit 0, the others starting in |0⟩ and discarded."""
+    """4×4 Pauli transfer matrices of local qubit 0; the others start in |0⟩ and are traced out."""
     from qiskit.quantum_info import PTM, SuperOp
     from qiskit_aer import AerSimulator
 
@@ -187,7 +192,7 @@ def _target_channels(
     for position in range(len(circuits)):
         reduced = {}
         for label, channel in result.data(position).items():
-            # Column-stacked: rows (j', i'), columns (j, i); qubit 0 is the fastest index.
+            # Column-stacked: rows are (j', i'), columns (j, i); qubit 0 is the fastest index.
             tensor = np.asarray(channel).reshape((rest, 2) * 4)
             discarded = np.einsum("rjriJI->jiJI", tensor[:, :, :, :, 0, :, 0, :])
             reduced[label] = np.real(PTM(SuperOp(discarded.reshape(4, 4))).data)
@@ -223,7 +228,7 @@ def _cache_path(device: DeviceProfile, sites: tuple[Site, ...], max_pairs: int) 
 
 
 def _read(path: Path, shape: tuple[int, ...]) -> Array | None:
-    """The cached values; ``None`` if there are none, with a warning if they are damaged."""
+    """The cached values; ``None`` if there are none or, with a warning, if they are damaged."""
     from safetensors import SafetensorError, safe_open
 
     if not path.exists():
@@ -234,21 +239,23 @@ def _read(path: Path, shape: tuple[int, ...]) -> Array | None:
             digest = (file.metadata() or {}).get("sha256")
     except (OSError, SafetensorError) as error:
         warnings.warn(
-            f"Cache entry {path} is damaged ({error}); computing it anew.",
+            f"Cache entry {path} is damaged ({error}); computing it again.",
             CacheWarning,
             stacklevel=3,
         )
         return None
     if digest != _digest(values) or values.shape != shape:
         warnings.warn(
-            f"Cache entry {path} fails its checksum; computing it anew.", CacheWarning, stacklevel=3
+            f"Cache entry {path} fails its checksum; computing it again.",
+            CacheWarning,
+            stacklevel=3,
         )
         return None
     return values
 
 
 def _write(path: Path, values: Array) -> None:
-    """Write aside, then rename: several processes may fill the same entry at once."""
+    """Write the entry atomically, since several processes may write it at the same time."""
     from safetensors.numpy import save
 
     data = save({"values": np.ascontiguousarray(values)}, metadata={"sha256": _digest(values)})

@@ -11,13 +11,11 @@ from typing import Annotated
 import typer
 
 from qnad_art.cli import (
-    bench,
     compare,
     describe,
     devices,
     evaluate,
     harden,
-    paper,
     plugins,
     quickstart,
     report,
@@ -26,6 +24,7 @@ from qnad_art.cli import (
     tune,
     verify,
 )
+from qnad_art.cli.command_group import CommandGroup
 from qnad_art.cli.screen import Console
 from qnad_art.errors import QnadError
 from qnad_art.plugins.discovery import without_plugins
@@ -35,7 +34,9 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     name="qnad",
-    help="Run PyTorch networks as noisy quantum circuits and defend them with crosstalk.",
+    cls=CommandGroup,
+    help="Run PyTorch networks as noisy quantum circuits, attack them, and defend them with "
+    "crosstalk.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -49,9 +50,6 @@ app.command()(verify.verify)
 app.command()(evaluate.evaluate)
 app.command()(report.report)
 app.command()(compare.compare)
-app.command()(bench.bench)
-app.command()(paper.paper)
-app.command()(paper.results)
 app.add_typer(devices.app, name="devices")
 app.add_typer(plugins.app, name="plugins")
 
@@ -66,10 +64,18 @@ def _print_version(value: bool) -> None:
 def _options(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
     no_plugins: Annotated[
-        bool, typer.Option("--no-plugins", help="Only what comes with qnad-art itself.")
+        bool,
+        typer.Option(
+            "--no-plugins",
+            is_eager=True,
+            help="Ignore plugins: use only what comes with qnad-art.",
+        ),
     ] = False,
 ) -> None:
     if no_plugins:
@@ -86,7 +92,7 @@ def _leave_at_once(code: int) -> None:
 
 def main() -> None:
     """Entry point: errors of the package are printed as one line, without a traceback."""
-    # As Ctrl-C: whoever ends a command finds kept what it has done.
+    # A terminated command keeps its work in the same way as one that was stopped by Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()

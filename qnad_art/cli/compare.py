@@ -19,25 +19,28 @@ if TYPE_CHECKING:
 
 
 def compare(
-    run: Annotated[Path, typer.Argument(help="Run folder A.")],
-    other: Annotated[Path | None, typer.Argument(help="Run folder B.")] = None,
+    run: Annotated[Path, typer.Argument(help="Folder of run A.")],
+    other: Annotated[Path | None, typer.Argument(help="Folder of run B.")] = None,
     defence: Annotated[
-        str | None, typer.Option(help="Defence A, to compare two defences of one run.")
+        str | None, typer.Option(help="Defence A, when two defences of one run are compared.")
     ] = None,
-    against: Annotated[str | None, typer.Option(help="Defence B.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    against: Annotated[
+        str | None, typer.Option(help="Defence B, when two defences of one run are compared.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Paired differences in accuracy, B less A, with 95 % intervals.
+    """Compare two runs, or two defences of one run, image by image.
 
-    Give two runs, or one run with --defence A --against B.
+    The differences in accuracy (B minus A) are paired by image and have 95 % intervals. Give two
+    runs, or one run with --defence A --against B.
     """
     from qnad_art.benchmark.report.comparison import compare_defences, compare_runs
     from qnad_art.benchmark.run.folder import Run
 
     if (other is None) != (defence is not None) or (defence is None) != (against is None):
         raise InvalidInputError(
-            "Give two run folders, or one with --defence A and --against B; not both."
+            "Give either two run folders, or one run folder with --defence A and --against B."
         )
     results = Run.open(run).results()
     if other is None:
@@ -76,8 +79,8 @@ def _table(found: Comparison, names: tuple[str, str]) -> Table:
         title=f"A: {names[0]}\nB: {names[1]}\n{shared}",
         title_justify="left",
         caption=(
-            "Accuracy in % with 95 % intervals; B - A in percentage points, paired by image. Of 20 "
-            "intervals about one misses the truth by chance."
+            "Accuracy in % with 95 % intervals; B - A in percentage points, paired by image. About "
+            "one interval in 20 misses the true value by chance."
         ),
         caption_justify="left",
     )

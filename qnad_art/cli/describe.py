@@ -7,23 +7,33 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qnad_art.cli import inputs
+
 if TYPE_CHECKING:
+    from qnad_art.cli.screen import Console
     from qnad_art.device.profile import DeviceProfile
+    from qnad_art.placement.plan import CrosstalkPlan
 
 
 def describe(
     path: Annotated[Path, typer.Argument(help="Plan file, or folder of a hardened classifier.")],
     device: Annotated[
         str | None,
-        typer.Option(help="Device of a plan made for a JSON file; default: the plan's, by name."),
+        typer.Option(
+            help="Device of a plan file. It is needed if the device is not known by name."
+        ),
     ] = None,
+    model: inputs.HardenedModel = None,
 ) -> None:
-    """Print the crosstalk of a plan by layer: pairs, gates, circuit time and time steps."""
+    """Describe the crosstalk of a saved plan or classifier, layer by layer.
+
+    The table shows the gate pairs, the added gates, the added circuit time and the time steps. For
+    a classifier, another table shows which of its layers run as circuits.
+    """
     from qnad_art.cli.screen import Console
     from qnad_art.crosstalk.report import plan_report
     from qnad_art.device.catalogue import load_device
     from qnad_art.errors import InvalidInputError
-    from qnad_art.estimator import QuantumExecutedClassifier
     from qnad_art.placement.placement import Placement
     from qnad_art.placement.plan import CrosstalkPlan
 
@@ -31,20 +41,40 @@ def describe(
     if path.is_dir():
         if device is not None:
             raise InvalidInputError(
-                f"{path} is a folder and holds its device: leave out --device, which is for plans."
+                f"{path} is a folder, which includes its device: leave out --device."
             )
-        classifier = QuantumExecutedClassifier.load(path)
-        module = classifier.module
-        console.print(classifier.report())
-        console.print(plan_report(module.plan, module.placement, module.device_profile))
-        plan = module.plan
+        plan = _print_folder(console, path, model)
     else:
+        if model is not None:
+            raise InvalidInputError(f"{path} is a plan: leave out --model, which is for folders.")
         plan = CrosstalkPlan.load(path)
         compute = tuple(site.qubit for site in plan.sites if site.neighbour is None)
         profile = _device(plan.device) if device is None else load_device(device)
         console.print(plan_report(plan, Placement(compute, plan.sites), profile))
     settings = ", ".join(f"{name}={value}" for name, value in sorted(plan.settings.items()))
     console.print(f"Strategy {plan.strategy}: {settings or 'no settings'}", soft_wrap=True)
+
+
+def _print_folder(console: Console, folder: Path, model: str | None) -> CrosstalkPlan:
+    """Print what is known of a folder, which is its plan at least; the plan."""
+    from qnad_art.crosstalk.report import plan_report
+    from qnad_art.models.architectures import model_names
+    from qnad_art.storage import read_saved
+
+    saved = read_saved(folder)
+    if model is not None or saved.architecture in model_names():
+        console.print(inputs.load_hardened(folder, model).report())
+    else:
+        console.print(
+            f"The network of this classifier ({saved.architecture or 'of a class of its own'}) is "
+            "code, which is not part of the folder. --model FILE.py:NAME adds a table of all its "
+            "layers.",
+            soft_wrap=True,
+        )
+    console.print(f"Execution: {saved.settings}", soft_wrap=True)
+    plan = saved.plan()
+    console.print(plan_report(plan, saved.placement, saved.device))
+    return plan
 
 
 def _device(name: str) -> DeviceProfile:
@@ -56,6 +86,6 @@ def _device(name: str) -> DeviceProfile:
         return load_device(name)
     except UnknownNameError as error:
         raise InvalidInputError(
-            f"The plan is for the device {name!r}, which is none by name: give its JSON file with "
-            "--device."
+            f"The plan is for the device {name!r}, which is not known by name: give its JSON file "
+            "with --device."
         ) from error

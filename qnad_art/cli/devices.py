@@ -1,4 +1,4 @@
-"""``qnad devices``: what devices there are, and what one looks like."""
+"""``qnad devices``: which devices there are, and what each looks like."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ app = typer.Typer(help="List, show and export device profiles.", no_args_is_help
 
 @app.command("list")
 def list_devices() -> None:
-    """Names of all devices."""
+    """List the names of all devices."""
     from qnad_art.device.catalogue import device_names
 
     for name in device_names():
@@ -20,8 +20,10 @@ def list_devices() -> None:
 
 
 @app.command()
-def show(device: Annotated[str, typer.Argument(help="Device name or JSON file.")]) -> None:
-    """Qubits, gates and ZZ rates of a device."""
+def show(
+    device: Annotated[str, typer.Argument(help="Name or JSON file of the quantum device.")],
+) -> None:
+    """Show the qubits, gates and ZZ rates of a device."""
     from rich.table import Table
 
     from qnad_art.cli.screen import Console
@@ -66,11 +68,11 @@ def show(device: Annotated[str, typer.Argument(help="Device name or JSON file.")
 
 @app.command()
 def export(
-    device: Annotated[str, typer.Argument(help="Device name or JSON file.")],
+    device: Annotated[str, typer.Argument(help="Name or JSON file of the quantum device.")],
     output: Annotated[Path, typer.Argument(help="JSON file to write.")],
 ) -> None:
-    """Write a device profile as JSON, to edit and to use as --device FILE.json."""
+    """Write a device profile to a JSON file, which you can edit and use as --device FILE.json."""
     from qnad_art.device.catalogue import load_device
 
     load_device(device).save(output)
-    typer.echo(f"wrote {output}")
+    typer.echo(f"Device profile written to {output}")

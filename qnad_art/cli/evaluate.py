@@ -24,41 +24,79 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    suite: Annotated[Path | None, typer.Argument(help="Suite, a YAML file.")] = None,
+    suite: Annotated[
+        Path | None, typer.Argument(help="YAML file that describes the suite.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Network to measure instead of those in the suite: a weights file, a pretrained "
+            f"network, or a network to train. {inputs.RUNS_CODE}"
+        ),
+    ] = None,
+    allow_code: Annotated[
+        bool,
+        typer.Option(
+            "--allow-code",
+            help="Run the code that the suite names for its networks. Read it first: it can do "
+            "anything that you can.",
+        ),
+    ] = False,
     output: Annotated[
-        Path | None, typer.Option(help="Run folder; default: runs/NAME-OF-THE-SUITE.")
+        Path | None, typer.Option(help="Run folder. The default is runs/NAME-OF-THE-SUITE.")
     ] = None,
     data_dir: inputs.DataDir = None,
-    engine: Annotated[str, typer.Option(help="local, dask or ray.")] = "local",
+    engine: Annotated[
+        str, typer.Option(help="Engine that runs the cells: local, dask or ray.")
+    ] = "local",
     address: Annotated[
-        str | None, typer.Option(help="Of a running cluster; default: one on this machine.")
+        str | None,
+        typer.Option(
+            help="Address of a running cluster. The default is a new cluster on this machine."
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Processes; default: one a core of machine or cluster.")
+        int | None,
+        typer.Option(
+            help="Number of worker processes. The default is one for each core of the machine or "
+            "cluster."
+        ),
     ] = None,
     gpu: inputs.Gpu = False,
     only: Annotated[
-        str | None, typer.Option(help="Only cells that match, e.g. '*pgd*white-box*'.")
+        str | None,
+        typer.Option(help="Measure only the cells that match a pattern such as '*pgd*white-box*'."),
     ] = None,
     sink: Annotated[
-        list[str] | None, typer.Option(help="Send results there too (csv, …); repeatable.")
+        list[str] | None,
+        typer.Option(help="Also send the results to this sink, such as csv. May be repeated."),
     ] = None,
     revise: Annotated[
         bool,
         typer.Option(
-            "--revise", help="The suite was changed: keep the results that fit, drop the others."
+            "--revise",
+            help="Continue the run of a suite that has changed: keep the results that still apply "
+            "and delete the others.",
         ),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the cells and estimate the time.")
+        bool,
+        typer.Option(
+            "--dry-run", help="List the cells and estimate the time without measuring anything."
+        ),
     ] = False,
     schema: Annotated[
-        bool, typer.Option("--schema", help="Print the JSON schema of suites, for editors.")
+        bool,
+        typer.Option(
+            "--schema",
+            help="Print the JSON schema of suites, which editors use to check and complete them.",
+        ),
     ] = False,
 ) -> None:
-    """Measure every cell of a suite; the same command continues a run that was stopped.
+    """Measure every cell of a suite of defences under attack.
 
-    Exit status 1 if cells failed, 130 if it was stopped.
+    To continue a run that was stopped, repeat the command. The exit status is 1 if cells failed
+    and 130 if the run was stopped.
     """
     console = Console(soft_wrap=True)
     if schema:
@@ -67,28 +105,36 @@ def evaluate(
         typer.echo(json.dumps(suite_schema(), indent=2))
         return
     if suite is None:
-        raise InvalidInputError("Give a suite: qnad evaluate SUITE.yaml (or --schema).")
-    folder = data_dir or os.environ.get("QNAD_DATA_DIR")
-    images = None if folder is None else str(Path(folder).resolve())
-    from qnad_art.benchmark.run.engines import ENGINES
+        raise InvalidInputError("No suite is given: qnad evaluate SUITE.yaml (or --schema).")
+    given = data_dir or os.environ.get("QNAD_DATA_DIR")
+    images = None if given is None else str(Path(given).resolve())
+    from qnad_art.benchmark.run.engines.choice import ENGINES, start_engine
     from qnad_art.benchmark.run.sinks import check_sinks
+    from qnad_art.benchmark.suites.suite import load_suite
 
     if engine not in ENGINES:  # also where nothing is left to measure
         raise UnknownNameError("engine", engine, ENGINES)
-    if dry_run:
-        _list(console, suite, images, only, workers)
-        return
     check_sinks(sink or [])
-    place = {"engine": engine, "workers": workers, "address": address, "gpu": gpu}
-    options = {**place, "sinks": sink or [], "revise": revise}
-    _conclude(console, _run(console, suite, output, data_dir=images, only=only, **options))
 
+    def read() -> tuple[Suite, dict[str, Any]]:
+        content = load_suite(suite, allow_code=allow_code, model=model)
+        code = [spec.code for spec in content.models.values() if spec.code is not None]
+        for reference in code:
+            inputs.tell_code(reference)
+        return content, {"data_dir": images, "allow_code": bool(code), "only": only}
 
-def _run(console: Console, path: Path, output: Path | None, **options: Any) -> Run:
-    from qnad_art.benchmark.suites.suite import load_suite
-
-    suite = load_suite(path)
-    return measure(console, suite, output or Path("runs") / suite.name, **options)
+    if dry_run:
+        content, asked = read()
+        _list(console, content, workers=workers, **asked)
+        return
+    # Workers start while this process reads the suite, which takes as long.
+    with start_engine(engine, workers=workers, address=address, gpu=gpu) as place:
+        console.print(place.awaited)
+        content, asked = read()
+        folder = output or Path("runs") / content.name
+        options = {**asked, "sinks": sink or [], "revise": revise}
+        run = measure(console, content, folder, engine=place, **options)
+    _conclude(console, run)
 
 
 def measure(console: Console, suite: Suite, folder: Path, **options: Any) -> Run:
@@ -99,35 +145,33 @@ def measure(console: Console, suite: Suite, folder: Path, **options: Any) -> Run
         with _screen(console) as report:
             return run_suite(suite, folder, report=report, **options)
     except KeyboardInterrupt:
-        console.print("Stopped. What is measured is kept: the same command goes on.")
+        console.print("Stopped. All results so far are kept; repeat the command to continue.")
         raise typer.Exit(130) from None
 
 
 def _conclude(console: Console, run: Run) -> None:
     failures = run.failures()
     measured = f"{len(run.results()):,} of {len(run.cells):,} cells are measured"
-    console.print(f"{measured}. Results: {run.folder}")
+    console.print(f"{measured}. The results are in {run.folder}.")
     for failure in failures:
         console.print(f"FAILED {failure.cell}: {failure.reason}")
     if failures:
         console.print(
-            f"{len(failures):,} cells failed; {run.folder / 'log.txt'} says more, and the same "
-            "command tries them again."
+            f"{len(failures):,} cells failed. See {run.folder / 'log.txt'} for details, and repeat "
+            "the command to try them again."
         )
         raise typer.Exit(1)
 
 
 def _list(
-    console: Console, path: Path, data_dir: str | None, only: str | None, workers: int | None
+    console: Console, suite: Suite, *, only: str | None, workers: int | None, **options: Any
 ) -> None:
     """The cells, what is left out, and how long it may take."""
-    from joblib import cpu_count
-
+    from qnad_art.benchmark.run.engines.engine import cores
     from qnad_art.benchmark.run.estimate import estimate
     from qnad_art.benchmark.run.planner import workload_of
-    from qnad_art.benchmark.suites.suite import load_suite
 
-    workload = workload_of(load_suite(path), data_dir=data_dir)
+    workload = workload_of(suite, **options)
     chosen = workload.matching(only)
     preparations = workload.preparations_for(chosen)
     expected = estimate(workload)
@@ -135,8 +179,8 @@ def _list(
     for unit in units:
         console.print(f"{duration(expected.seconds[unit.key])}  {unit}")
     for reason, count in workload.left_out.items():
-        console.print(f"Left out: {count:,} cells, {reason}.")
-    workers = workers or cpu_count()
+        console.print(f"Skipping {count:,} cells: {reason}.")
+    workers = workers or cores()
     total = duration(sum(expected.seconds[unit.key] for unit in units) / workers)
     console.print(
         f"{len(chosen):,} cells and {len(preparations):,} preparations, about {total} on {workers} "
@@ -159,14 +203,14 @@ def _screen(console: Console) -> Iterator[Report]:
 
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
     with Bars(*columns, console=console) as bars:
-        bar = bars.add_task("reading images, devices and weights", total=None)
+        bar = bars.add_task("Reading images, devices and weights", total=None)
 
         def show(line: str, now: Progress | None) -> None:
             if now is None:
                 bars.console.print(line)
-                bars.update(bar, description="starting workers")
+                bars.update(bar, description="Starting workers")
                 return
-            if line.startswith(("FAILED", "A worker", "The engine")):
+            if line.startswith(("FAILED", "A worker", "No worker", "Started again")):
                 bars.console.print(line)
             left = f"about {duration(now.seconds_left)} left"
             shown = escape(printable(line))

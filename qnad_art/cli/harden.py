@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,14 +26,16 @@ def harden(
     data: inputs.Data,
     data_dir: inputs.DataDir = None,
     model: inputs.Model = None,
-    device: inputs.Device = "ibm_nairobi",
-    shots: Annotated[
-        int | None, typer.Option(help="Shots a product; default: exact expectation.")
-    ] = None,
-    strategy: Annotated[str, typer.Option(help="tuned, uniform or random.")] = "tuned",
+    device: inputs.Device = None,
+    shots: inputs.Shots = None,
+    strategy: Annotated[
+        str,
+        typer.Option(help="Crosstalk strategy: tuned, uniform, random, or the name of a plugin."),
+    ] = "tuned",
     fraction: inputs.FractionOption = None,
     pairs: Annotated[
-        int | None, typer.Option(help="Gate pairs a weight (uniform and random).")
+        int | None,
+        typer.Option(help="Number of gate pairs on each weight (uniform and random strategies)."),
     ] = None,
     epsilon: inputs.Epsilon = None,
     attack_steps: inputs.AttackSteps = None,
@@ -49,21 +52,28 @@ def harden(
     precision: inputs.Precision = None,
     images: inputs.ImagesOption = None,
     without_test_of: inputs.WithoutTestOf = None,
-    test_images: Annotated[int, typer.Option(help="Test images to measure on; at most all.")] = 500,
+    test_images: Annotated[
+        int, typer.Option(help="Number of test images to measure accuracy on.")
+    ] = 500,
     test_epsilon: Annotated[
-        str | None, typer.Option(help="L∞ budget of the test; default: that of tuning.")
+        str | None,
+        typer.Option(help="L∞ budget of the attack in the test. The default is that of tuning."),
     ] = None,
     seed: inputs.Seed = 0,
     output: Annotated[
-        Path | None, typer.Option(help="Folder; default: WEIGHTS-hardened in this folder.")
+        Path | None,
+        typer.Option(
+            help="Folder to write. The default is WEIGHTS-hardened in the current folder."
+        ),
     ] = None,
     resume: inputs.Resume = False,
 ) -> None:
-    """Run a network as noisy circuits under crosstalk, save it, and measure it under attack.
+    """Harden a network: run it as noisy circuits under crosstalk, save it, and attack it.
 
-    Options that are not given have the defaults of the strategy.
+    Options that you leave out take the defaults of the strategy.
     """
     from qnad_art.device.catalogue import load_device
+    from qnad_art.network.settings import ExecutionSettings
     from qnad_art.storage import check_directory
 
     console = Console(soft_wrap=True)
@@ -88,18 +98,19 @@ def harden(
         console, strategy, settings, checkpoint=checkpoint, resume=resume, seed=seed
     )
     budget = _test_budget(test_epsilon, fit)
-    execution = given(shots=shots, headroom=headroom, bias=bias, percentile=percentile, seed=seed)
-    execution["device"] = load_device(device)
+    options = given(device=device, shots=shots, headroom=headroom, bias=bias, percentile=percentile)
+    execution = ExecutionSettings(seed=seed, **options)
+    execution = replace(execution, device=load_device(execution.device))
 
     source = inputs.Source(weights, data, data_dir, model, images, seed, without_test_of)
     plain, training = source.load(console)
     test = inputs.load_split(console, data, "test", data_dir)
     test = inputs.take_images(test, min(test_images, len(test)), seed)
-    defence = fit.run(plain, training, **execution)
+    defence = fit.run(plain, training, execution)
     hardened = defence(training.x, plain)
     card = output.with_name(f"{output.name}.card.json")
     if output.exists():
-        console.print(f"The classifier that was in {output} is replaced.")
+        console.print(f"Replacing the classifier in {output}.")
     card.unlink(missing_ok=True)  # its figures are those of another
     hardened.save(output.name, str(output.parent))
     console.print(hardened.report())
@@ -131,8 +142,8 @@ def _test_budget(text: str | None, fit: inputs.CrosstalkFit) -> float:
 
     if text is not None:
         return parse_budget(text, "--test-epsilon")
-    tuned: float = getattr(fit.strategy, "epsilon", AdversarialSettings.epsilon)
-    return tuned
+    tuned = fit.strategy if isinstance(fit.strategy, AdversarialSettings) else AdversarialSettings
+    return tuned.epsilon
 
 
 def _measure(console: Console, plain: Any, hardened: Any, test: Any, budget: float) -> Figures:
@@ -150,8 +161,8 @@ def _measure(console: Console, plain: Any, hardened: Any, test: Any, budget: flo
             )
         except KeyboardInterrupt:
             console.print(
-                "Stopped while measuring; the hardened classifier is complete. Repeat the command "
-                "with --resume to measure it."
+                "Stopped while measuring. The hardened classifier is complete; to measure it, "
+                "repeat the command with --resume."
             )
             raise typer.Exit(130) from None
 
@@ -161,13 +172,13 @@ def _table(figures: Figures, budget: float, images: int, shots: int | None) -> T
 
     from qnad_art.accuracy import PGD_STEPS
 
-    noise = "exact expectation" if shots is None else f"{shots:,} shots a product, one draw"
+    noise = "exact expectation" if shots is None else f"{shots:,} shots per product, one draw"
     caption = (
-        "± half the 95 % Wilson interval; white-box: hardened holds with true gradients and with "
-        "gradients through saturated activations"
+        "± half the 95 % Wilson interval. White-box: the hardened network withstands both true "
+        "gradients and gradients through saturated activations."
     )
     if shots is not None:
-        caption += "; a stochastic network must also be attacked with EOT, hardened.averaged(k)"
+        caption += " A stochastic network must also be attacked with EOT: see hardened.averaged(k)."
     table = Table(title=f"Accuracy in %, {images:,} test images, {noise}", caption=caption)
     for heading in ("attack", "plain", "hardened"):
         table.add_column(heading, justify="left" if heading == "attack" else "right")
@@ -186,9 +197,7 @@ def _write_card(path: Path, hardened: Any, figures: Figures, **facts: Any) -> No
         **facts,
         "device": module.device_profile.name,
         "device_hash": module.device_profile.hash,
-        "headroom": module.execution.headroom,
-        "bias": module.execution.bias,
-        "gain": module.gain,
+        **{name: getattr(module.settings, name) for name in ("headroom", "bias", "gain")},
         "strategy": plan.strategy,
         "strategy_settings": dict(plan.settings),
         "crosstalk_achieved": plan.achieved,

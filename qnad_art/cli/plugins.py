@@ -16,17 +16,20 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List, show and check plugins.", no_args_is_help=True)
 
-Kind = Annotated[str | None, typer.Option(help="device, strategy, engine, attack, …; default all.")]
+Kind = Annotated[
+    str | None,
+    typer.Option(
+        help="Kind of plugin, such as device, strategy, engine or attack. The default is all kinds."
+    ),
+]
 
 
 @app.command("list")
 def list_plugins(
     kind: Kind = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Also what comes with qnad-art, name by name.")
-    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="List the built-in names too.")] = False,
 ) -> None:
-    """Names by kind, from metadata alone: nothing is imported."""
+    """List plugins by kind. Only their metadata is read; nothing is imported."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -51,14 +54,14 @@ def list_plugins(
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="As `qnad plugins list` shows it.")],
+    name: Annotated[str, typer.Argument(help="Name as in `qnad plugins list`.")],
     kind: Kind = None,
 ) -> None:
-    """What a name stands for, where it comes from, and its documentation."""
+    """Show what a name stands for, where it comes from, and its documentation."""
     from qnad_art.plugins.discovery import find_plugins
 
     found = find_plugins(kind)
-    named = [plugin for plugin in found if plugin.name == name]
+    named = [plugin for plugin in found if plugin.answers_to(name)]
     if not named:
         raise UnknownNameError(kind or "plugin", name, {plugin.name for plugin in found})
     console = _console()
@@ -68,9 +71,14 @@ def show(
 
 @app.command()
 def doctor(
-    time_limit: Annotated[float, typer.Option(help="For each plugin, in seconds.")] = 60,
+    time_limit: Annotated[
+        float, typer.Option(help="Seconds that each plugin may take to load.")
+    ] = 60,
 ) -> None:
-    """Load every plugin in a process of its own; exit status 1 if one is broken."""
+    """Check every plugin by loading it in a process of its own.
+
+    The exit status is 1 if a plugin is broken.
+    """
     from qnad_art.plugins.discovery import find_plugins
     from qnad_art.plugins.doctor import diagnose
 
@@ -84,7 +92,7 @@ def doctor(
         console.print("ok    " if diagnosis.fault is None else "BROKEN", f"{plugin}{took}")
         for line in filter(None, (diagnosis.fault, *diagnosis.remarks)):
             console.print(f"         {line}")
-    console.print(f"{len(plugins)} plugins besides those of qnad-art, {broken} broken.")
+    console.print(f"{len(plugins)} plugins besides the built-in ones, {broken} broken.")
     raise typer.Exit(1 if broken else 0)
 
 
@@ -117,7 +125,7 @@ def _show(console: Console, plugin: Plugin) -> bool:
 
 
 def _facts(entry: object) -> str:
-    """What an entry that is no class or function says of itself, a line for each of its fields."""
+    """The fields of an entry that is neither a class nor a function, one on a line."""
     if not is_dataclass(entry):
         return repr(entry)
     values = {field.name: getattr(entry, field.name) for field in fields(entry)}

@@ -17,17 +17,21 @@ if TYPE_CHECKING:
 
 
 def quickstart(
-    fast: Annotated[bool, typer.Option("--fast", help="Fewer epochs, images and budgets.")] = False,
-    device: Annotated[str, typer.Option(help="Quantum device: name or JSON file.")] = "ibm_nairobi",
-    shots: Annotated[
-        int | None, typer.Option(help="Shots a product; default: exact expectation.")
-    ] = None,
-    output: Annotated[Path, typer.Option(help="Folder for figure and JSON.")] = Path(
-        "qnad-quickstart"
-    ),
-    seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Use fewer epochs, images and attack budgets.")
+    ] = False,
+    device: inputs.Device = None,
+    shots: inputs.Shots = None,
+    output: Annotated[
+        Path, typer.Option(help="Folder in which to write the figure and the JSON file.")
+    ] = Path("qnad-quickstart"),
+    seed: inputs.Seed = 0,
 ) -> None:
-    """Train LeNet-5, run it as noisy circuits, tune crosstalk, attack, and report."""
+    """Show the whole method on embedded data in about two minutes.
+
+    LeNet-5 is trained, run as noisy circuits without crosstalk, with uniform and with tuned
+    crosstalk, and attacked with FGSM and PGD.
+    """
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -44,11 +48,12 @@ def quickstart(
 
     inputs.check_folder(output)
     make = QuickstartSettings.fast if fast else QuickstartSettings
-    settings = make(device=device, shots=shots, seed=seed)
-    load_device(device)
+    settings = make(shots=shots, seed=seed, **inputs.given(device=device))
+    load_device(settings.device)
     console = Console(highlight=True)
     console.print(
-        f"QNAD quickstart: LeNet-5 on 5,000 MNIST images, its products run as circuits of {device}."
+        "QNAD quickstart: LeNet-5 on 5,000 MNIST images, with its products run as circuits of "
+        f"{settings.device}."
     )
     with Progress(
         TextColumn("{task.description}"),
@@ -85,9 +90,9 @@ def quickstart(
         except KeyboardInterrupt:
             progress.stop()
             if output.exists():
-                kept = f"What is done is kept in {output}: the same command goes on."
+                kept = f"Finished work is kept in {output}; repeat the command to continue."
             else:
-                kept = "No epoch was finished, so nothing was kept."
+                kept = "No epoch had finished, so nothing was kept."
             console.print(f"Stopped. {kept}")
             raise typer.Exit(130) from None
         progress.update(attacking, description="attacking")
@@ -109,8 +114,8 @@ def _table(result: QuickstartResult) -> Table:
     table = Table(
         box=SIMPLE_HEAD,  # four networks fit 80 columns
         title=f"Accuracy in %, {images} test images, "
-        + ("exact expectation" if shots is None else f"{shots:,} shots a product, one draw"),
-        caption="± half the 95 % Wilson interval; ε is the L∞ budget, pixels in [0, 1].",
+        + ("exact expectation" if shots is None else f"{shots:,} shots per product, one draw"),
+        caption="± half the 95 % Wilson interval; ε is the L∞ budget for pixels in [0, 1].",
     )
     table.add_column("attack", no_wrap=True)
     for heading in ("ε", *NETWORKS):
@@ -145,8 +150,8 @@ def _conclusions(result: QuickstartResult) -> list[str]:
         return 100 * sum(gains) / len(gains)
 
     lines = [
-        f"An image costs {result.products_per_image:,} products, each a circuit (with tuned "
-        f"crosstalk, where biases are products too, {result.products_with_biases:,})."
+        f"One image takes {result.products_per_image:,} products, each of them a circuit "
+        f"({result.products_with_biases:,} with tuned crosstalk, where biases are products too)."
     ]
     for network in NETWORKS[1:]:
         share = result.crosstalk_achieved.get(network)
@@ -154,7 +159,8 @@ def _conclusions(result: QuickstartResult) -> list[str]:
         transfer, white_box = (change(network, rung) for rung in RUNGS)
         clean = 100 * (result.cell(network).accuracy - result.cell(plain).accuracy)
         lines.append(
-            f"{what}: {clean:+.1f} points clean; under attack, on average over attacks and ε, "
-            f"{transfer:+.1f} points (transfer) and {white_box:+.1f} (white-box) against plain."
+            f"{what}, compared with plain: {clean:+.1f} points of clean accuracy; under attack, "
+            f"averaged over attacks and ε, {transfer:+.1f} points (transfer) and {white_box:+.1f} "
+            "points (white-box)."
         )
     return lines

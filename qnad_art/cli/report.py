@@ -1,4 +1,4 @@
-"""``qnad report``: a run as a page, figures, and tables for other programs."""
+"""``qnad report``: a run as a page, as figures, and as tables for other programs."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ if TYPE_CHECKING:
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="Run folder of `qnad evaluate`.")],
+    run: Annotated[Path, typer.Argument(help="Run folder written by `qnad evaluate`.")],
     output: Annotated[
-        Path | None, typer.Option(help="Folder; default: report in the run folder.")
+        Path | None,
+        typer.Option(help="Folder to write. The default is `report` in the run folder."),
     ] = None,
     formats: Annotated[
         str,
         typer.Option(
-            "--format", help="Of html, png, svg and sinks (csv, parquet, …), with commas."
+            "--format",
+            help="Formats to write, separated by commas: html, png, svg, and sinks such as csv or "
+            "parquet.",
         ),
     ] = "html,png,svg",
 ) -> None:
-    """Write a run's report: one HTML page, its figures, and tables of the results."""
+    """Write the report of a run: an HTML page, its figures, and tables of the results."""
     from qnad_art.benchmark.report import Format, write_report
     from qnad_art.benchmark.run.folder import Run
     from qnad_art.plugins.discovery import find_plugins

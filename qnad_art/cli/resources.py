@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qnad_art.cli import inputs
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -19,39 +21,56 @@ def resources(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="Name of a network (lenet5), weights file, or folder of a hardened classifier.",
+            help=f"Weights file, folder of a hardened classifier, or network. {inputs.RUNS_CODE}",
         ),
     ],
-    model: Annotated[
-        str | None, typer.Option(help="Network of weights that do not name it, e.g. lenet5.")
+    model: inputs.HardenedModel = None,
+    input_shape: Annotated[
+        str | None,
+        typer.Option(
+            help="Shape of one image, such as 1x28x28. The default is that of the network's usual "
+            "data; code that is not a ModelEntry does not say it."
+        ),
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="Name or JSON file; default: the folder's own, else ibm_nairobi."),
+        typer.Option(
+            help="Name or JSON file of the quantum device. The default is the folder's own, "
+            "otherwise ibm_nairobi."
+        ),
     ] = None,
     shots: Annotated[
-        int | None, typer.Option(help="A product; default: the folder's own, else 1,024.")
+        int | None,
+        typer.Option(
+            help="Number of shots for each product. The default is the folder's own, otherwise "
+            "1,024."
+        ),
     ] = None,
     plan: Annotated[
-        Path | None, typer.Option(help="Crosstalk plan: a file, or a hardened folder.")
+        Path | None,
+        typer.Option(help="Crosstalk plan to count: a plan file or the folder of a classifier."),
     ] = None,
     fraction: Annotated[
-        float | None, typer.Option(help="Crosstalk on so many of the weights instead, 0 to 1.")
+        float | None,
+        typer.Option(help="Instead of a plan, put crosstalk on this fraction of the weights."),
     ] = None,
     pairs: Annotated[
-        int | None, typer.Option(help="Gate pairs on each of them; default: 1.")
+        int | None,
+        typer.Option(help="Number of gate pairs on each of those weights. The default is 1."),
     ] = None,
     readout: Annotated[
         str | None,
-        typer.Option(help="twirled or raw; default: the folder's own, else twirled."),
+        typer.Option(
+            help="Readout: twirled or raw. The default is the folder's own, otherwise twirled."
+        ),
     ] = None,
     repetition_delay: Annotated[
         float,
-        typer.Option(help="µs between shots; default: that of IBM's devices (default_rep_delay)."),
+        typer.Option(help="Delay between shots in µs. The default is IBM's default_rep_delay."),
     ] = 250.0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Print what the inference of one image would cost on hardware, by layer."""
+    """Print what the inference of one image would cost on hardware, layer by layer."""
     from json import dumps
 
     from qnad_art.circuits.response import READOUTS
@@ -60,10 +79,10 @@ def resources(
     from qnad_art.resources.inference_cost import inference_resources, random_plan
 
     if plan is not None and fraction is not None:
-        raise InvalidInputError("--plan and --fraction both say the crosstalk; give one of them.")
+        raise InvalidInputError("--plan and --fraction both set the crosstalk; give one of them.")
     if pairs is not None and fraction is None:
-        raise InvalidInputError("--pairs is of the crosstalk that --fraction asks for; give both.")
-    made, shape = _network(network, model)
+        raise InvalidInputError("--pairs applies to the crosstalk of --fraction; give both.")
+    made, shape = _network(network, model, _sizes(input_shape))
     readout = readout or _own_readout(made)
     chosen = [name for name in READOUTS if name == readout]
     if not chosen:
@@ -91,21 +110,44 @@ def resources(
         Console().print(found)
 
 
-def _network(name: str, model: str | None) -> tuple[nn.Module, tuple[int, ...]]:
+def _sizes(shape: str | None) -> dict[str, int]:
+    """``1x28x28`` as arguments of :func:`~qnad_art.models.build_model`."""
+    from qnad_art.errors import InvalidInputError
+
+    if shape is None:
+        return {}
+    parts = shape.split("x")
+    if len(parts) != 3 or not all(part.isdecimal() for part in parts) or parts[1] != parts[2]:
+        raise InvalidInputError(
+            f"--input-shape is {shape!r}; give channels and pixels of square images, as in 1x28x28."
+        )
+    return {"in_channels": int(parts[0]), "image_size": int(parts[1])}
+
+
+def _network(
+    name: str, model: str | None, sizes: dict[str, int]
+) -> tuple[nn.Module, tuple[int, ...]]:
     """The network, plain or quantum-executed, and the shape of an input."""
     from qnad_art.errors import InvalidInputError
-    from qnad_art.estimator import QuantumExecutedClassifier
     from qnad_art.models.architectures import architecture_of, build_model, model_names
     from qnad_art.models.weights import load_model
 
     if Path(name).is_dir() and name not in model_names():
-        classifier = QuantumExecutedClassifier.load(name)
+        if sizes:
+            raise InvalidInputError(f"{name} is a folder, which has its own input shape.")
+        classifier = inputs.load_hardened(Path(name), model)
         return classifier.module, tuple(classifier.input_shape)
     # What is neither a name nor looks like a file is a name with a typing error.
     is_file = name.endswith(".safetensors") or Path(name).is_file()
-    if model is not None and not is_file:
-        raise InvalidInputError(f"{name} is a network by name: --model is for files of weights.")
-    network = load_model(name, model) if is_file else build_model(name).eval()
+    if is_file:
+        named = None if model is None else inputs.find_network(model)
+        network = load_model(name, named, **sizes)
+    elif model is not None:
+        raise InvalidInputError(
+            f"{name} is a network already: --model is for weights files and folders."
+        )
+    else:
+        network = build_model(inputs.find_network(name), **sizes).eval()
     made_for = architecture_of(network)
     return network, (made_for.in_channels, made_for.image_size, made_for.image_size)
 
@@ -129,7 +171,7 @@ def _own_readout(network: nn.Module) -> str:
     from qnad_art.network.module import QuantumExecutedModule
 
     if isinstance(network, QuantumExecutedModule):
-        return network.execution.table.readout
+        return network.settings.readout
     return "twirled"
 
 
@@ -141,8 +183,8 @@ def _say_what_is_left_out(network: nn.Module, profile: DeviceProfile) -> None:
         own = network.device_profile
         if own.name != profile.name:
             typer.echo(
-                f"Without the crosstalk of the folder, which is for {own.name}: --fraction puts "
-                f"some on {profile.name}.",
+                f"The folder's crosstalk is for {own.name} and is not counted; --fraction puts "
+                f"crosstalk on {profile.name}.",
                 err=True,
             )
 

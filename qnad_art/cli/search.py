@@ -52,16 +52,19 @@ def run_search(
         held: searched settings that stay at one value.
         **settings: others of :class:`~qnad_art.search.settings.SearchSettings`.
     """
+    from qnad_art.device.catalogue import load_device
     from qnad_art.search.pareto import SearchResult
     from qnad_art.search.settings import SearchSettings
 
     if epsilon is None:
         raise InvalidInputError(
-            "--search needs --epsilon, the L∞ budget that robustness is judged at: 0.1 or 6/255."
+            "--search needs --epsilon, the L∞ budget at which robustness is measured, such as 0.1 "
+            "or 6/255."
         )
     inputs.check_folder(output)
     settings |= {name: (value, value) for name, value in held.items()}
     wanted = SearchSettings(epsilon, seed=source.seed, **settings)
+    load_device(wanted.device)
     plain, training = source.load(console)
     trials: list[Trial] = []
     try:
@@ -76,9 +79,9 @@ def run_search(
 
 def _advice(settings: SearchSettings, trials: Sequence[Trial]) -> str:
     if settings.storage is not None:
-        return f"Finished trials are in {settings.storage}; repeat the command to go on."
-    kept = f"{len(trials)} trials were finished." if trials else "Nothing was kept."
-    return f"{kept} Give --storage FILE.db to be able to go on."
+        return f"Finished trials are in {settings.storage}; repeat the command to continue."
+    kept = f"{len(trials)} trials had finished." if trials else "Nothing was kept."
+    return f"{kept} With --storage FILE.db, a search can be continued."
 
 
 def _write(
@@ -90,7 +93,7 @@ def _write(
 
     commands = {trial.number: _command(source, trial, result.settings) for trial in result.front}
     console.print(_table(result))
-    console.print("To harden with the settings of a trial:")
+    console.print("To harden the network with the settings of a trial, run:")
     for number, line in commands.items():
         console.print(f"{number}: {line}")
     json_path, png_path = output / "search.json", output / "pareto.png"
@@ -141,9 +144,9 @@ def _table(result: SearchResult) -> Table:
         show_edge=False,
         collapse_padding=True,
         title=f"Pareto front of {len(result.trials)} trials: accuracy in % on {images:,} images "
-        f"kept from tuning, PGD-{settings.attack_steps} ε={settings.epsilon:.3g}",
-        caption="± half the 95 % Wilson interval. These images chose the front, so its figures are "
-        "optimistic; qnad harden measures on test images.",
+        f"held out from tuning, PGD-{settings.attack_steps} ε={settings.epsilon:.3g}",
+        caption="± half the 95 % Wilson interval. The front was selected on these images, so its "
+        "figures are optimistic; qnad harden measures on test images.",
     )
     # The others are in the command lines; 80 columns hold no more.
     names = ("fraction", "max_pairs", "epsilon", "robust_weight", "shots")

@@ -1,4 +1,4 @@
-"""``qnad train``: train one of the built-in networks and write its weights."""
+"""``qnad train``: train a network and write its weights."""
 
 from __future__ import annotations
 
@@ -21,32 +21,51 @@ if TYPE_CHECKING:
 
 
 def train(
-    model: Annotated[str, typer.Argument(help="lenet5, alexnet, vgg16_bn or resnet18.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help=f"Network: lenet5, alexnet, vgg16_bn or resnet18. {inputs.RUNS_CODE}",
+        ),
+    ],
     data: inputs.Data,
     data_dir: inputs.DataDir = None,
     download: Annotated[
-        bool, typer.Option("--download", help="Fetch a data set that is not there.")
+        bool, typer.Option("--download", help="Download the data set if it is missing.")
     ] = False,
-    epochs: Annotated[int | None, typer.Option(help="Default: what suits the model.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images in one step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak of the one-cycle.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Number of epochs. The default depends on the network.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Number of images in a step.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak of the one-cycle learning rate.")
+    ] = None,
     precision: inputs.Precision = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Fixes weights, batches and augmentation.")] = 0,
+    device: Annotated[str, typer.Option(help="Where to train: auto, cpu or cuda.")] = "auto",
+    seed: Annotated[
+        int, typer.Option(help="Seed of the initial weights, the batches and the augmentation.")
+    ] = 0,
     images: Annotated[
         int | None,
-        typer.Option("--images", "--limit", help="Training images to use; default: all."),
+        typer.Option(
+            "--images",
+            "--limit",
+            help="Number of training images to use. The default is all of them.",
+        ),
     ] = None,
     without_test_of: inputs.WithoutTestOf = None,
     validation_fraction: Annotated[
-        float, typer.Option(help="Share of the training images to validate on; 0 for none.")
+        float,
+        typer.Option(help="Fraction of the training images to validate on; 0 for no validation."),
     ] = 0.1,
     output: Annotated[
-        Path | None, typer.Option(help="Default: MODEL-DATA.safetensors in this folder.")
+        Path | None,
+        typer.Option(
+            help="File to write. The default is MODEL-DATA.safetensors in the current folder."
+        ),
     ] = None,
     resume: inputs.Resume = False,
 ) -> None:
-    """Train a network and write its weights, with their test accuracy, to a safetensors file."""
+    """Train a network, and write its weights and test accuracy to a safetensors file."""
     from qnad_art.models.architectures import build_model
     from qnad_art.models.weights import save_weights
     from qnad_art.training.standard import TrainSettings
@@ -54,23 +73,25 @@ def train(
     changes = given(
         epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, precision=precision
     )
-    settings = TrainSettings.for_model(model, device=device, seed=seed, **changes)
+    network_of = inputs.find_network(model)
+    settings = TrainSettings.for_model(network_of, device=device, seed=seed, **changes)
 
     console = Console(soft_wrap=True)
     if output is not None:
         inputs.check_file(output)
     training, test = _load(console, data, data_dir, download)
-    output = output or Path(f"{model}-{training.name}.safetensors")
+    label = Path(model).name.replace(".py:", "-").replace(":", "-")
+    output = output or Path(f"{label}-{training.name}.safetensors")
     training = inputs.leave_out(console, training, without_test_of, data_dir)
     if images is not None:
         training = training.take(images, seed)
-        console.print(f"Used: {len(training):,} of them, drawn with seed {seed}.")
+        console.print(f"Using {len(training):,} of them, drawn with seed {seed}.")
     validation = None
     if validation_fraction:
         validation, training = training.split(validation_fraction, seed)
-        console.print(f"Validation: {len(validation):,} of them, kept from training.")
+        console.print(f"Holding out {len(validation):,} of them for validation.")
     network = build_model(
-        model,
+        network_of,
         num_classes=len(training.classes),
         in_channels=training.x.shape[1],
         image_size=training.x.shape[2],
@@ -92,8 +113,8 @@ def _load(
     if training.x.shape[1:] != test.x.shape[1:]:
         # Found now rather than after hours of training.
         raise DatasetError(
-            f"{name}: training images are {training.x.shape[1:]}, test images {test.x.shape[1:]}; "
-            "make them one shape."
+            f"{name}: training images have shape {training.x.shape[1:]}, but test images "
+            f"{test.x.shape[1:]}; give all images the same shape."
         )
     return training, test
 

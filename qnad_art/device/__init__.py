@@ -1,4 +1,4 @@
-"""What a quantum processor is: profiles, where they come from, and their names."""
+"""Device profiles: the calibration data of quantum processors, where it comes from, its names."""
 
 from qnad_art.device.catalogue import device_names as device_names
 from qnad_art.device.catalogue import load_device as load_device

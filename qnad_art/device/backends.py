@@ -1,4 +1,4 @@
-"""Reading a Qiskit backend: calibration, native gates and Hamiltonian → device profile content."""
+"""Reads a Qiskit backend: calibration, native gates and Hamiltonian → content of a profile."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ TwoQubitGate = Literal["cx", "ecr", "cz"]
 TYPICAL_ZZ_HZ: dict[str, float] = {"cx": 55e3, "ecr": 55e3, "cz": 5e3}
 """ZZ rate in Hz assumed where a device publishes no Hamiltonian.
 
-``cx`` and ``ecr`` (fixed-frequency transmons, fixed couplers): between the medians that the
-Hamiltonians of ibm_mumbai (52 kHz) and ibm_sherbrooke (59 kHz) give. ``cz`` (tunable couplers
-suppress the coupling when idle): a few kHz, an order of magnitude. Give ``zz_hz`` to use a
-measured value."""
+For ``cx`` and ``ecr`` (fixed-frequency transmons with fixed couplers) the value lies between the
+medians of the Hamiltonians of ibm_mumbai (52 kHz) and ibm_sherbrooke (59 kHz). For ``cz`` (tunable
+couplers suppress the coupling when idle) it is an order of magnitude, a few kHz. Give ``zz_hz`` to
+use a measured value."""
 
 
 def read_backend(backend: BackendV2, *, zz_hz: float | None) -> dict[str, Any]:
-    """Plain content of the profile; see :meth:`~.profile.DeviceProfile.from_backend`."""
+    """Content of the profile as plain data; see :meth:`~.profile.DeviceProfile.from_backend`."""
     gate = _two_qubit_gate(backend)
     edges = _edges(backend, gate)
     properties = backend.properties() if hasattr(backend, "properties") else None
@@ -31,7 +31,7 @@ def read_backend(backend: BackendV2, *, zz_hz: float | None) -> dict[str, Any]:
     if zz_hz is not None:
         rates, source = {}, "given"
     default = TYPICAL_ZZ_HZ[gate] if zz_hz is None else zz_hz
-    # A published Hamiltonian that leaves an edge out says that the edge is not coupled.
+    # If a published Hamiltonian has no term for an edge, its qubits are not coupled.
     missing = 0.0 if rates else default
     coupled = [
         {**edge, "zz_hz": rates.get(frozenset((edge["control"], edge["target"])), missing)}
@@ -48,7 +48,7 @@ def read_backend(backend: BackendV2, *, zz_hz: float | None) -> dict[str, Any]:
 
 
 def fake_backends() -> dict[str, type[BackendV2]]:
-    """Classes of the snapshots that qiskit-ibm-runtime ships, by the name of the real device."""
+    """Snapshot classes that qiskit-ibm-runtime ships, by the name of the real device."""
     from qiskit_ibm_runtime import fake_provider
 
     backends: dict[str, type[BackendV2]] = {}
@@ -75,7 +75,7 @@ def _edges(backend: BackendV2, gate: TwoQubitGate) -> list[dict[str, Any]]:
     edges = []
     for qubits, properties in backend.target[gate].items():
         if qubits is None:
-            raise DeviceError(f"backend {backend.name} gives no coupling map for {gate}.")
+            raise DeviceError(f"backend {backend.name} has no coupling map for {gate}.")
         error = _number(properties, "error")
         if error < 1.0:
             duration = _number(properties, "duration")
@@ -116,14 +116,14 @@ def _qubit(backend: BackendV2, properties: Any, index: int) -> dict[str, Any]:
 
 
 def _property(properties: Any, index: int, name: str) -> float | None:
-    """A calibrated value of ``backend.properties()`` in SI units, ``None`` where unknown."""
+    """A calibrated value of ``backend.properties()`` in SI units, ``None`` if it is unknown."""
     if properties is None or name not in properties.qubit_property(index):
         return None
     return float(properties.qubit_property(index, name)[0])
 
 
 def _hamiltonian_zz_hz(backend: BackendV2) -> dict[frozenset[int], float]:
-    """ζ/2π in Hz by pair of qubits, from the published Duffing-oscillator Hamiltonian.
+    """ζ/2π in Hz for each pair of qubits, from the published Duffing-oscillator Hamiltonian.
 
     ζ = -2 J² (α1 + α2) / ((Δ + α1)(α2 - Δ)), Δ = ω1 - ω2, all published in rad/ns
     (second-order perturbation theory of two coupled transmons).
@@ -145,7 +145,7 @@ def _hamiltonian_zz_hz(backend: BackendV2) -> dict[frozenset[int], float]:
 
 
 def _number(properties: Any, quantity: str) -> float:
-    """A property of a gate, 0 where the backend does not know it."""
+    """A property of a gate, 0 if the backend does not report it."""
     value = getattr(properties, quantity, None)
     return 0.0 if value is None or math.isnan(value) else float(value)
 

@@ -1,42 +1,57 @@
-"""Devices by name: snapshots of IBM devices, plugins, JSON files, and the noiseless one."""
+"""Loads devices by name: snapshots of IBM devices, plugins, JSON files, the ideal device."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from importlib.metadata import version
+from importlib.metadata import files, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from qnad_art.device.profile import DeviceProfile
-from qnad_art.errors import ArtifactError, CacheWarning, DeviceError, PluginError
+from qnad_art.errors import ArtifactError, CacheWarning, DeviceError, PluginError, UnknownNameError
 from qnad_art.files.atomic import cache_directory, read_json, write_json
-from qnad_art.plugins.discovery import call_plugin, find_plugin, plugin_names
+from qnad_art.plugins.discovery import call_plugin, find_plugin, find_plugins, plugin_names
 
 if TYPE_CHECKING:
     from qiskit.providers import BackendV2
 
 DeviceLike: TypeAlias = "str | Path | DeviceProfile | BackendV2"
-"""What :func:`load_device` takes: a name, a JSON file, a profile, or a Qiskit backend."""
+"""What :func:`load_device` accepts: a name, a JSON file, a profile, or a Qiskit backend."""
+_SNAPSHOTS = "ibm_*"
+"""Name of :func:`snapshot` as a plugin."""
+_CALIBRATION = re.compile(r"fake_provider/backends/(\w+)/conf_")
+_WITHOUT_GATES = {
+    *("ibm_almaden", "ibm_armonk", "ibm_boeblingen", "ibm_burlington", "ibm_cambridge"),
+    *("ibm_essex", "ibm_johannesburg", "ibm_kyoto", "ibm_london", "ibm_poughkeepsie"),
+    *("ibm_rochester", "ibm_singapore"),
+}
+"""Snapshots of devices that lack a gate which the circuits need; most are older than the sx."""
 _CACHE_VERSION = 2
-"""2: with readout durations."""
+"""Version 2 added the readout durations."""
 
 
 def device_names() -> list[str]:
-    """Names that :func:`load_device` accepts: ``ideal``, snapshots of IBM devices, plugins'."""
-    return plugin_names("device")
+    """Names that :func:`load_device` accepts: ``ideal``, snapshots of IBM devices, plugins'.
+
+    A plugin for every name of a pattern is listed as the pattern, but for the IBM devices.
+    """
+    return sorted({*plugin_names("device"), *_snapshot_names()} - {_SNAPSHOTS})
 
 
 def load_device(device: DeviceLike) -> DeviceProfile:
-    """Profile from a name (``ibm_nairobi``), a JSON file, a Qiskit backend, or a profile itself.
+    """Load a profile by name (``ibm_nairobi``), from a JSON file or from a Qiskit backend.
 
-    A name or file may end in a factor, ``ibm_nairobi*0.1`` (:meth:`DeviceProfile.scaled`), or in
-    changes, ``ibm_nairobi[readout=0,zz=0.95,crosstalk=echoed]`` (:meth:`DeviceProfile.changed`).
+    A profile is returned as it is. A name or file may end in a factor that scales the noise, as in
+    ``ibm_nairobi*0.1`` (see :meth:`DeviceProfile.scaled`), or in changes to single sources of noise
+    and to the crosstalk model, as in ``ibm_nairobi[readout=0,zz=0.95,crosstalk=echoed]`` (see
+    :meth:`DeviceProfile.changed`).
 
     Raises:
-        UnknownNameError: no such name; the message lists the valid ones.
-        PluginError: the plugin that has the name is broken.
-        DeviceError: the file or backend does not describe a usable device, or the factor is none.
+        UnknownNameError: the name does not exist; the message lists the valid ones.
+        PluginError: the plugin that registered the name is broken.
+        DeviceError: the file or backend does not describe a usable device, or the factor is not a
+            number.
     """
     if isinstance(device, DeviceProfile):
         return device
@@ -51,9 +66,11 @@ def load_device(device: DeviceLike) -> DeviceProfile:
     if str(device).endswith(".json"):
         return DeviceProfile.load(device)
     name = str(device).replace("fake_", "ibm_", 1)
+    if not any(plugin.answers_to(name) for plugin in find_plugins("device")):
+        raise UnknownNameError("device", name, device_names())
     profile = call_plugin("device", name, lambda factory: factory(name))
     if not isinstance(profile, DeviceProfile):
-        fault = f"it gave a {type(profile).__name__}, not a DeviceProfile"
+        fault = f"it returned a {type(profile).__name__}, not a DeviceProfile"
         raise PluginError(find_plugin("device", name), fault)
     return profile
 
@@ -76,7 +93,7 @@ def _factor(text: str) -> float:
         return float(text)
     except ValueError:
         raise DeviceError(
-            f"{text!r} is no factor of a device's noise: write it as in ibm_nairobi*0.1 or "
+            f"{text!r} is not a noise factor; write a number, as in ibm_nairobi*0.1 or "
             "ibm_nairobi[readout=0]."
         ) from None
 
@@ -87,7 +104,7 @@ def ideal(name: str = "ideal") -> DeviceProfile:
 
 
 def snapshot(name: str) -> DeviceProfile:
-    """Snapshot of an IBM device by name, kept in the cache: reading it again needs no Qiskit."""
+    """Snapshot of an IBM device by name; a cached one is read again without Qiskit."""
     entry = f"{name}-{version('qiskit-ibm-runtime')}-{_CACHE_VERSION}.json"
     cached = cache_directory() / "device" / entry
     if re.fullmatch(r"ibm_\w+", name) and cached.is_file():
@@ -98,10 +115,7 @@ def snapshot(name: str) -> DeviceProfile:
 
     snapshots = fake_backends()
     if name not in snapshots:
-        raise DeviceError(
-            f"qiskit-ibm-runtime {version('qiskit-ibm-runtime')} has no snapshot of {name}; "
-            "another version of it may: pip install --upgrade qiskit-ibm-runtime."
-        )
+        raise UnknownNameError("device", name, device_names())
     profile = DeviceProfile.from_backend(snapshots[name]()).model_copy(update={"name": name})
     try:
         write_json(cached, {"hash": profile.hash, "profile": profile.model_dump(mode="json")})
@@ -112,8 +126,14 @@ def snapshot(name: str) -> DeviceProfile:
     return profile
 
 
+def _snapshot_names() -> set[str]:
+    """From the list of files that qiskit-ibm-runtime was installed with: nothing is imported."""
+    found = (_CALIBRATION.search(str(file)) for file in files("qiskit-ibm-runtime") or ())
+    return {f"ibm_{match[1]}" for match in found if match} - _WITHOUT_GATES
+
+
 def _read_cached(path: Path) -> DeviceProfile | None:
-    """The profile in a cache entry; ``None``, with a warning, if it is damaged."""
+    """The profile in a cache entry. If the entry is damaged: a warning and ``None``."""
     try:
         entry = read_json(path)
         profile = DeviceProfile.from_dict(entry["profile"], source=str(path))
@@ -122,6 +142,6 @@ def _read_cached(path: Path) -> DeviceProfile | None:
         fault = "it fails its checksum"
     except (ArtifactError, DeviceError, KeyError, TypeError) as error:
         fault = str(error)
-    message = f"Cache entry {path} is damaged ({fault}); reading the device anew."
+    message = f"Cache entry {path} is damaged ({fault}); reading the device again."
     warnings.warn(message, CacheWarning, stacklevel=4)
     return None

@@ -1,7 +1,8 @@
-"""Device profiles: what a quantum processor is, as data, and where profiles come from.
+"""Device profiles: the calibration data of a quantum processor, with sources.
 
-A :class:`DeviceProfile` holds everything the physics needs (relaxation, gate errors, readout,
-ZZ coupling) in SI units and nothing else, so it can be read, diffed, hashed and shipped as JSON.
+A :class:`DeviceProfile` holds all that the noise model needs (relaxation, gate errors, readout
+errors, ZZ coupling) in SI units and nothing else. It can be read, compared, hashed and shipped as
+JSON.
 """
 
 from __future__ import annotations
@@ -30,15 +31,13 @@ CrosstalkModelName = Literal["paper", "static-zz", "echoed"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 DEFAULT_DEVICE = "ibm_nairobi"
-"""The device of the paper (section IV)."""
-
-
+"""The device that the paper uses (section IV)."""
 SOURCES = ("relaxation", "gates", "readout", "zz")
-"""What :meth:`DeviceProfile.changed` scales."""
+"""The sources of noise that :meth:`DeviceProfile.changed` scales."""
 
 
 class Qubit(BaseModel):
-    """One transmon. Times in seconds, frequencies in Hz, ``None`` where unknown or infinite."""
+    """One transmon. Times are in seconds, frequencies in Hz; ``None`` means unknown or infinite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,19 +46,19 @@ class Qubit(BaseModel):
     frequency: Finite | None = None
     anharmonicity: Finite | None = None
     p1_given_0: Probability = 0.0
-    """Readout: probability to read 1 after preparing 0."""
+    """Readout error: probability of reading 1 after preparing |0⟩."""
     p0_given_1: Probability = 0.0
-    """Readout: probability to read 0 after preparing 1."""
+    """Readout error: probability of reading 0 after preparing |1⟩."""
     sx_error: Probability = 0.0
     sx_duration: Seconds = 0.0
     x_error: Probability = 0.0
     x_duration: Seconds = 0.0
     readout_duration: Seconds | None = None
-    """Counts for the time that circuits take, not for what they measure."""
+    """Affects how long circuits take, not what they measure."""
 
 
 class Edge(BaseModel):
-    """One native two-qubit gate, in the direction the device lists it."""
+    """One native two-qubit gate, in the direction in which the device lists it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -72,11 +71,12 @@ class Edge(BaseModel):
 
 
 class DeviceProfile(BaseModel):
-    """A quantum device: qubits, native gates, ZZ rates, and where the numbers came from.
+    """A quantum device: qubits, native gates, ZZ rates, and the source of these numbers.
 
-    ``zz_scale`` in [0, 1] is the part of the ZZ coupling that survives during a gate; an echoed
-    cross-resonance gate cancels some of it (1: none cancelled). ``crosstalk_model`` says which
-    coherent errors gates and waits bring, see :mod:`qnad_art.circuits.crosstalk_models`.
+    ``zz_scale`` in [0, 1] is the fraction of the ZZ coupling that remains during a gate. An echoed
+    cross-resonance gate cancels part of the coupling; 1 means that nothing is cancelled.
+    ``crosstalk_model`` names the coherent errors of gates and waits, see
+    :mod:`qnad_art.circuits.crosstalk_models`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -106,13 +106,13 @@ class DeviceProfile(BaseModel):
     def model_copy(
         self, *, update: Mapping[str, Any] | None = None, deep: bool = False
     ) -> DeviceProfile:
-        """A changed copy, checked like any profile and without what the old one had derived."""
+        """A changed copy. It is validated again, and derived values are computed again."""
         fields = {name: getattr(self, name) for name in type(self).model_fields}
         return self.from_dict({**fields, **(update or {})}, source=self.name)
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of everything that changes the physics (not of name, dates and readout time)."""
+        """SHA-256 of all that affects the noise (name, dates and readout time do not)."""
         readout_time = {"__all__": {"readout_duration"}}
         content = self.model_dump(
             exclude={"name": True, "calibrated": True, "zz_source": True, "qubits": readout_time}
@@ -123,7 +123,7 @@ class DeviceProfile(BaseModel):
 
     @cached_property
     def neighbours(self) -> tuple[tuple[int, ...], ...]:
-        """For each qubit the qubits coupled to it, ascending."""
+        """For each qubit, the qubits coupled to it in ascending order."""
         coupled: list[set[int]] = [set() for _ in self.qubits]
         for edge in self.edges:
             coupled[edge.control].add(edge.target)
@@ -143,15 +143,15 @@ class DeviceProfile(BaseModel):
         raise DeviceError(f"{self.name}: no two-qubit gate joins qubits {first} and {second}.")
 
     def scaled(self, factor: float) -> DeviceProfile:
-        """The same device with ``factor`` times the noise; its gates, times and ZZ rates stay.
+        """The same device with ``factor`` times the noise; durations and ZZ rates do not change.
 
-        Error probabilities of gates and of readout are multiplied, and so are the relaxation rates
-        1/T1 and 1/T2. A gate's error stays at most 1; readout's at most 1/2, where it says nothing
-        about the qubit any more (beyond, it would say the opposite). The ZZ coupling is coherent:
-        it is the crosstalk that the defence uses, not noise.
+        Gate errors, readout errors and the relaxation rates 1/T1 and 1/T2 are multiplied by
+        ``factor``. Gate errors are capped at 1. Readout errors are capped at 1/2, where the outcome
+        no longer depends on the qubit (above 1/2 it would be inverted). The ZZ coupling is not
+        scaled: it is coherent, and the defence uses it as crosstalk.
 
         Raises:
-            DeviceError: a factor that is negative or not finite.
+            DeviceError: the factor is negative or not finite.
         """
         noise = dict.fromkeys(("relaxation", "gates", "readout"), factor)
         return self.changed(noise).model_copy(update={"name": f"{self.name}*{factor:g}"})
@@ -175,7 +175,10 @@ class DeviceProfile(BaseModel):
             if source not in SOURCES:
                 raise UnknownNameError("source of noise", source, SOURCES)
             if not 0 <= factor < math.inf:
-                raise DeviceError(f"The noise of {self.name} cannot be {factor} times as large.")
+                raise DeviceError(
+                    f"{source} cannot be scaled by {factor} on {self.name}: give a finite number, "
+                    "0 or more."
+                )
         relaxation, gates, readout, zz = (factors.get(source, 1.0) for source in SOURCES)
         qubits = [_changed_qubit(qubit, relaxation, gates, readout) for qubit in self.qubits]
         edges = [
@@ -212,7 +215,7 @@ class DeviceProfile(BaseModel):
 
     @classmethod
     def ideal(cls) -> DeviceProfile:
-        """The noiseless oracle: ibm_nairobi's coupling map, no error, no relaxation, no ZZ."""
+        """The noiseless reference: ibm_nairobi's coupling map without errors, relaxation or ZZ."""
         pairs = [(0, 1), (1, 2), (1, 3), (3, 5), (4, 5), (5, 6)]
         edges = [Edge(control=a, target=b) for i, j in pairs for a, b in ((i, j), (j, i))]
         return cls(
@@ -227,12 +230,12 @@ class DeviceProfile(BaseModel):
     def from_backend(cls, backend: BackendV2, *, zz_hz: float | None = None) -> DeviceProfile:
         """Profile of any Qiskit ``BackendV2``.
 
-        Gate errors, durations, T1 and T2 come from ``backend.target``; asymmetric readout and
-        anharmonicity from ``backend.properties()`` where it has one (otherwise readout is taken
-        as symmetric); ZZ rates from the Hamiltonian of ``backend.configuration()``. ``zz_hz``
-        overrides every ZZ rate; without it and without a Hamiltonian
-        :data:`~qnad_art.device.backends.TYPICAL_ZZ_HZ` is used and ``zz_source`` says so. Gates
-        reported as broken (error ≥ 1) are left out.
+        Gate errors, durations, T1 and T2 come from ``backend.target``. Asymmetric readout errors
+        and anharmonicity come from ``backend.properties()`` if the backend has them; otherwise
+        readout errors are assumed to be symmetric. ZZ rates come from the Hamiltonian in
+        ``backend.configuration()``. ``zz_hz`` overrides every ZZ rate. Without ``zz_hz`` and
+        without a Hamiltonian, :data:`~qnad_art.device.backends.TYPICAL_ZZ_HZ` is used and
+        ``zz_source`` is ``"typical"``. Gates reported as broken (error ≥ 1) are left out.
         """
         from qnad_art.device.backends import read_backend
 

@@ -13,6 +13,7 @@ from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any, Protocol
 
 from qnad_art.errors import UnknownNameError
+from qnad_art.lazy import lazy_names
 from qnad_art.network.modes import setting
 from qnad_art.plugins.discovery import call_plugin
 
@@ -20,9 +21,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from qnad_art.device.profile import DeviceProfile
-    from qnad_art.engines.circuit import CircuitEngine
+    from qnad_art.engines.aer import AerEngine as AerEngine
+    from qnad_art.engines.circuit import CircuitEngine as CircuitEngine
     from qnad_art.layers.quantum_layer import QuantumLayer
     from qnad_art.network.module import QuantumExecutedModule
+
+_LAZY = {"AerEngine": "qnad_art.engines.aer", "CircuitEngine": "qnad_art.engines.circuit"}
+__all__ = [*_LAZY, "Engine", "build_engine", "run_on"]
+__getattr__, __dir__ = lazy_names(__name__, _LAZY)
 
 
 class Engine(Protocol):

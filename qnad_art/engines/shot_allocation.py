@@ -92,9 +92,9 @@ def _effects(
     (best[:, 0] - best[:, 1]).sum().backward(inputs=[call[2] for call in calls])
     found: dict[str, tuple[Tensor, float]] = {}
     for name, layer, mean, variance, count in calls:
-        scale = layer.kernels()["noise"].detach()
+        scale = layer.noise_scale().detach().flatten()
         moved = mean.grad if mean.grad is not None else torch.zeros_like(mean)
-        effect = layer.sum_outputs(variance * moved.square()) * scale.square()
+        effect = layer.linear_map.sum_by_channel(variance * moved.square()) * scale.square()
         before = found.get(name, (torch.zeros_like(effect), 0.0))
         found[name] = (before[0] + effect, before[1] + count)
     return found

@@ -1,1 +1,1 @@
-"""Files that are never half-written, and artifacts that name what is wrong with them."""
+"""Atomic files, and artifacts whose faults are reported by name."""

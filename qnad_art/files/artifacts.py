@@ -1,4 +1,4 @@
-"""Tensors with metadata in one safetensors file: versioned, checksummed, never pickled."""
+"""Tensors and metadata in one safetensors file, with a version and a checksum, never pickled."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CHECKSUM = "sha256"
 def save_tensors(
     path: Path, tensors: Mapping[str, Tensor], *, kind: str, header: Mapping[str, Any]
 ) -> None:
-    """Write an artifact of ``kind``, atomically; ``header`` must be plain JSON."""
+    """Write an artifact of ``kind`` atomically; ``header`` must be plain JSON."""
     metadata = {
         "kind": kind,
         "format_version": str(FORMAT_VERSION),
@@ -30,10 +30,10 @@ def save_tensors(
 
 
 def load_tensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what :func:`save_tensors` wrote.
+    """Read a file that :func:`save_tensors` wrote.
 
     Raises:
-        ArtifactError: missing, damaged, of another kind or of a newer format version.
+        ArtifactError: the file is missing, damaged, of another kind or of a newer version.
     """
     tensors, metadata = read_tensors(path)
     if metadata.get("kind") != kind:
@@ -50,25 +50,25 @@ def load_tensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str,
         raise ArtifactError(f"{path} fails its checksum: it was damaged or edited.")
     header = parse_json(metadata["header"], path)
     if not isinstance(header, dict):
-        raise ArtifactError(f"{path} has no header that names its parts: save it again.")
+        raise ArtifactError(f"{path} has no valid header: save it again.")
     return tensors, header
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Replace ``path`` by a safetensors file, in one step; a checksum joins the metadata."""
+    """Replace ``path`` atomically by a safetensors file; a checksum is added to the metadata."""
     from safetensors.torch import save
 
-    # Clones, because safetensors refuses tensors that share memory (tied weights).
+    # Cloned, because safetensors refuses tensors that share memory (tied weights).
     stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     sealed = {**metadata, _CHECKSUM: _digest(_covered(metadata), stored)}
     write_bytes(path, save(stored, metadata=sealed))
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of any safetensors file; whether they are ours is not looked at.
+    """Read tensors and metadata of any safetensors file, without checking who wrote it.
 
     Raises:
-        ArtifactError: missing, or no safetensors file.
+        ArtifactError: the file is missing or is not a safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -81,21 +81,21 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except (OSError, SafetensorError) as error:
         if Path(path).is_dir():
             raise ArtifactError(f"{path} is a folder; give a safetensors file.") from error
-        raise ArtifactError(f"{path} is no intact safetensors file: {error}.") from error
+        raise ArtifactError(f"{path} is not an intact safetensors file: {error}.") from error
 
 
 def intact(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bool:
-    """Whether both are as :func:`write_tensors` wrote them."""
+    """Whether tensors and metadata are as :func:`write_tensors` wrote them."""
     return metadata.get(_CHECKSUM) == _digest(_covered(metadata), tensors)
 
 
 def sealed(metadata: Mapping[str, str]) -> bool:
-    """Whether there is a checksum; weights of the first versions have none, nor have others'."""
+    """Whether there is a checksum; weights of early versions and of other programs have none."""
     return _CHECKSUM in metadata
 
 
 def _covered(metadata: Mapping[str, str]) -> str:
-    """The metadata that the checksum is of: the header, or all where there is none."""
+    """The metadata that the checksum covers: the header or, without a header, all of it."""
     if "header" in metadata:
         return metadata["header"]
     rest = {name: text for name, text in metadata.items() if name != _CHECKSUM}

@@ -1,4 +1,4 @@
-"""What a stopped quickstart leaves behind, so that the same command goes on from there."""
+"""Intermediate results of the quickstart, from which the same command continues."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from qnad_art.version import __version__
 
 
 class Unfinished:
-    """Checkpoints and figures of a run, in a folder that is there only until the run is finished.
+    """Checkpoints and figures of a run, in a folder that exists until the run is finished.
 
     Args:
-        folder: to keep it in; ``None`` keeps nothing.
-        settings: of the run, plain data; what runs of other settings left is not looked at.
+        folder: parent folder; with ``None`` nothing is kept.
+        settings: the settings of the run as plain data. Results of other settings are ignored.
     """
 
     def __init__(self, folder: Path | None, settings: Mapping[str, Any]) -> None:
@@ -25,14 +25,14 @@ class Unfinished:
         self._folder = None if folder is None else folder / name
 
     def checkpoint(self, name: str) -> dict[str, Any]:
-        """Settings ``checkpoint`` and ``resume`` of a training, or none."""
+        """The settings ``checkpoint`` and ``resume`` of a training; empty if nothing is kept."""
         if self._folder is None:
             return {}
         path = self._folder / f"{name}.safetensors"
         return {"checkpoint": path, "resume": path.exists()}
 
     def figures(self) -> list[Any]:
-        """What :meth:`keep` was given last."""
+        """The figures that were last passed to :meth:`keep`."""
         path = None if self._folder is None else self._folder / "figures.json"
         figures = [] if path is None or not path.exists() else read_json(path)
         if not isinstance(figures, list):
@@ -40,11 +40,11 @@ class Unfinished:
         return figures
 
     def keep(self, figures: list[Any]) -> None:
-        """Replace the figures, plain data."""
+        """Replace the kept figures, which must be plain data."""
         if self._folder is not None:
             write_json(self._folder / "figures.json", figures)
 
     def remove(self) -> None:
-        """The run is finished."""
+        """Delete everything, because the run is finished."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)

@@ -16,8 +16,9 @@ always s_x (x̂ = 1).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -33,24 +34,78 @@ BIASES: tuple[Bias, ...] = ("classical", "quantum")
 
 ZERO = 1e-12
 """Coefficients of the response at or below this are numerical zeros."""
+_Group = TypeVar("_Group", bound="_Tensors")
 
-BLOCK = 1 << 17
-"""Weights compiled at a time."""
 
-Kernels = dict[str, Tensor]
-"""What a layer computes with.
+@dataclass(frozen=True)
+class _Tensors:
+    """A group of tensors, some of which a device may do without."""
 
-``mean.x`` and ``mean.cos`` have the weight's shape and act on x and sqrt(1 - x̂²); ``mean.1`` is
-the constant part, summed over input channels. With shots, ``second.x2``, ``second.x``,
-``second.cos`` and ``second.xcos`` act on x̂², x, cos and x̂·cos and give -Σ E_j² up to its constant
-part; ``variance.1`` is Σ_j 1 minus that constant part; ``noise`` (one number an output) scales the
-deviation. ``mean.bias`` and ``variance.bias`` (one number an output) are the bias's product, if it
-is one. Terms that vanish for the device are absent.
+    def map(self: _Group, change: Callable[[Tensor], Tensor]) -> _Group:
+        """Each tensor changed, always in the same order."""
 
-Where the activations allow it :mod:`qnad_art.layers.variance` replaces ``second.x2`` by the cheaper
-``shared.x2`` (one output) and ``shared.out`` (one number an output), by the latter alone, or by
-``mixed.x2`` (some outputs) and ``mixed.out``, which makes all outputs of these.
-"""
+        def changed(value: Tensor | _Tensors | None) -> Tensor | _Tensors | None:
+            if value is None:
+                return None
+            return value.map(change) if isinstance(value, _Tensors) else change(value)
+
+        return replace(self, **{f.name: changed(getattr(self, f.name)) for f in fields(self)})
+
+    def tensors(self) -> list[Tensor]:
+        """The tensors, in the order of :meth:`map`."""
+        found: list[Tensor] = []
+
+        def find(tensor: Tensor) -> Tensor:
+            found.append(tensor)
+            return tensor
+
+        self.map(find)
+        return found
+
+    def with_tensors(self: _Group, tensors: Iterable[Tensor]) -> _Group:
+        """The same group with other tensors, in the order of :meth:`map`."""
+        others = iter(tensors)
+        return self.map(lambda _: next(others))
+
+
+@dataclass(frozen=True)
+class VarianceKernels(_Tensors):
+    """Kernels of the shot noise: its variance is ``scale²`` times Σ_j (1 - E_j²), the sum of these.
+
+    Args:
+        scale: (out,), s_x s_w / (g √S).
+        constant: what does not depend on the activations; shape as in :class:`Kernels`.
+        x2, x, cos, xcos: shape of the weight; act on x̂², x, sqrt(1 - x̂²) and x̂·sqrt(1 - x̂²).
+        bias: (out,), of the bias's product, if it is one.
+    """
+
+    scale: Tensor
+    constant: Tensor
+    x2: Tensor | None = None
+    x: Tensor | None = None
+    cos: Tensor | None = None
+    xcos: Tensor | None = None
+    bias: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Kernels(_Tensors):
+    """What a layer computes with; terms that vanish for the device are ``None``.
+
+    Args:
+        x: shape of the weight; acts on x.
+        constant: what does not depend on the activations, summed over input channels: (out,) for a
+            linear layer, (out, 1, …) for a convolution.
+        cos: shape of the weight; acts on sqrt(1 - x̂²).
+        bias: (out,), of the bias's product, if it is one.
+        variance: of the shot noise; ``None`` without shots.
+    """
+
+    x: Tensor
+    constant: Tensor
+    cos: Tensor | None = None
+    bias: Tensor | None = None
+    variance: VarianceKernels | None = None
 
 
 @dataclass(frozen=True)
@@ -76,44 +131,57 @@ class Execution:
     bias: Bias = "classical"
 
     def __post_init__(self) -> None:
-        if self.gain not in GAINS:
-            raise InvalidInputError(f"gain {self.gain!r} is not one of {', '.join(GAINS)}.")
-        if self.bias not in BIASES:
-            raise InvalidInputError(f"bias {self.bias!r} is not one of {', '.join(BIASES)}.")
-        if not 1 <= self.headroom < float("inf"):
-            raise InvalidInputError(f"headroom is {self.headroom}; it must be 1 or more.")
-        whole = isinstance(self.shots, (int, np.integer)) and not isinstance(self.shots, bool)
-        if self.shots is not None and not (whole and self.shots >= 1):
-            raise InvalidInputError(
-                f"shots is {self.shots!r}; give a whole number from 1, or None for the expectation."
-            )
+        check_execution(self.shots, self.gain, self.headroom, self.bias)
 
 
-def compile_kernels(
-    weight: Tensor,
-    site: Tensor,
-    pairs: Tensor,
-    *,
-    execution: Execution,
-    scale_x: float,
-    bias: Tensor | None = None,
-    wanted: Tensor | None = None,
-    shots: Tensor | None = None,
-) -> Kernels:
-    """Kernels of a layer, as a differentiable function of ``weight`` (out, in / groups, …).
+def check_execution(shots: int | None, gain: str, headroom: float, bias: str) -> None:
+    """Raise :class:`InvalidInputError` for what an :class:`Execution` cannot have."""
+    if gain not in GAINS:
+        raise InvalidInputError(f"gain {gain!r} is not one of {', '.join(GAINS)}.")
+    if bias not in BIASES:
+        raise InvalidInputError(f"bias {bias!r} is not one of {', '.join(BIASES)}.")
+    if not 1 <= headroom < float("inf"):
+        raise InvalidInputError(f"headroom is {headroom}; it must be 1 or more.")
+    whole = isinstance(shots, (int, np.integer)) and not isinstance(shots, bool)
+    if shots is not None and not (whole and shots >= 1):
+        raise InvalidInputError(
+            f"shots is {shots!r}; give a whole number from 1, or None for the expectation."
+        )
+
+
+class Products(NamedTuple):
+    """How the products of a layer run.
 
     Args:
         site, pairs: index into the response table and signed pair count; shape of the weight, or
-            (out, J + 1) with a bias.
+            (out, J + 1) where the bias is a product too.
         execution: response table, shots and gain.
         scale_x: activation scale s_x.
-        bias: (out,), where it is a product too.
-        wanted: shape of ``site``; the effective weight a2 that the injected crosstalk was chosen
-            for. The kernels do not depend on it, but their gradient with respect to it is that
-            with respect to a2 (straight-through estimator).
         shots: (out,), shots a product of each output where they are not the same for all.
     """
-    response = _Response(site, pairs, execution.table)
+
+    site: Tensor
+    pairs: Tensor
+    execution: Execution
+    scale_x: float
+    shots: Tensor | None = None
+
+
+def compile_kernels(
+    weight: Tensor, bias: Tensor | None, products: Products, *, wanted: Tensor | None = None
+) -> Kernels:
+    """Kernels of a layer, as a differentiable function of weight and bias.
+
+    Args:
+        weight: (out, in / groups, …).
+        bias: (out,), where it is a product too, else ``None``.
+        products: where and how they run.
+        wanted: shape of the sites; the effective weight a2 that the injected crosstalk was chosen
+            for. The kernels do not depend on it, but their gradient with respect to it is that
+            with respect to a2 (straight-through estimator).
+    """
+    execution, scale_x = products.execution, products.scale_x
+    response = _Response(products.site, products.pairs, execution.table)
     rows = with_bias(weight, bias, scale_x)
     rows = rows if rows.dtype == torch.float64 else rows.float()
     tiny = torch.finfo(rows.dtype).tiny
@@ -127,26 +195,24 @@ def compile_kernels(
     if execution.gain == "calibrated":
         scale_w = scale_w / response.contraction().to(rows.dtype)[:, None]
         constant = a0 - response.offsets().to(rows.dtype)
-    kernels = {}
-    if bias is not None:  # at x̂ = 1 the cosine vanishes
-        kernels["mean.bias"] = ((constant + a2) * scale_w)[:, -1] * scale_x
-        kernels["variance.bias"] = 1 - (a0 + a2)[:, -1].square()
+    # The product of a bias has the activation x̂ = 1, where the cosine vanishes.
+    bias_mean = None if bias is None else ((constant + a2) * scale_w)[:, -1] * scale_x
+    bias_variance = None if bias is None else 1 - (a0 + a2)[:, -1].square()
     fan_in = weight[0].numel()
     constant, a0, a2 = constant[:, :fan_in], a0[:, :fan_in], a2[:, :fan_in]
-    kernels["mean.x"] = (a2 * scale_w).view_as(weight)
-    kernels["mean.1"] = _sum_inputs(constant * scale_w * scale_x, weight)
-    if a1 is not None:
-        a1 = a1[:, :fan_in]
-        kernels["mean.cos"] = (a1 * scale_w * scale_x).view_as(weight)
-    if execution.shots is not None:
-        count = torch.as_tensor(execution.shots if shots is None else shots, dtype=rows.dtype)
-        kernels["noise"] = scale_w.flatten() * (scale_x / count.sqrt())
-        kernels |= _variance(a0, a1, a2, weight, scale_x)
-    # What multiplies activations has the weight's type, the rest at least single precision.
-    return {
-        name: kernel.to(weight.dtype) if kernel.shape == weight.shape else kernel
-        for name, kernel in kernels.items()
-    }
+    a1 = None if a1 is None else a1[:, :fan_in]
+    kernels = Kernels(
+        x=_as_weight(a2 * scale_w, weight),
+        constant=_sum_inputs(constant * scale_w * scale_x, weight),
+        cos=None if a1 is None else _as_weight(a1 * scale_w * scale_x, weight),
+        bias=bias_mean,
+    )
+    if execution.shots is None:
+        return kernels
+    shots = execution.shots if products.shots is None else products.shots
+    scale = scale_w.flatten() * (scale_x / torch.as_tensor(shots, dtype=rows.dtype).sqrt())
+    variance = _variance(a0, a1, a2, weight, scale_x, scale, bias_variance)
+    return replace(kernels, variance=variance)
 
 
 def with_bias(weight: Tensor, bias: Tensor | None, scale_x: float) -> Tensor:
@@ -165,37 +231,6 @@ def weight_angles(weight: Tensor, execution: Execution) -> Tensor:
     rows = weight.detach().float().flatten(1)
     tiny = torch.finfo(rows.dtype).tiny
     return (rows / weight_scales(rows, execution).clamp_min(tiny)).asin().view_as(weight)
-
-
-def compile_in_blocks(
-    weight: Tensor,
-    site: Tensor,
-    pairs: Tensor,
-    *,
-    execution: Execution,
-    scale_x: float,
-    bias: Tensor | None = None,
-    shots: Tensor | None = None,
-) -> Kernels:
-    """:func:`compile_kernels` without gradients, some outputs at a time to bound the memory."""
-    outputs = max(1, BLOCK // max(weight[0].numel(), 1))
-    parts = list(zip(*(t.split(outputs) for t in (weight, site, pairs)), strict=True))
-    biases, counts = (
-        [None] * len(parts) if values is None else values.split(outputs) for values in (bias, shots)
-    )
-    whole: Kernels = {}
-    with torch.no_grad():
-        for number, (part, own, count) in enumerate(zip(parts, biases, counts, strict=True)):
-            block = compile_kernels(
-                *part, execution=execution, scale_x=scale_x, bias=own, shots=count
-            )
-            if len(parts) == 1:
-                return block
-            for name, kernel in block.items():
-                if number == 0:
-                    whole[name] = kernel.new_empty((len(weight), *kernel.shape[1:]))
-                whole[name][number * outputs : (number + 1) * outputs] = kernel
-    return whole
 
 
 def contraction(site: Tensor, pairs: Tensor, execution: Execution) -> Tensor:
@@ -263,18 +298,28 @@ def _variance(
     a2: Tensor,
     weight: Tensor,
     scale_x: float,
-) -> Kernels:
+    scale: Tensor,
+    bias: Tensor | None,
+) -> VarianceKernels:
     """Σ_j (1 - E_j²) as a constant and minus kernels on x̂², x, cos and x̂·cos."""
     cos_squared = torch.zeros_like(a2) if a1 is None else a1.square()
-    kernels = {
-        "variance.1": _sum_inputs(1 - a0.square() - cos_squared, weight),
-        "second.x2": (cos_squared - a2.square()).view_as(weight),
-        "second.x": (-2 * a0 * a2 / scale_x).view_as(weight),
-    }
-    if a1 is not None:
-        kernels["second.cos"] = (-2 * a0 * a1).view_as(weight)
-        kernels["second.xcos"] = (-2 * a1 * a2).view_as(weight)
-    return kernels
+    return VarianceKernels(
+        scale=scale,
+        constant=_sum_inputs(1 - a0.square() - cos_squared, weight),
+        x2=_as_weight(cos_squared - a2.square(), weight),
+        x=_as_weight(-2 * a0 * a2 / scale_x, weight),
+        cos=None if a1 is None else _as_weight(-2 * a0 * a1, weight),
+        xcos=None if a1 is None else _as_weight(-2 * a1 * a2, weight),
+        bias=bias,
+    )
+
+
+def _as_weight(terms: Tensor, weight: Tensor) -> Tensor:
+    """What multiplies activations has shape and type of the weight.
+
+    All else has at least single precision.
+    """
+    return terms.view_as(weight).to(weight.dtype)
 
 
 def _sum_inputs(terms: Tensor, weight: Tensor) -> Tensor:

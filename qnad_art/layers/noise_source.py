@@ -25,8 +25,14 @@ from qnad_art.errors import InvalidInputError
 
 PIECE = 1 << 18
 """Numbers that are drawn at a time."""
+OUTPUT_PIECE = 1 << 17
+"""As many numbers of a layer's output, at most, are drawn and worked on at a time, on a CPU."""
 FEW = 1 << 13
 """Fewer numbers than this, outside of a pass, are drawn one by one: a seed takes longer."""
+_ALL = slice(None)
+
+NoiseState = Any
+"""Where the draws of a pass are, as torch's generator on a GPU or numpy's bits on a CPU have it."""
 
 
 class NoiseSource:
@@ -65,6 +71,13 @@ class NoiseSource:
         parts = [draw.flatten() for draw in self.draws([torch.Size([size]) for size in sizes])]
         result = torch.cat(parts) if parts else torch.empty(0)
         return result.view(reference.shape).to(reference.dtype)
+
+    def output_like(self, reference: Tensor) -> Tensor:
+        """N(0, 1) for a layer's output: the draws of its :func:`pieces`, in turn."""
+        if reference.is_cuda:
+            return self.normal_like(reference)
+        shapes = [at(reference, place).shape for place in pieces(reference)]
+        return torch.cat(list(self.draws(shapes))).to(reference.dtype)
 
     def draws(self, shapes: Sequence[torch.Size]) -> Iterator[Tensor]:
         """Independent N(0, 1), float32 on the CPU, one tensor of each shape.
@@ -105,7 +118,7 @@ class NoiseSource:
         """Whether this thread is within a :meth:`forward_pass`."""
         return self._pass.depth > 0
 
-    def state(self, device: torch.device) -> Any:
+    def state(self, device: torch.device) -> NoiseState:
         """Where the draws of a pass are now."""
         if device.type == "cuda":
             return self._generator(device).get_state()
@@ -114,7 +127,7 @@ class NoiseSource:
         return self._pass.stream.state
 
     @contextmanager
-    def resumed(self, device: torch.device, state: Any) -> Iterator[None]:
+    def resumed(self, device: torch.device, state: NoiseState) -> Iterator[None]:
         """Context in which the draws are those that came after ``state``."""
         with self.forward_pass():
             if device.type == "cuda":
@@ -192,6 +205,20 @@ class NoiseSource:
             device = torch.device(name)
             if device.type != "cuda" or torch.cuda.is_available():
                 self._generator(device).set_state(generator_state)
+
+
+def pieces(output: Tensor) -> list[slice]:
+    """Ranges of a batch, about equal, of :data:`OUTPUT_PIECE` numbers each or one image."""
+    count, wanted = output.shape[0], -(-output.numel() // OUTPUT_PIECE)
+    if wanted <= 1 or output.is_cuda:
+        return [_ALL]
+    step = -(-count // wanted)
+    return [slice(start, start + step) for start in range(0, count, step)]
+
+
+def at(values: Tensor, place: slice) -> Tensor:
+    """``values[place]``, sooner where it is all of them."""
+    return values if place == _ALL else values[place]
 
 
 class _Pass(threading.local):

@@ -17,10 +17,11 @@ from qnad_art.plugins.discovery import call_plugin, load_plugin, plugin_names
 
 @dataclass(frozen=True)
 class Architecture:
-    """What rebuilds a network: its name among :func:`model_names` and the shapes at its two ends.
+    """All that is needed to rebuild a network: its name and the shapes of its input and output.
 
-    Images have ``in_channels`` channels of ``image_size`` × ``image_size`` pixels in [0, 1].
-    Raises InvalidInputError for sizes that are no counts.
+    ``name`` is one of :func:`model_names`, or that of an entry of your own. Images have
+    ``in_channels`` channels of ``image_size`` × ``image_size`` pixels in [0, 1]; sizes are 0 where
+    a network's code does not say them. Raises InvalidInputError if a size is not a count.
     """
 
     name: str
@@ -31,16 +32,33 @@ class Architecture:
     def __post_init__(self) -> None:
         for field in ("num_classes", "in_channels", "image_size"):
             value = getattr(self, field)
-            if type(value) is not int or not 1 <= value <= 100_000:
+            if type(value) is not int or not 0 <= value <= 100_000:
                 raise InvalidInputError(f"{field} must be a whole number from 1, not {value!r}.")
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """What an entry point of the group ``qnad_art.models.architectures`` names.
+    """A network: how to make it, for which data, and how to train it.
+
+    It is what an entry point of the group ``qnad_art.models`` names, and what code of your own may
+    be (``qnad train my_nets.py:WIDE --data digits``)::
+
+        def build(architecture: Architecture) -> nn.Module:
+            pixels = architecture.in_channels * architecture.image_size**2
+            hidden = nn.Linear(pixels, 256)
+            return nn.Sequential(
+                nn.Flatten(), hidden, nn.ReLU(), nn.Linear(256, architecture.num_classes)
+            )
+
+        WIDE = ModelEntry(
+            Architecture("wide", num_classes=10, in_channels=1, image_size=28),
+            build,
+            {"epochs": 10, "learning_rate": 0.05},
+        )
 
     Args:
-        usual: its name, and the shapes of the data that it was designed for.
+        usual: its name, and the shapes of the data that it was designed for. ``build`` is called
+            with the shapes of the data that it is used on.
         build: makes the untrained network; it maps images N×C×H×W in [0, 1] to logits N×K.
         training: fields of :class:`~qnad_art.training.standard.TrainSettings` that suit it,
             ``epochs`` and ``learning_rate`` at least.
@@ -51,23 +69,41 @@ class ModelEntry:
     training: Mapping[str, Any]
 
 
+Model = str | ModelEntry
+"""A network by its registered name, or an entry of your own."""
+
+
+def is_code(name: str) -> bool:
+    """Whether a text names code (``FILE.py:NAME``, ``MODULE:NAME``) and not a registered network.
+
+    :func:`qnad_art.models.code.find_model` runs it.
+    """
+    return ":" in name
+
+
 def model_names() -> list[str]:
-    """Names that :func:`build_model` takes."""
+    """Names that :func:`build_model` accepts."""
     return plugin_names("model")
 
 
 def model_entry(name: str) -> ModelEntry:
-    """What is known of a network.
+    """Return the entry of a registered network.
 
     Raises:
-        UnknownNameError: no such network.
-        PluginError: the plugin that has the name is broken.
+        UnknownNameError: the network does not exist.
+        InvalidInputError: the name stands for code.
+        PluginError: the plugin that registered the name is broken.
     """
+    if is_code(name):
+        raise InvalidInputError(
+            f"The network is code, {name}, which is only run if you name it yourself: "
+            "--model FILE.py:NAME, or in Python qnad_art.models.find_model(...)."
+        )
     entry: ModelEntry = load_plugin("model", name)
     return entry
 
 
-# Channel means and standard deviations of CIFAR-10 and CIFAR-100; lenet5 takes pixels as they are.
+# Channel means and standard deviations of CIFAR-10 and CIFAR-100; lenet5 uses pixels unchanged.
 _STATISTICS = {
     "lenet5": ((0.0,), (1.0,)),
     "alexnet": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
@@ -90,8 +126,8 @@ _PLANS = {"lenet5": _LENET5, "alexnet": _ALEXNET, "vgg16_bn": _VGG16}
 class ImageClassifier(nn.Module):
     """Images N×C×H×W in [0, 1] → standardised channels → features → classifier → logits N×K.
 
-    Standardising inside keeps attack budgets in pixel units. With other than three channels,
-    each takes the average of the three channels' constants.
+    Standardising inside the network keeps attack budgets in pixel units. If the number of channels
+    is not three, each channel uses the average of the three channels' constants.
     """
 
     mean: Tensor
@@ -103,7 +139,7 @@ class ImageClassifier(nn.Module):
         for constant, values in zip(("mean", "std"), _STATISTICS[name], strict=True):
             value = torch.tensor(values)
             fitted = value if len(value) == channels else value.mean().repeat(channels)
-            # Constants of the architecture, so no part of the weights.
+            # Constants of the architecture, not part of the weights.
             self.register_buffer(constant, fitted.view(1, channels, 1, 1), persistent=False)
         self.features, flat = _convolutions(architecture)
         self.dropout = nn.Dropout(0.3 if name == "vgg16_bn" else 0.0)
@@ -121,10 +157,10 @@ class ImageClassifier(nn.Module):
 
 
 def _convolutions(architecture: Architecture) -> tuple[nn.Sequential, int]:
-    """Return the convolutional layers and the number of features they make of one image."""
+    """Return the convolutional layers and the number of features that they compute per image."""
     plan = _PLANS[architecture.name]
     if architecture.name == "lenet5" and architecture.image_size < 12:
-        # So small a map would leave the second convolution nothing to slide over.
+        # A smaller feature map would be smaller than the kernel of the second convolution.
         plan = tuple(step and (*step[:3], 2) for step in plan)
 
     def after(size: int) -> int:
@@ -135,7 +171,7 @@ def _convolutions(architecture: Architecture) -> tuple[nn.Sequential, int]:
     if after(architecture.image_size) < 1:
         smallest = next(size for size in count(1) if after(size) >= 1)
         raise InvalidInputError(
-            f"{architecture.name} cannot take images of {architecture.image_size} pixels; "
+            f"{architecture.name} cannot process images of {architecture.image_size} pixels; "
             f"the smallest are {smallest}×{smallest}."
         )
     layers: list[nn.Module] = []
@@ -153,31 +189,69 @@ def _convolutions(architecture: Architecture) -> tuple[nn.Sequential, int]:
 
 
 def build_model(
-    name: str,
+    name: Model,
     *,
     num_classes: int | None = None,
     in_channels: int | None = None,
     image_size: int | None = None,
     seed: int = 0,
 ) -> nn.Module:
-    """Build an untrained network whose weights depend on ``seed`` alone.
+    """Build an untrained network whose weights depend only on ``seed``.
 
-    ``name`` is one of :func:`model_names`; shapes left out are those of its usual data. The result
-    maps images N×C×H×W in [0, 1] to logits N×K and carries ``model.architecture``;
-    ``lenet5`` and torchvision's ``resnet18`` standardise nothing. Raises UnknownNameError for the
-    name and InvalidInputError for images that are too small for the network.
+    ``name`` is one of :func:`model_names` or an entry of your own; the default shapes are those of
+    the network's usual data. The result maps images N×C×H×W in [0, 1] to logits N×K and has an
+    attribute ``architecture``. ``lenet5`` and torchvision's ``resnet18`` do not standardise their
+    input. Raises UnknownNameError if the name does not exist and InvalidInputError if the images or
+    classes do not fit the network.
     """
-    entry = model_entry(name)
+    entry = name if isinstance(name, ModelEntry) else model_entry(name)
     sizes = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
     given: dict[str, Any] = {field: size for field, size in sizes.items() if size is not None}
+    for field, size in given.items():
+        if size == 0:
+            raise InvalidInputError(f"{field} must be a whole number from 1, not 0.")
     architecture = replace(entry.usual, **given)
+    if not (architecture.in_channels and architecture.image_size):
+        raise InvalidInputError(
+            f"{architecture.name} does not say which images it takes: give in_channels and "
+            "image_size (--input-shape), or let the code be a ModelEntry."
+        )
     with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed, which would seed the GPUs' generators as well.
+        # Not torch.manual_seed, which would also seed the generators of GPUs.
         torch.default_generator.manual_seed(seed)
-        model = call_plugin("model", name, lambda entry: entry.build(architecture))
-    # Past Module.__setattr__, whose declared type takes tensors and modules only.
+        model: nn.Module
+        if isinstance(name, ModelEntry):
+            model = entry.build(architecture)
+            architecture = _checked(model, architecture)
+        else:
+            model = call_plugin("model", name, lambda made: made.build(architecture))
+    # Bypasses Module.__setattr__, whose declared type accepts only tensors and modules.
     object.__setattr__(model, "architecture", architecture)
-    return cast(nn.Module, model)
+    return model
+
+
+def _checked(model: nn.Module, architecture: Architecture) -> Architecture:
+    """The architecture, with as many classes as the network has; raises where it does not fit."""
+    name, channels, size = architecture.name, architecture.in_channels, architecture.image_size
+    first = next(model.parameters(), torch.empty(0))
+    image = torch.zeros((1, channels, size, size), dtype=first.dtype, device=first.device)
+    training = model.training
+    try:
+        with torch.no_grad():
+            shape = tuple(model.eval()(image).shape)
+    except Exception as error:
+        raise InvalidInputError(
+            f"{name} cannot take images of {channels}×{size}×{size}: {error}"
+        ) from error
+    finally:
+        model.train(training)
+    classes = architecture.num_classes or shape[-1]
+    if shape != (1, classes):
+        raise InvalidInputError(
+            f"{name} makes an output of shape {shape} from one image of {channels}×{size}×{size}, "
+            f"not (1, {classes}), a logit for each class."
+        )
+    return replace(architecture, num_classes=classes)
 
 
 def architecture_of(model: nn.Module) -> Architecture:
@@ -185,7 +259,7 @@ def architecture_of(model: nn.Module) -> Architecture:
     architecture = getattr(model, "architecture", None)
     if not isinstance(architecture, Architecture):
         raise InvalidInputError(
-            f"{type(model).__name__} carries no architecture; make the model with build_model()."
+            f"{type(model).__name__} has no architecture; build the model with build_model()."
         )
     return architecture
 

@@ -1,4 +1,4 @@
-"""Weights of networks as safetensors files: nothing is ever unpickled."""
+"""Weights of networks as safetensors files, which are never unpickled."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from qnad_art.files import artifacts
 from qnad_art.files.atomic import parse_json
 from qnad_art.models.architectures import (
     Architecture,
+    Model,
+    ModelEntry,
     architecture_of,
     build_model,
+    is_code,
     model_entry,
     model_names,
 )
@@ -32,11 +35,12 @@ def save_weights(
     card: Mapping[str, Any] | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write the weights of a :func:`build_model` network to a safetensors file in one step.
+    """Write the weights of a :func:`build_model` network to a safetensors file atomically.
 
-    ``card`` (anything JSON can hold: data, settings, accuracies) goes into the file beside the
-    architecture. ``dtype`` (say ``torch.float16``) converts the floating-point weights. Raises
-    :class:`~qnad_art.errors.InvalidInputError` for weights that are not finite in that type.
+    ``card`` (plain JSON, such as data, settings and accuracies) is stored in the file together
+    with the architecture. ``dtype`` (for example ``torch.float16``) converts the floating-point
+    weights. Raises :class:`~qnad_art.errors.InvalidInputError` if weights are not finite in that
+    type.
     """
     tensors: dict[str, Tensor] = dict(model.state_dict())
     for name, tensor in tensors.items():
@@ -56,30 +60,32 @@ def save_weights(
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Read weights into ``model``, in the model's own dtype and on its device.
+    """Read weights into ``model``, with the model's dtype and on its device.
 
-    The file must hold exactly the model's tensors; otherwise
-    :class:`~qnad_art.errors.ArtifactError` is raised and the model stays as it was.
+    The file must hold exactly the model's tensors. Otherwise
+    :class:`~qnad_art.errors.ArtifactError` is raised and the model does not change.
     """
     install_tensors(model, read_tensors(path)[0], path)
 
 
-def load_model(path: str | Path, name: str | None = None, **sizes: int) -> nn.Module:
+def load_model(path: str | Path, name: Model | None = None, **sizes: int) -> nn.Module:
     """Build the network that a weights file describes, with its weights, in ``eval`` mode.
 
-    For a file that does not say its architecture, ``name`` and ``sizes`` are those of
-    :func:`build_model`. Raises :class:`~qnad_art.errors.ArtifactError` for a damaged file or one
+    For a file that does not say its architecture, or names code, ``name`` and ``sizes`` are those
+    of :func:`build_model`. Raises :class:`~qnad_art.errors.ArtifactError` for a damaged file or one
     that contradicts ``name``.
     """
     tensors, metadata = read_tensors(path)
-    stored = _stored_architecture(metadata, path)
+    stored = _stored_architecture(metadata, path, name)
     if stored is None and name is None:
         raise ArtifactError(
-            f"{path} does not say its architecture; name it: {', '.join(model_names())}."
+            f"{path} does not state its architecture; give one of: {', '.join(model_names())}."
         )
-    if stored and name not in (None, stored.name):
-        raise ArtifactError(f"{path} holds {stored.name}, not {name}; leave the name out.")
-    if stored:
+    if stored is not None:
+        sizes = {field: size for field, size in asdict(stored).items() if field != "name"}
+    if isinstance(name, ModelEntry):
+        model = build_model(name, **sizes)
+    elif stored is not None:
         model = build_for(tensors, path, **asdict(stored))
     else:
         model = build_model(str(name), **sizes)
@@ -88,9 +94,9 @@ def load_model(path: str | Path, name: str | None = None, **sizes: int) -> nn.Mo
 
 
 def build_for(tensors: Mapping[str, Tensor], path: str | Path, **architecture: Any) -> nn.Module:
-    """:func:`build_model`, once it is known that ``tensors``, read from ``path``, are its own.
+    """:func:`build_model`, after checking that ``tensors``, read from ``path``, fit the network.
 
-    So a small file that names a gigantic network is refused before any memory is taken.
+    A small file that names a huge network is refused before memory is allocated.
     """
     with torch.device("meta"):
         _require_fit(build_model(**architecture), tensors, path)
@@ -98,14 +104,14 @@ def build_for(tensors: Mapping[str, Tensor], path: str | Path, **architecture: A
 
 
 def read_card(path: str | Path) -> dict[str, Any]:
-    """Return the card of a weights file, empty where none was saved."""
+    """Return the card of a weights file; it is empty if none was saved."""
     return parse_object(read_tensors(path)[1].get("card", "{}"), path)
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and the metadata of any safetensors file, or raise ArtifactError.
 
-    A file of ours that has a checksum must be as it was written.
+    If the file has a checksum of qnad_art, the checksum is verified.
     """
     tensors, metadata = artifacts.read_tensors(path)
     ours = "qnad_art" in metadata and artifacts.sealed(metadata)
@@ -115,7 +121,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def install_tensors(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
-    """Put ``tensors``, read from ``path``, into ``model`` after checking every one of them."""
+    """Copy ``tensors``, read from ``path``, into ``model`` after checking all of them."""
     _require_fit(model, tensors, path)
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
@@ -140,16 +146,26 @@ def _require_fit(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Pa
         )
 
 
-def _stored_architecture(metadata: Mapping[str, str], path: str | Path) -> Architecture | None:
+def _stored_architecture(
+    metadata: Mapping[str, str], path: str | Path, asked: Model | None
+) -> Architecture | None:
+    """What a file says of its network, once it is known to go with what was asked for."""
     if "qnad_art" not in metadata:
         return None
     if metadata["qnad_art"] != _FORMAT:
         raise ArtifactError(f"{path} is {metadata['qnad_art']!r}, not {_FORMAT!r}; train again.")
     try:
         architecture = Architecture(**parse_object(metadata.get("architecture", ""), path))
-        model_entry(architecture.name)
+        # The name of an entry of one's own is registered nowhere.
+        if not isinstance(asked, ModelEntry):
+            model_entry(architecture.name)
     except (TypeError, InvalidInputError, UnknownNameError) as error:
         raise ArtifactError(f"{path} names an unusable architecture: {error}") from error
+    stored = architecture.name
+    own = asked.usual.name if isinstance(asked, ModelEntry) else asked
+    # Code may have moved since; whether the tensors fit is checked in any case.
+    if own not in (None, stored) and not (is_code(stored) and isinstance(asked, ModelEntry)):
+        raise ArtifactError(f"{path} holds {stored}, not {own}; leave the name out.")
     return architecture
 
 
@@ -157,5 +173,5 @@ def parse_object(text: str, path: str | Path) -> dict[str, Any]:
     """Parse one JSON object from the metadata of ``path``, or raise ArtifactError."""
     value = parse_json(text, f"The metadata of {path}, damaged,")
     if not isinstance(value, dict):
-        raise ArtifactError(f"The metadata of {path} are damaged: {text[:60]!r} is no object.")
+        raise ArtifactError(f"The metadata of {path} are damaged: {text[:60]!r} is not an object.")
     return value

@@ -57,6 +57,12 @@ def set_scales(network: nn.Module, batches: Sequence[Tensor], percentile: float)
             )
 
 
+def check_percentile(percentile: float) -> None:
+    """Raise :class:`InvalidInputError` for what cannot be a percentile of activations."""
+    if not 0 < percentile <= 100:
+        raise InvalidInputError(f"percentile is {percentile}; it must be in (0, 100].")
+
+
 def saturated(network: nn.Module, batches: Sequence[Tensor]) -> dict[str, float]:
     """Fraction of each layer's activations that saturates at its scale."""
 
@@ -119,8 +125,9 @@ def _clipped_and_moments(layer: QuantumLayer, x: Tensor) -> Tensor:
     """By input channel Σ x̂², Σ x̂⁴, the number of activations, and of those beyond the scale."""
     scale = layer.input_scale or torch.inf
     # Of the values themselves: a quotient may round above 1.
-    beyond = layer.sum_outputs((x > scale) | (x < -scale))
-    count = layer.sum_outputs(x.new_ones((), dtype=torch.float64).expand(x.shape))
+    by_channel = layer.linear_map.sum_by_channel
+    beyond = by_channel((x > scale) | (x < -scale))
+    count = by_channel(x.new_ones((), dtype=torch.float64).expand(x.shape))
     square = (x.detach().float() / (layer.input_scale or 1.0)).square_().clamp_max_(1)
-    sums = [layer.sum_outputs(square), layer.sum_outputs(square.square_()), count, beyond]
+    sums = [by_channel(square), by_channel(square.square_()), count, beyond]
     return torch.stack([values.double() for values in sums])

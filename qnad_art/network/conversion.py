@@ -6,25 +6,25 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from qnad_art.circuits.response import MAX_PAIRS, Readout, response_table
-from qnad_art.device.catalogue import DeviceLike, load_device
-from qnad_art.device.profile import DEFAULT_DEVICE
+from qnad_art.circuits.response import response_table
+from qnad_art.device.catalogue import load_device
 from qnad_art.errors import InvalidInputError
-from qnad_art.layers.kernels import Bias, Execution, Gain
+from qnad_art.layers.kernels import Execution
 from qnad_art.layers.linear_and_conv import QUANTUM_CLASSES
 from qnad_art.layers.noise_source import NoiseSource
 from qnad_art.layers.quantum_layer import QuantumLayer
 from qnad_art.layers.speed.batch_norm import fold_batch_norm
-from qnad_art.layers.speed.pooling import MaxPool2d
+from qnad_art.layers.speed.pooling import replace_pooling
 from qnad_art.network.module import QuantumExecutedModule
-from qnad_art.placement.placement import Order, device_placement
+from qnad_art.network.settings import ExecutionSettings
+from qnad_art.placement.placement import device_placement
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,19 +36,8 @@ def convert(
     model: nn.Module,
     calibration: Tensor | npt.NDArray[np.floating] | None = None,
     *,
-    device: DeviceLike = DEFAULT_DEVICE,
-    shots: int | None = None,
-    readout: Readout = "twirled",
-    gain: Gain = "calibrated",
-    headroom: float = 1.0,
-    bias: Bias = "classical",
-    percentile: float | None = None,
-    include: Sequence[str] = ("*",),
-    exclude: Sequence[str] = (),
-    order: Order = "stretched",
-    compute: Sequence[int] | None = None,
-    max_pairs: int = MAX_PAIRS,
-    seed: int | None = None,
+    settings: ExecutionSettings | None = None,
+    **changes: Any,
 ) -> QuantumExecutedModule:
     """Copy ``model`` with every Conv1d, Conv2d and Linear run as noisy quantum circuits.
 
@@ -56,44 +45,41 @@ def convert(
         model: any module; it is left as it is.
         calibration: inputs (N, …) that set the activation scales, some hundred training images;
             without them call ``calibrate`` on the result before running it.
-        device: name, JSON file, Qiskit backend or profile, see
-            :func:`~qnad_art.device.catalogue.load_device`.
-        shots: shots a product; ``None`` for the exact expectation.
-        readout: ``"twirled"`` or ``"raw"``, see :func:`~qnad_art.circuits.response.response_table`.
-        gain: ``"calibrated"`` or ``"raw"``, see :class:`~qnad_art.layers.kernels.Execution`.
-        headroom: s_w over the largest |weight| of an output, see
-            :class:`~qnad_art.layers.kernels.Execution`.
-        bias: ``"classical"`` or ``"quantum"``, likewise.
-        percentile: of the activations taken as scale; ``None`` as
-            :meth:`~qnad_art.network.module.QuantumExecutedModule.calibrate`.
-        include, exclude: patterns over module names (``features.*``); a layer is converted if it
-            matches one of ``include`` and none of ``exclude``.
-        order, compute: see :func:`~qnad_art.placement.placement.device_placement`.
-        max_pairs: largest pair count that a plan may use.
-        seed: of the shot noise; ``None`` takes a fresh one.
+        settings: of the execution; ``None`` for the defaults.
+        **changes: settings by name (``device="ibm_lagos", shots=1024``), which override those of
+            ``settings``; see :class:`~qnad_art.network.settings.ExecutionSettings`.
 
     Raises:
         InvalidInputError: no layer is left to convert, or a setting is out of range.
+        UnknownNameError: there is no such setting.
     """
+    settings = ExecutionSettings.of(settings, **changes)
+    if settings.allocation == "margin":
+        raise InvalidInputError(
+            "convert runs every product with the same shots; call "
+            "qnad_art.engines.shot_allocation.allocate_shots(module, x) on what it returns."
+        )
     if isinstance(model, torch.jit.ScriptModule):
         raise InvalidInputError(
             "model is TorchScript, whose layers cannot be replaced; convert the network from which "
             "it was traced or scripted."
         )
-    profile = load_device(device)
-    placement = device_placement(profile, compute=compute, order=order)
-    table = response_table(profile, placement.sites, max_pairs=max_pairs, readout=readout)
-    execution = Execution(table, shots, gain, headroom, bias)
-    chosen = _chosen_layers(model, include, exclude)
-    network, noise = copy.deepcopy(model), NoiseSource(seed)
+    profile = load_device(settings.device)
+    placement = device_placement(profile, compute=settings.compute, order=settings.order)
+    table = response_table(
+        profile, placement.sites, max_pairs=settings.max_pairs, readout=settings.readout
+    )
+    execution = Execution(
+        table, settings.shots, settings.gain, settings.headroom, settings.bias or "classical"
+    )
+    chosen = _chosen_layers(model, settings.include, settings.exclude)
+    network, noise = copy.deepcopy(model), NoiseSource(settings.seed)
     for name in chosen:
         layer = network.get_submodule(name)
         layer.__class__ = QUANTUM_CLASSES[type(layer)]
         assert isinstance(layer, QuantumLayer)
         layer.execute_as(execution, noise)
-    for part in network.modules():
-        if type(part) is nn.MaxPool2d:
-            part.__class__ = MaxPool2d
+    replace_pooling(network)
     fold_batch_norm(network)
     _forbid_fused_paths(network)
     module = QuantumExecutedModule(
@@ -104,7 +90,7 @@ def convert(
         data = torch.as_tensor(calibration)
         if data.dtype == torch.uint8:  # images; tokens are int64
             data = data.float()
-        module.calibrate(data, percentile=percentile)
+        module.calibrate(data, percentile=settings.percentile)
     return module
 
 
@@ -132,7 +118,7 @@ def _chosen_layers(network: nn.Module, include: Sequence[str], exclude: Sequence
             f"exclude={list(exclude)}."
         )
     for name, module in chosen.items():
-        if "weight" not in module._parameters:
+        if "weight" not in dict(module.named_parameters(recurse=False)):
             raise InvalidInputError(
                 f"The weight of {name!r} is no parameter but computed in every pass (pruning, "
                 "spectral or weight norm); make it one first: torch.nn.utils.prune.remove(layer, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -9,18 +10,19 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from qnad_art.device.profile import DeviceProfile
 from qnad_art.errors import InvalidInputError
 from qnad_art.layers.kernels import Execution, Gain
 from qnad_art.layers.noise_source import NoiseSource
 from qnad_art.layers.quantum_layer import QuantumLayer, quantum_layers
-from qnad_art.layers.speed.deferred import Deferred
+from qnad_art.layers.speed.accelerated import Accelerated
+from qnad_art.layers.speed.deferred import settled
 from qnad_art.layers.tracing import is_tracing
-from qnad_art.network.calibration import saturated, set_scales
+from qnad_art.network.calibration import check_percentile, saturated, set_scales
 from qnad_art.network.modes import setting
 from qnad_art.network.observation import observe
+from qnad_art.network.settings import ExecutionSettings
 from qnad_art.placement.placement import Placement
 from qnad_art.placement.plan import CrosstalkPlan, inherent_plan
 from qnad_art.validation import all_finite
@@ -74,7 +76,7 @@ class QuantumExecutedModule(nn.Module):
         with self.noise.forward_pass():
             result: Tensor = self.network(x)
             if type(result) is not Tensor:  # the pass is over: its noise is to be drawn in it
-                result = tree_map_only(Deferred, Deferred.settle, result)
+                result = settled(result)
         return result if x.dtype == given else result.to(given)
 
     @property
@@ -97,6 +99,25 @@ class QuantumExecutedModule(nn.Module):
         self._execution = execution
         for layer in self.layers.values():
             layer.execution = execution
+
+    @property
+    def settings(self) -> ExecutionSettings:
+        """How the network is executed; percentile and seed are not known any more."""
+        table, placement = self._execution.table, self.placement
+        shares = (layer.shot_share for layer in self.layers.values())
+        return ExecutionSettings(
+            device=self.device_profile,
+            shots=self.shots,
+            readout=table.readout,
+            gain=self.gain,
+            headroom=self._execution.headroom,
+            bias=self._execution.bias,
+            include=[glob.escape(name) for name in self.layers],
+            order=placement.order,
+            compute=placement.compute,
+            max_pairs=table.max_pairs,
+            allocation="equal" if all(share is None for share in shares) else "margin",
+        )
 
     @property
     def shots(self) -> int | None:
@@ -159,6 +180,18 @@ class QuantumExecutedModule(nn.Module):
             yield
 
     @contextmanager
+    def plain_execution(self) -> Iterator[None]:
+        """Context without all that only makes it faster (:mod:`qnad_art.layers.speed`).
+
+        Every layer then computes as its formula is written in
+        :mod:`qnad_art.layers.product_sums`. Results and gradients are the same but for rounding,
+        the variance of the shot noise but for the error of its cheaper forms (0.1 %).
+        """
+        parts = [part for part in self.modules() if isinstance(part, Accelerated)]
+        with setting(parts, accelerated=False):
+            yield
+
+    @contextmanager
     def unsaturated_gradients(self) -> Iterator[None]:
         """Context in which gradients pass through saturated activations; outputs stay the same.
 
@@ -185,8 +218,7 @@ class QuantumExecutedModule(nn.Module):
         """
         if percentile is None:
             percentile = 100.0 if self.shots is None else SHOTS_PERCENTILE
-        if not 0 < percentile <= 100:
-            raise InvalidInputError(f"percentile is {percentile}; it must be in (0, 100].")
+        check_percentile(percentile)
         x = self._in_own_type(x)
         if len(x) == 0 or not all_finite(x):
             raise InvalidInputError(

@@ -1,1 +1,1 @@
-"""Where and when products run: qubits, neighbours, time steps, and the crosstalk plan."""
+"""Where and when products run: compute qubits, neighbours, time steps, and the crosstalk plan."""

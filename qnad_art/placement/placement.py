@@ -1,8 +1,9 @@
-"""Placement: which qubit runs which weight's products, and which neighbour injects crosstalk.
+"""Placement: which qubit runs a weight's products, and which neighbour injects crosstalk.
 
-Products run side by side on *compute qubits*, an independent set of the coupling map. The
-products of one output's sum fill time steps of ``len(compute)`` slots; every output starts a
-new step. A neighbour can serve one product a step if it is idle in it (Algorithm 1 lines 2-4).
+Products run in parallel on *compute qubits*, an independent set of the coupling map. The products
+of one output's sum fill time steps of ``len(compute)`` slots; every output starts a new step. A
+neighbour can inject crosstalk into one product per step, provided that it is idle in that step
+(Algorithm 1, lines 2-4).
 """
 
 from __future__ import annotations
@@ -24,26 +25,27 @@ Order = Literal["stretched", "aware", "plain"]
 ORDERS: tuple[Order, ...] = ("stretched", "aware", "plain")
 
 LEAST_CONTRAST = 0.5
-"""Least P(0|0) - P(0|1) of a compute qubit, unless the user chooses: a product's ⟨Z⟩ shrinks by it.
+"""Lowest readout contrast P(0|0) - P(0|1) of a compute qubit that is chosen automatically.
 
-Large devices have qubits that read nothing at all, or the wrong way round."""
+The contrast multiplies ⟨Z⟩ of a product. On large devices some qubits have a contrast of zero or
+below."""
 
 MATCHINGS = 64
-"""Ways of giving neighbours to compute qubits that the steps of a sum go through."""
+"""Number of matchings of neighbours to compute qubits among which the steps of a sum alternate."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """How a device runs products: compute qubits, sites, and the order of a sum's products.
+    """How a device runs products: compute qubits, sites, and the order of the products in a sum.
 
     Args:
         compute: qubits that run products; none may be coupled to another.
-        sites: the plain site of each compute qubit (in the order of ``compute``), then every
-            injection site.
-        order: ``"stretched"`` adds time steps until a neighbour is free for every critical weight;
-            ``"aware"`` keeps the number of steps and spreads the critical weights over them (the
-            order of a sum is free), which serves up to two in five on ibm_nairobi; ``"plain"``
-            keeps the execution order too, the paper's reading.
+        sites: the plain site of each compute qubit (in the order of ``compute``), followed by all
+            injection sites.
+        order: ``"stretched"`` adds time steps until a neighbour is free for every critical weight.
+            ``"aware"`` keeps the number of steps and distributes the critical weights over them
+            (the terms of a sum may run in any order); on ibm_nairobi, up to two weights in five
+            find a neighbour. ``"plain"`` also keeps the order of the terms, as in the paper.
     """
 
     compute: tuple[int, ...]
@@ -54,7 +56,7 @@ class Placement:
 
     @cached_property
     def injections(self) -> tuple[tuple[int, ...], ...]:
-        """For each compute qubit the indices of its injection sites, those to try first first."""
+        """For each compute qubit, the indices of its injection sites in order of preference."""
         return tuple(
             tuple(
                 index
@@ -67,22 +69,22 @@ class Placement:
     def plain_sites(self, shape: Sequence[int]) -> Tensor:
         """Site index of every weight without injection, for a weight of ``shape``; int16.
 
-        All outputs are alike and share their memory: clone it before writing to it.
+        The rows of all outputs share one memory, so clone the tensor before writing to it.
         """
         slots = torch.arange(_rows(shape)[1]) % len(self.compute)
         return slots.to(torch.int16).view(1, *shape[1:]).expand(tuple(shape))
 
     def place(self, critical: Tensor, scores: Tensor | None = None) -> Tensor:
-        """Algorithm 1, lines 2 to 4, for one layer.
+        """Choose the sites of one layer (Algorithm 1, lines 2 to 4).
 
         Args:
-            critical: bool, shape of the weight: where injection is wanted.
-            scores: same shape, larger is more critical; decides who is served first where
-                neighbours are too few.
+            critical: bool, in the weight's shape: True where injection is wanted.
+            scores: criticality in the same shape. If there are too few neighbours, weights with
+                larger scores are served first.
 
         Returns:
-            Site index of every weight, int16. Critical weights that found a neighbour have an
-            injection site (with ``neighbour``), all others a plain one.
+            Site index of every weight, int16. Critical weights with a neighbour have an injection
+            site, all others a plain site.
         """
         rows, fan_in = _rows(critical.shape)
         wanted = critical.reshape(rows, fan_in).cpu()
@@ -94,11 +96,11 @@ class Placement:
         return placed.view(critical.shape)
 
     def _serve_all(self, wanted: Tensor) -> Tensor:
-        """A neighbour for every critical weight, edge after edge; the others stay where they are.
+        """Assign a neighbour to every critical weight, edge by edge; the others keep their sites.
 
-        An edge serves two weights in turn, so that two polarities in turn cancel on each edge.
-
-        Any choice of sites can be run, given the time: see :func:`~.time_steps.time_steps`.
+        Each edge serves two weights in succession, so that alternating polarities cancel on each
+        edge. Any choice of sites can be executed in enough time steps: see
+        :func:`~.time_steps.time_steps`.
         """
         rows, fan_in = wanted.shape
         served = self._matchings[self._matchings >= 0].to(torch.int16)
@@ -108,7 +110,7 @@ class Placement:
         return torch.where(wanted, served[rank], self.plain_sites((rows, fan_in)))
 
     def _slots(self, wanted: Tensor, scores: Tensor | None) -> Tensor:
-        """Which weight of its row runs in each slot, (rows, fan_in)."""
+        """The weight that runs in each slot of its row, (rows, fan_in)."""
         rows, fan_in = wanted.shape
         if self.order == "plain":
             return torch.arange(fan_in).expand(rows, fan_in)
@@ -118,15 +120,15 @@ class Placement:
         spread = torch.empty_like(by_criticality).scatter_(
             1, self._service_order(fan_in).expand(rows, fan_in), by_criticality
         )
-        # Sums without critical weights stay as they are, so no crosstalk means no change.
+        # Sums without critical weights keep their order: no crosstalk means no change.
         return torch.where(wanted.any(1, keepdim=True), spread, torch.arange(fan_in))
 
     def _service_order(self, fan_in: int) -> Tensor:
-        """Slots of a sum, those that neighbours can serve first."""
+        """Slots of a sum, starting with those that a neighbour can serve."""
         return torch.argsort((self._planned(fan_in) < 0).int(), stable=True)
 
     def _planned(self, fan_in: int) -> Tensor:
-        """Injection site that each slot of a sum may use without conflict, -1 for none.
+        """Injection site that each slot of a sum may use without conflict, or -1.
 
         The matching changes from step to step, so that many edges are used.
         """
@@ -136,10 +138,10 @@ class Placement:
 
     @cached_property
     def _matchings(self) -> Tensor:
-        """Largest sets of compute qubits that can be served at once, as site indices or -1.
+        """Maximum matchings of compute qubits to neighbours, as site indices or -1.
 
-        Maximum matchings of compute qubits to neighbours, (matchings, compute). There are several;
-        each of these is found from another order of the qubits.
+        Shape (matchings, compute). Each matching is a largest set of compute qubits that can be
+        served in one step, found from a different random order of the qubits.
         """
         from scipy.sparse import csr_matrix
         from scipy.sparse.csgraph import maximum_bipartite_matching
@@ -164,12 +166,12 @@ class Placement:
         return matchings
 
     def _serve(self, wanted: Tensor) -> Tensor:
-        """Give neighbours to the critical slots of every step, (rows, slots) → site index.
+        """Assign neighbours to the critical slots of every step, (rows, slots) → site index.
 
-        A qubit is available if it is idle in the step (no product runs on it) and serves nobody
-        else. One hop is tried before two; qubits with fewest choices come first. (Two hops need
-        the same neighbour and a partner as well, so they are never available where one hop is not;
-        they are there for plans that choose spectator injection themselves.)
+        A neighbour is available if it is idle in the step (no product runs on it) and does not
+        serve another product. One hop is tried before two hops, and qubits with the fewest choices
+        come first. (Two hops need the same neighbour and a partner, so they are never available
+        where one hop is not. They exist for plans that choose spectator injection themselves.)
         """
         rows, fan_in = wanted.shape
         width = len(self.compute)
@@ -208,21 +210,21 @@ class Placement:
 def device_placement(
     device: DeviceProfile, *, compute: Sequence[int] | None = None, order: Order = "stretched"
 ) -> Placement:
-    """Placement for a device.
+    """Choose the placement for a device.
 
     Args:
-        device: gives the coupling map.
-        compute: compute qubits; by default a large independent set of the coupling map, every
-            member with at least one idle neighbour and a readout that tells 0 from 1
+        device: defines the coupling map.
+        compute: compute qubits. The default is a large independent set of the coupling map, whose
+            members each have an idle neighbour and a sufficient readout contrast
             (:data:`LEAST_CONTRAST`).
         order: see :class:`Placement`.
 
     Raises:
         InvalidInputError: two of the given compute qubits are coupled, or ``order`` is unknown.
-        DeviceError: no qubit of the device reads well enough and has an idle neighbour.
+        DeviceError: no qubit of the device has both a sufficient readout contrast and an idle
+            neighbour.
     """
-    if order not in ORDERS:
-        raise InvalidInputError(f"order {order!r} is not one of {', '.join(ORDERS)}.")
+    check_order(order)
     chosen = _independent_set(device) if compute is None else tuple(int(q) for q in compute)
     count = len(device.qubits)
     for qubit in chosen:
@@ -231,12 +233,12 @@ def device_placement(
         coupled = set(device.neighbours[qubit]) & set(chosen)
         if coupled or chosen.count(qubit) > 1:
             raise InvalidInputError(
-                f"compute qubits must be distinct and uncoupled; {qubit} is given twice or "
+                f"compute qubits must be distinct and uncoupled; {qubit} is given twice or is "
                 f"coupled to {sorted(coupled)}."
             )
     if not chosen:
         raise DeviceError(
-            f"{device.name} has no qubit with an idle neighbour to inject from and a readout "
+            f"{device.name} has no qubit with an idle neighbour for injection and a readout "
             f"contrast (1 - p1_given_0 - p0_given_1) of {LEAST_CONTRAST} or more; choose with "
             "compute=…."
         )
@@ -252,8 +254,14 @@ def with_sites(placement: Placement, device: DeviceProfile, sites: Sequence[Site
     return replace(placement, sites=tuple(sites), disturbed=reach)
 
 
+def check_order(order: str) -> None:
+    """Raise :class:`InvalidInputError` for an order that there is not."""
+    if order not in ORDERS:
+        raise InvalidInputError(f"order {order!r} is not one of {', '.join(ORDERS)}.")
+
+
 def _independent_set(device: DeviceProfile) -> tuple[int, ...]:
-    """Greedy maximal independent set of legible qubits, those with fewest neighbours first."""
+    """Greedy maximal independent set of readable qubits, those with the fewest neighbours first."""
     legible = [
         index
         for index, qubit in enumerate(device.qubits)
@@ -267,7 +275,7 @@ def _independent_set(device: DeviceProfile) -> tuple[int, ...]:
 
 
 def _rows(shape: Sequence[int]) -> tuple[int, int]:
-    """(outputs, products a sum) of a weight."""
+    """(outputs, products per sum) of a weight."""
     fan_in = 1
     for size in shape[1:]:
         fan_in *= size

@@ -1,4 +1,4 @@
-"""The crosstalk plan: for every weight its site and its signed number of injected gate pairs."""
+"""The crosstalk plan: the site and the signed number of injected gate pairs of every weight."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ KIND = "crosstalk-plan"
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """One layer: ``site`` (int16, index into the plan's sites), ``pairs`` (int8, sign = polarity).
+    """The plan of one layer.
 
-    Both have the weight's shape, or (out, J + 1) where the bias is a product, the last one.
+    ``site`` (int16) is an index into the plan's sites; ``pairs`` (int8) is the number of pairs with
+    the polarity as sign. Both have the weight's shape, or (out, J + 1) if the bias runs as a
+    product, which is then the last one.
     """
 
     site: Tensor
@@ -34,15 +36,15 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class CrosstalkPlan:
-    """Which weights get how much crosstalk, from which neighbour.
+    """How much crosstalk each weight gets, and from which neighbour.
 
     Args:
-        device, device_hash: the device the plan was made for.
-        sites: what the layers' site indices mean.
-        layers: one :class:`LayerPlan` a quantum-executed layer, by name.
-        strategy: how the plan was made; ``"none"`` for inherent noise only.
-        requested: fraction of the weights for which crosstalk was wanted.
-        settings: what the strategy was given (plain JSON).
+        device, device_hash: the device for which the plan was made.
+        sites: the sites behind the site indices of the layers.
+        layers: one :class:`LayerPlan` per quantum-executed layer, by name.
+        strategy: the strategy that made the plan; ``"none"`` means inherent noise only.
+        requested: fraction of the weights that were to get crosstalk.
+        settings: the settings of the strategy (plain JSON).
     """
 
     device: str
@@ -75,11 +77,11 @@ class CrosstalkPlan:
 
     @property
     def achieved(self) -> float:
-        """Fraction of the weights under crosstalk; below ``requested`` where neighbours lacked."""
+        """Fraction of weights under crosstalk, below ``requested`` if neighbours were missing."""
         return self.injected / max(self.weights, 1)
 
     def added_gates(self) -> int:
-        """Two-qubit gates injected, each weight counted once."""
+        """Number of injected two-qubit gates, counting each weight once."""
         gates = torch.tensor([2 * (s.kind == "pairs" and s.beside is None) for s in self.sites])
         return sum(
             int((layer.pairs.long().abs() * gates[layer.site.long()]).sum())
@@ -87,7 +89,7 @@ class CrosstalkPlan:
         )
 
     def added_seconds(self, device: DeviceProfile) -> float:
-        """Circuit time that injection adds, summed over weights (each counted once)."""
+        """Circuit time in seconds that injection adds, counting each weight once."""
         self.check_device(device)
         model = crosstalk_model(device)
         costs = [model.cost(device, site) for site in self.sites]
@@ -101,7 +103,7 @@ class CrosstalkPlan:
         return total
 
     def histogram(self) -> dict[str, dict[int, int]]:
-        """By layer, the number of weights at each signed pair count."""
+        """For each layer, the number of weights at each signed pair count."""
         result = {}
         for name, layer in self.layers.items():
             counts, numbers = torch.unique(layer.pairs, return_counts=True)
@@ -109,7 +111,7 @@ class CrosstalkPlan:
         return result
 
     def check_device(self, device: DeviceProfile) -> None:
-        """Raise :class:`~qnad_art.errors.InvalidInputError` if made for another device."""
+        """Raise :class:`~qnad_art.errors.InvalidInputError` if the plan is for another device."""
         if device.hash != self.device_hash:
             raise InvalidInputError(
                 f"The plan was made for {self.device} ({self.device_hash[:12]}), not for "
@@ -134,7 +136,7 @@ class CrosstalkPlan:
 
     @classmethod
     def load(cls, path: str | Path) -> CrosstalkPlan:
-        """Read a plan; raises :class:`~qnad_art.errors.ArtifactError` if it is not a sound one."""
+        """Read a plan; raises :class:`~qnad_art.errors.ArtifactError` if the file is not valid."""
         tensors, header = load_tensors(Path(path), kind=KIND)
         try:
             sites = tuple(map(Site.from_json, header["sites"]))
@@ -160,24 +162,24 @@ class CrosstalkPlan:
         return plan
 
     def check(self) -> None:
-        """Raise :class:`~qnad_art.errors.InvalidInputError` unless sites and pairs make sense."""
+        """Raise :class:`~qnad_art.errors.InvalidInputError` if sites or pairs are inconsistent."""
         injectable = torch.tensor([site.neighbour is not None for site in self.sites])
         for name, layer in self.layers.items():
             site = layer.site.long()
             if layer.site.shape != layer.pairs.shape or (
                 site.numel() and not 0 <= int(site.min()) <= int(site.max()) < len(self.sites)
             ):
-                raise InvalidInputError(f"layer {name!r}: site indices that do not exist.")
+                raise InvalidInputError(f"Layer {name!r} has site indices that do not exist.")
             if bool((layer.pairs[~injectable[site]] != 0).any()):
                 raise InvalidInputError(
-                    f"layer {name!r}: injection where there is no neighbour to inject from."
+                    f"Layer {name!r} has injected pairs at sites without a neighbour."
                 )
 
 
 def inherent_plan(
     device: DeviceProfile, placement: Placement, shapes: Mapping[str, tuple[int, ...]]
 ) -> CrosstalkPlan:
-    """The plan without crosstalk: products on their compute qubits, inherent noise only."""
+    """The plan without crosstalk: products run on their compute qubits with inherent noise only."""
     none = torch.zeros((), dtype=torch.int8)
     layers = {
         name: LayerPlan(placement.plain_sites(shape), none.expand(shape))
@@ -197,15 +199,15 @@ def placed_plan(
     scores: Mapping[str, Tensor],
     settings: Mapping[str, Any],
 ) -> CrosstalkPlan:
-    """Algorithm 1 from line 2 on: place critical weights, inject where a neighbour was found.
+    """Place critical weights and inject where a neighbour is found (Algorithm 1 from line 2 on).
 
     Args:
-        critical: by layer a bool tensor of the weight's shape.
-        pairs: signed pair counts of a layer, from where a neighbour was found (bool, the
-            weight's shape).
-        scores: by layer the criticality (its absolute value counts), see
+        critical: for each layer a bool tensor in the weight's shape.
+        pairs: function that returns the signed pair counts of a layer. Its argument is True where
+            a neighbour was found (bool, in the weight's shape).
+        scores: for each layer the criticality, whose absolute value counts; see
             :meth:`~qnad_art.placement.placement.Placement.place`.
-        strategy, requested, settings: recorded in the plan.
+        strategy, requested, settings: values to record in the plan.
     """
     layers = {
         name: LayerPlan(*settled(placement, layer.site, layer.pairs))

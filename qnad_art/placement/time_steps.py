@@ -19,28 +19,28 @@ from qnad_art.circuits.product import Site
 from qnad_art.placement.placement import Placement
 
 _ROWS = 256
-"""Outputs scheduled at a time, to bound the memory."""
+"""Number of outputs scheduled together, which limits the memory."""
 
 
 def time_steps(placement: Placement, site: Tensor, pairs: Tensor) -> Tensor:
-    """Time step of every product of a layer, from 0 on for each output.
+    """Time step of every product of a layer, counted from 0 for each output.
 
-    An injected product occupies its qubit, its neighbour and, as a spectator, the neighbour's
-    partner; any other only its qubit. Injected products are placed first, each in the first step
-    after the last use of its qubits; the others fill the gaps.
+    An injected product occupies its qubit, its neighbour and, with spectator injection, the
+    neighbour's partner. Any other product occupies only its qubit. Injected products are placed
+    first, each in the first step after the last use of its qubits. The others fill the gaps.
 
     Args:
-        placement: what the site indices mean.
-        site, pairs: of a :class:`~qnad_art.placement.plan.LayerPlan`, in the weight's shape.
+        placement: defines the sites behind the indices.
+        site, pairs: as in :class:`~qnad_art.placement.plan.LayerPlan`, in the weight's shape.
 
     Returns:
-        int64, shape of the weight.
+        int64, in the weight's shape.
     """
     return _in_parts(placement, site, pairs, _Schedule.steps).view(site.shape)
 
 
 def steps_an_output(placement: Placement, site: Tensor, pairs: Tensor) -> Tensor:
-    """Number of time steps that every output's sum takes, int64 (out,)."""
+    """Number of time steps of every output's sum, int64 (out,)."""
     return time_steps(placement, site, pairs).flatten(1).amax(1) + 1
 
 
@@ -170,9 +170,8 @@ class _Schedule:
         """How many injected products take each qubit in each step, (rows, qubits, horizon)."""
         last = self.tables.last
         marks = torch.zeros(len(self.site), (last + 1) * horizon, dtype=torch.int16)
-        for column in table[self.site].unbind(
-            2
-        ):  # what is not injected takes the qubit that is none
+        for column in table[self.site].unbind(2):
+            # Products without injection count as uses of the placeholder qubit.
             taken = torch.where(self.injected, column, last) * horizon
             where = taken + torch.where(self.injected, self.step, 0)
             marks.scatter_add_(1, where, torch.ones_like(where, dtype=torch.int16))
@@ -210,7 +209,7 @@ def _padded(rows: list[list[int]], filler: int) -> Tensor:
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """How many of the same value stand before each in its row, (rows, n)."""
+    """Number of equal values before each entry of its row, (rows, n)."""
     ordered, order = values.sort(dim=1, stable=True)
     first = torch.searchsorted(ordered, ordered)
     return torch.empty_like(order).scatter_(1, order, torch.arange(values.shape[1]) - first)

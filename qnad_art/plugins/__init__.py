@@ -1,4 +1,4 @@
-"""Plugins: found by entry points, imported only when asked for, and checked."""
+"""Plugins: found by entry points, imported only on demand, and checked."""
 
 from qnad_art.plugins.discovery import load_plugin as load_plugin
 from qnad_art.plugins.discovery import plugin_names as plugin_names

@@ -1,4 +1,4 @@
-"""What a plugin of each kind must be, as far as it shows without running it."""
+"""The type that a plugin of each kind must have, checked without running the plugin."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ _TYPES = {
     "data set": "qnad_art.datasets.dataset.Dataset",
     "model": "qnad_art.models.architectures.ModelEntry",
     "sink": "qnad_art.benchmark.run.sinks.Sink",
+    "command": "typer.Typer",
 }
 
 
 def contract_type(kind: str) -> type:
-    """The type of the instances or subclasses that plugins of a kind are, or of what they make."""
+    """The type of which plugins of a kind are instances or subclasses, or which they return."""
     module, _, attribute = _TYPES[kind].rpartition(".")
     found: type = getattr(import_module(module), attribute)
     return found
 
 
 def contract_fault(kind: str, name: str, loaded: Any) -> str | None:
-    """Why what an entry point stands for cannot be used, for a message; ``None`` if it can.
+    """Say for a message why the target of an entry point cannot be used; ``None`` if it can.
 
     Args:
         kind: one of :data:`qnad_art.plugins.discovery.KINDS`.
-        name: under which it is registered.
-        loaded: what the entry point stands for.
+        name: the registered name.
+        loaded: the target of the entry point.
     """
     what = f"the class {loaded.__name__}" if isinstance(loaded, type) else type(loaded).__name__
     if kind in ("device", "data set"):
@@ -40,6 +41,10 @@ def contract_fault(kind: str, name: str, loaded: Any) -> str | None:
         fits = isinstance(loaded, type) and callable(getattr(loaded, "plan", None))
         return None if fits else f"is {what}, not a class with a method plan(module, x, y)"
     expected = contract_type(kind)
+    if kind == "command":
+        if not (inspect.isfunction(loaded) or isinstance(loaded, expected)):
+            return f"is {what}, not a function or an instance of {_TYPES[kind]}"
+        return _command_fault(name, loaded)
     if kind in ("attack", "model"):
         if not isinstance(loaded, expected):
             return f"is {what}, not an instance of {_TYPES[kind]}"
@@ -51,4 +56,15 @@ def contract_fault(kind: str, name: str, loaded: Any) -> str | None:
         own = loaded.usual.name if kind == "model" else getattr(loaded, "name", None)
         if own != name:
             return f"calls itself {own!r}, but is registered as {name!r}"
+    return None
+
+
+def _command_fault(name: str, loaded: Any) -> str | None:
+    from qnad_art.plugins.commands import build_command
+
+    try:
+        build_command(name, loaded)
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        return f"is not a command that Typer takes: {type(error).__name__}: {reason}"
     return None

@@ -1,11 +1,12 @@
-"""Plugins: what installed distributions add by entry points, found without importing any of it.
+"""Plugins that installed distributions register by entry points, found without importing them.
 
-One entry-point group a kind (:data:`KINDS`); the built-ins register in this package's own
-``pyproject.toml`` in the same way. A name is listed from metadata alone and imported when it is
-asked for. A plugin that cannot be used is an error for who asks for it and for nobody else.
+Each kind has an entry-point group (:data:`KINDS`), in which this package registers its built-ins as
+well. Names are listed from metadata alone; a plugin is imported only when it is requested. A broken
+plugin is an error only for the code that requests it. The name of a device plugin may contain a
+star, as in ``ibm_*``: the plugin then makes every device whose name fits.
 
-``QNAD_PLUGINS`` in the environment is an allow-list of distributions, separated by commas: only
-these are looked at besides this package; empty: none (``qnad --no-plugins``).
+The environment variable ``QNAD_PLUGINS`` is a comma-separated allow-list of distributions: only
+these are considered in addition to this package. If it is empty, none are (``qnad --no-plugins``).
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from qnad_art.environment import variables
 from qnad_art.errors import DependencyError, PluginError, QnadError, UnknownNameError
 from qnad_art.plugins.contracts import contract_fault
 from qnad_art.version import __version__
@@ -35,8 +38,11 @@ KINDS: dict[str, str] = {
     "data set": "qnad_art.datasets",
     "model": "qnad_art.models",
     "sink": "qnad_art.sinks",
+    "command": "qnad_art.commands",
 }
 """Kinds of plugins and their entry-point groups."""
+
+Made = TypeVar("Made")
 
 BUILT_IN = "qnad-art"
 VARIABLE = "QNAD_PLUGINS"
@@ -44,11 +50,11 @@ VARIABLE = "QNAD_PLUGINS"
 
 @dataclass(frozen=True)
 class Plugin:
-    """One registered name.
+    """One registered plugin.
 
     Args:
         kind: one of :data:`KINDS`.
-        name: what users ask for.
+        name: what users ask for, or a pattern of it with ``*``.
         target: ``module:attribute`` that it stands for.
         distribution, version: what registered it; ``"?"`` where its metadata do not say.
         fault: why it cannot be used, as far as metadata tell; ``None`` if they tell nothing.
@@ -69,12 +75,16 @@ class Plugin:
         """Whether this package registered it."""
         return self.distribution == BUILT_IN
 
+    def answers_to(self, name: str) -> bool:
+        """Whether it stands for a name."""
+        return self.name == name or ("*" in self.name and fnmatchcase(name, self.name))
+
     def load(self) -> Any:
-        """Import the target and see that it is what its kind must be.
+        """Import the target and check its type.
 
         Raises:
-            PluginError: the import fails, it gives something else, or the metadata already said
-                that it cannot be used.
+            PluginError: the import fails, the target has another type, or the metadata already show
+                a fault.
         """
         if self.fault is not None:
             raise PluginError(self, self.fault)
@@ -89,7 +99,7 @@ class Plugin:
 
 
 def find_plugins(kind: str | None = None) -> tuple[Plugin, ...]:
-    """All registered names, of one kind or of all, usable or not; nothing is imported."""
+    """All registered plugins, of one kind or of all, usable or not; nothing is imported."""
     if kind is not None and kind not in KINDS:
         raise UnknownNameError("kind of plugin", kind, KINDS)
     return tuple(
@@ -100,7 +110,7 @@ def find_plugins(kind: str | None = None) -> tuple[Plugin, ...]:
 
 
 def plugin_names(kind: str) -> list[str]:
-    """Sorted names of a kind that can be asked for."""
+    """Sorted names of the usable plugins of a kind."""
     return sorted({plugin.name for plugin in find_plugins(kind) if plugin.fault is None})
 
 
@@ -108,10 +118,13 @@ def find_plugin(kind: str, name: str) -> Plugin:
     """The plugin of that name.
 
     Raises:
-        UnknownNameError: nothing has registered it.
-        PluginError: what has registered it cannot be used, or two distributions claim it.
+        UnknownNameError: the name is not registered.
+        PluginError: the plugin cannot be used, or two distributions claim its name.
     """
-    named = [plugin for plugin in find_plugins(kind) if plugin.name == name]
+    answering = [plugin for plugin in find_plugins(kind) if plugin.answers_to(name)]
+    # A built-in keeps its names, and a name counts for more than a pattern.
+    answering.sort(key=lambda plugin: (not plugin.built_in, plugin.name != name))
+    named = [plugin for plugin in answering if plugin.name == answering[0].name]
     usable = [plugin for plugin in named if plugin.fault is None]
     if usable:
         return usable[0]
@@ -121,19 +134,19 @@ def find_plugin(kind: str, name: str) -> Plugin:
 
 
 def provider(kind: str, name: str) -> str | None:
-    """Distribution and version behind a name; ``None`` for built-ins and what is no plugin."""
+    """Distribution and version behind a name; ``None`` for built-ins and unregistered names."""
     for plugin in find_plugins(kind):
-        if plugin.name == name and plugin.fault is None and not plugin.built_in:
+        if plugin.answers_to(name) and plugin.fault is None and not plugin.built_in:
             return f"{plugin.distribution} {plugin.version}"
     return None
 
 
 def load_plugin(kind: str, name: str) -> Any:
-    """Import what a name stands for; errors as :func:`find_plugin` and :meth:`Plugin.load`."""
+    """Import the plugin of a name; raises like :func:`find_plugin` and :meth:`Plugin.load`."""
     return find_plugin(kind, name).load()
 
 
-def call_plugin(kind: str, name: str, use: Callable[[Any], Any]) -> Any:
+def call_plugin(kind: str, name: str, use: Callable[[Any], Made]) -> Made:
     """``use(what the name stands for)``, exceptions in it blamed on the plugin."""
     plugin = find_plugin(kind, name)
     with blamed_on(plugin):
@@ -142,9 +155,9 @@ def call_plugin(kind: str, name: str, use: Callable[[Any], Any]) -> Any:
 
 @contextmanager
 def blamed_on(plugin: Plugin) -> Iterator[None]:
-    """Turn what goes wrong in a plugin of others, even an exit, into a :class:`PluginError`.
+    """Turn any exception in a third-party plugin, even an exit, into a :class:`PluginError`.
 
-    Errors of this package pass as they are: a plugin may raise them on purpose.
+    Errors of this package are not changed, because a plugin may raise them on purpose.
     """
     try:
         yield
@@ -158,26 +171,19 @@ def blamed_on(plugin: Plugin) -> Iterator[None]:
 @contextmanager
 def without_plugins() -> Iterator[None]:
     """Context in which this process, and those that it starts, have the built-ins only."""
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = ""
-    try:
+    with variables({VARIABLE: ""}):
         yield
-    finally:
-        if before is None:
-            del os.environ[VARIABLE]
-        else:
-            os.environ[VARIABLE] = before
 
 
 @cache
 def _registered(allowed: str | None, path: tuple[str, ...]) -> tuple[Plugin, ...]:
-    """All plugins by kind and name, built-ins first; ``path`` keys the cache only."""
+    """All plugins by kind and name, built-ins first; ``path`` is only a key of the cache."""
     by_owner: dict[str, list[Plugin]] = {}
     from importlib.metadata import distributions
 
     for owner in distributions():
         plugins = _plugins_of(owner)
-        if plugins:  # of two versions of a distribution, Python imports the first on its path
+        if plugins:  # if two versions are installed, Python imports the first on its path
             by_owner.setdefault(_normalised(plugins[0].distribution), plugins)
     if BUILT_IN not in by_owner:
         raise DependencyError(
@@ -202,14 +208,14 @@ def _plugins_of(owner: Distribution) -> list[Plugin]:
 
 
 def _lines(owner: Distribution) -> Iterator[tuple[str, str]]:
-    """Kind and line of each entry point of ours.
+    """Kind and line of each entry point in our groups.
 
-    Read here, because :func:`importlib.metadata.entry_points` fails as a whole where one line of
-    one distribution is malformed (and takes 50 times as long).
+    The file is parsed here, because :func:`importlib.metadata.entry_points` fails as a whole if one
+    line of one distribution is malformed (and takes 50 times as long).
     """
     try:
         text = owner.read_text("entry_points.txt") or ""
-    except (OSError, ValueError):  # no text: whether it is about us, nobody can say
+    except (OSError, ValueError):  # unreadable, so its groups are unknown
         return
     kinds = {f"[{group}]": kind for kind, group in KINDS.items()}
     kind = None
@@ -228,12 +234,12 @@ def _plugin(kind: str, line: str, owner: str, number: str, fault: str | None) ->
 
 
 def _identity(owner: Distribution) -> tuple[str, str, str | None]:
-    """Name and version, and what is wrong with the distribution as far as its metadata tell."""
+    """Name and version of a distribution, and the fault that its metadata show, if any."""
     try:
         metadata: Any = owner.metadata
         name, number = metadata.get("Name"), metadata.get("Version")
         requirements = owner.requires or []
-    except (OSError, TypeError, ValueError):  # no metadata, or no text
+    except (OSError, TypeError, ValueError):  # without metadata, or not text
         name = None
     if not name:
         return "?", "?", f"its metadata in {owner.locate_file('')} cannot be read; install it again"
@@ -244,12 +250,12 @@ def _identity(owner: Distribution) -> tuple[str, str, str | None]:
     try:
         Version(number or "")
     except InvalidVersion:
-        return name, number or "?", f"its version {number!r} is no version (PEP 440)"
+        return name, number or "?", f"its version {number!r} is not a version (PEP 440)"
     return name, number, next(filter(None, map(_requirement_fault, requirements)), None)
 
 
 def _requirement_fault(line: str) -> str | None:
-    """Why the distribution with this requirement does not go with this package."""
+    """Why a distribution with this requirement is incompatible with this package."""
     from packaging.requirements import InvalidRequirement, Requirement
 
     try:
@@ -262,23 +268,24 @@ def _requirement_fault(line: str) -> str | None:
         return None
     if required.specifier.contains(__version__, prereleases=True):
         return None
-    return f"it needs {BUILT_IN} {required.specifier}, and {__version__} is installed"
+    return f"it needs {BUILT_IN} {required.specifier}, but {__version__} is installed"
 
 
 def _with_clash(plugin: Plugin, found: list[Plugin]) -> Plugin:
-    """A built-in keeps its name; of others that claim one name, none has it."""
+    """Mark a clash: built-ins keep their names; a name with several claims belongs to none."""
     if plugin.built_in or plugin.fault is not None:
         return plugin
     others = [
         other
         for other in found
-        if (other.kind, other.name, other.fault) == (plugin.kind, plugin.name, None)
+        if (other.kind, other.fault) == (plugin.kind, None)
+        and (other.name == plugin.name or (other.built_in and other.answers_to(plugin.name)))
         and other.distribution != plugin.distribution
     ]
     if not others:
         return plugin
     if others[0].built_in:
-        return replace(plugin, fault=f"{BUILT_IN} has a {plugin.kind} of that name, and keeps it")
+        return replace(plugin, fault=f"{BUILT_IN} has a built-in {plugin.kind} of that name")
     rivals = " and ".join(f"{other.distribution} {other.version}" for other in others)
     fault = f"{rivals} claims the name too; uninstall one, or name those to use in {VARIABLE}"
     return replace(plugin, fault=fault)

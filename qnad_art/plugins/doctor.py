@@ -1,4 +1,4 @@
-"""Whether plugins work: each is loaded in a process of its own, so that it can harm no other.
+"""Checks that plugins work by loading each in a separate process, where it cannot harm others.
 
 ``python -m qnad_art.plugins.doctor KIND NAME FILE`` is that process.
 """
@@ -24,21 +24,21 @@ from qnad_art.plugins.contracts import contract_type
 from qnad_art.plugins.discovery import Plugin, find_plugin
 
 SLOW = 2.0
-"""Seconds from which an import is called slow."""
+"""Seconds above which an import is reported as slow."""
 LIMIT = 60.0
-"""Seconds after which a plugin that is not loaded is given up."""
+"""Seconds after which loading a plugin is abandoned."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What :func:`diagnose` found.
+    """The result of :func:`diagnose`.
 
     Args:
-        plugin: that was loaded.
+        plugin: the plugin that was loaded.
         fault: why it cannot be used; ``None`` if it can.
-        remarks: what is not as it should be, and does not stop it.
-        seconds: that its import took beyond what every plugin of its kind needs; ``None`` if it
-            was not, or not to the end, imported.
+        remarks: problems that do not prevent its use.
+        seconds: duration of its import, without the modules that all plugins of its kind import;
+            ``None`` if the import did not finish.
     """
 
     plugin: Plugin
@@ -48,7 +48,7 @@ class Diagnosis:
 
 
 def diagnose(plugin: Plugin, *, limit: float = LIMIT) -> Diagnosis:
-    """Load a plugin in a process of its own, which may end, hang (for ``limit`` s) or crash."""
+    """Load a plugin in a separate process, which may exit, hang (for ``limit`` s) or crash."""
     if plugin.fault is not None:
         return Diagnosis(plugin, plugin.fault)
     conflicts = version_conflicts(plugin.distribution)
@@ -59,7 +59,7 @@ def diagnose(plugin: Plugin, *, limit: float = LIMIT) -> Diagnosis:
 
 
 def version_conflicts(distribution: str) -> tuple[str, ...]:
-    """Requirements of an installed distribution that are not met, each with what is there."""
+    """Unmet requirements of an installed distribution, each with the installed version."""
     lines = requires(distribution) or ()
     return tuple(filter(None, (_conflict(Requirement(line)) for line in lines)))
 
@@ -75,13 +75,13 @@ def _conflict(required: Requirement) -> str | None:
         fits = required.specifier.contains(found, prereleases=True)
     except (InvalidVersion, TypeError):
         fits = False
-    return None if fits else f"version conflict: it needs {required}, and {found} is installed"
+    return None if fits else f"version conflict: it needs {required}, but {found} is installed"
 
 
 def _loaded_elsewhere(plugin: Plugin, limit: float) -> tuple[str | None, float | None]:
-    """Fault and seconds, from another process."""
+    """Fault and seconds, measured in another process."""
     paths = os.pathsep.join(map(os.path.abspath, sys.path))
-    with TemporaryDirectory() as folder:  # also where it runs: Python looks for modules there
+    with TemporaryDirectory() as folder:  # its working directory too, from which Python imports
         found, said = Path(folder, "found.json"), Path(folder, "said.txt")
         command = [sys.executable, "-m", __name__, plugin.kind, plugin.name, str(found)]
         with said.open("wb") as errors:
@@ -97,7 +97,7 @@ def _loaded_elsewhere(plugin: Plugin, limit: float) -> tuple[str | None, float |
                     check=False,
                 ).returncode
             except subprocess.TimeoutExpired:
-                return f"it is not loaded after {limit:g} s", None
+                return f"it did not load within {limit:g} s", None
         if ended == 0 and found.exists():
             fault, seconds = json.loads(found.read_text())
             return fault, seconds
@@ -109,7 +109,7 @@ def _loaded_elsewhere(plugin: Plugin, limit: float) -> tuple[str | None, float |
 def _main() -> None:
     kind, name, output = sys.argv[1:]
     plugin = find_plugin(kind, name)
-    contract_type(kind)  # what a plugin of its kind imports anyway is not its own time
+    contract_type(kind)  # import what every plugin of its kind imports, before the clock starts
     started, fault = time.perf_counter(), None
     try:
         plugin.load()

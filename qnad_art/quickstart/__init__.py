@@ -1,4 +1,4 @@
-"""The quickstart: the whole story on data that the package can always load."""
+"""The quickstart: a complete demonstration on data that is always available."""
 
 from qnad_art.quickstart.results import QuickstartSettings as QuickstartSettings
 from qnad_art.quickstart.story import run_quickstart as run_quickstart

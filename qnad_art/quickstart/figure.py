@@ -11,7 +11,7 @@ from qnad_art.quickstart.results import ATTACKS, NETWORKS, RUNGS, QuickstartResu
 
 
 def quickstart_figure(result: QuickstartResult) -> bytes:
-    """Accuracy against ε, a panel for each attack and rung, as PNG."""
+    """Plot accuracy against ε, with one panel per attack and rung, as PNG."""
     figure = Figure(figsize=(9, 6.5), layout="constrained")
     panels = figure.subplots(len(ATTACKS), len(RUNGS), sharex=True, sharey=True, squeeze=False)
     styles = (("#555555", "o"), ("#0072b2", "s"), ("#d55e00", "^"), ("#009e73", "D"))

@@ -1,12 +1,13 @@
-"""What the quickstart runs, and what it finds out."""
+"""Settings and results of the quickstart."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
+from qnad_art.crosstalk.criticality import FRACTION
 from qnad_art.device.profile import DEFAULT_DEVICE
-from qnad_art.errors import InvalidInputError
+from qnad_art.network.settings import ExecutionSettings
 
 NETWORKS = ("plain", "noise", "uniform crosstalk", "tuned crosstalk")
 ATTACKS = ("FGSM", "PGD")
@@ -15,24 +16,26 @@ RUNGS = ("transfer", "white-box")
 
 @dataclass(frozen=True)
 class QuickstartSettings:
-    """What the quickstart runs.
+    """Settings of the quickstart.
 
     Args:
         device: name or JSON file of the quantum device.
-        shots: shots a product, ``None`` for the exact expectation.
-        fraction: of the weights to put under crosstalk.
-        headroom: of the weights' scale, for the tuned strategy.
-        tuning_epochs, tuning_images: of the tuned strategy.
-        epsilons: L∞ budgets of the attacks, pixels in [0, 1].
-        pgd_steps: steps of PGD, each of ε/4.
-        epochs: of training.
-        test_images: how many of the 1,000 test images are attacked.
-        seed: of everything.
+        shots: shots per product; ``None`` means the exact expectation.
+        fraction: fraction of the weights to put under crosstalk.
+        headroom: headroom of the weights' scale for the tuned strategy, which needs room to raise
+            the largest weights; uniform crosstalk has no use for it.
+        tuning_epochs, tuning_images: epochs and images of the tuned strategy; fewer epochs than
+            its own default, because the quickstart should take two minutes.
+        epsilons: L∞ budgets of the attacks, for pixels in [0, 1].
+        pgd_steps: number of PGD steps, each of size ε/4.
+        epochs: training epochs.
+        test_images: number of the 1,000 test images to attack.
+        seed: seed of everything random.
     """
 
     device: str = DEFAULT_DEVICE
     shots: int | None = None
-    fraction: float = 0.3
+    fraction: float = FRACTION
     headroom: float = 1.5
     tuning_epochs: int = 10
     tuning_images: int = 4000
@@ -43,15 +46,15 @@ class QuickstartSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.shots is not None and self.shots < 1:
-            raise InvalidInputError(
-                f"shots is {self.shots}; give a whole number from 1, or leave it out for the exact "
-                "expectation."
-            )
+        self.execution()
+
+    def execution(self) -> ExecutionSettings:
+        """Of the noisy networks; raises for what it cannot be."""
+        return ExecutionSettings(device=self.device, shots=self.shots, seed=self.seed)
 
     @classmethod
     def fast(cls, **changes: Any) -> QuickstartSettings:
-        """A run of about a minute: fewer epochs, images and budgets."""
+        """Settings of a run of about a minute, with fewer epochs, images and budgets."""
         small: dict[str, Any] = {
             "epsilons": (0.1, 0.3),
             "epochs": 6,
@@ -65,10 +68,10 @@ class QuickstartSettings:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """One measured cell: ``attack`` and ``rung`` are empty for clean accuracy (``epsilon`` 0).
+    """One measured cell; ``attack`` and ``rung`` are empty for clean accuracy (``epsilon`` 0).
 
-    ``accuracy`` with its 95 % Wilson interval ``low`` to ``high``, on ``images`` images and one
-    noise draw.
+    ``accuracy`` is measured on ``images`` images and one noise draw. ``low`` and ``high`` are its
+    95 % Wilson interval.
     """
 
     network: str
@@ -83,7 +86,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class QuickstartResult:
-    """Everything the quickstart found out; written as JSON beside the figure."""
+    """All results of the quickstart, which are written as JSON in addition to the figure."""
 
     settings: QuickstartSettings
     data: str

@@ -1,11 +1,11 @@
-"""The quickstart: train, harden, attack and report on data that the package can always load."""
+"""The quickstart: train, harden, attack and report on data that is always available."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -38,37 +38,34 @@ def run_quickstart(
     on_tuning: Callable[[TuningEpoch], None] | None = None,
     on_cell: Callable[[Accuracy], None] | None = None,
 ) -> QuickstartResult:
-    """Train LeNet-5 on mnist5k, run it as noisy circuits without and with crosstalk, attack each.
+    """Train LeNet-5 on mnist5k, run it as circuits without and with crosstalk, and attack each.
 
-    ``on_epoch``, ``on_tuning`` and ``on_cell`` are called as results come in. A run that was
-    stopped goes on from what it left in ``folder``.
+    ``on_epoch``, ``on_tuning`` and ``on_cell`` are called as results become available. A run that
+    was stopped continues from the intermediate results in ``folder``.
     """
     from qnad_art.datasets.dataset import load_dataset
-    from qnad_art.defence import QNAD
+    from qnad_art.defence import CALIBRATION_IMAGES, QNAD
     from qnad_art.estimator import QuantumExecutedClassifier
 
-    device = load_device(settings.device)  # a wrong name should not cost a training run
+    device = load_device(settings.device)  # first, so that a wrong name fails before training
     train_data, test_data = load_dataset("mnist5k", "train"), load_dataset("mnist5k", "test")
     test_data = test_data.take(settings.test_images, seed=settings.seed)
     unfinished = Unfinished(folder, asdict(settings))
     plain = _trained_classifier(train_data, settings, unfinished, on_epoch)
-    execution: dict[str, Any] = {
-        "device": device,
-        "shots": settings.shots,
-        "seed": settings.seed,
-    }
-    noisy = QuantumExecutedClassifier.from_art(plain, train_data.x[:512], **execution)
-    uniform = QNAD(plain, strategy="uniform", fraction=settings.fraction, **execution)
+    execution = replace(settings.execution(), device=device)
+    scales = train_data.x[:CALIBRATION_IMAGES]
+    noisy = QuantumExecutedClassifier.from_art(plain, scales, settings=execution)
+    uniform = QNAD(plain, settings=execution, strategy="uniform", fraction=settings.fraction)
     uniform.fit(train_data.x[:1000], train_data.y[:1000])
     tuned = QNAD(
         plain,
+        settings=execution,
         strategy="tuned",
         fraction=settings.fraction,
         headroom=settings.headroom,
         epochs=settings.tuning_epochs,
         on_epoch=on_tuning,
         **unfinished.checkpoint("tuning"),
-        **execution,
     )
     some = slice(0, settings.tuning_images)
     tuned.fit(train_data.x[some], train_data.y[some])
@@ -99,7 +96,7 @@ def run_quickstart(
             on_cell(cell)
 
     def known(count: int) -> bool:
-        """Whether the next ``count`` cells were measured before; if so they are taken over."""
+        """Whether the next ``count`` cells were measured before; if so, they are reused."""
         position = len(result.cells)
         found = there[position : position + count]
         for cell in found if len(found) == count else ():
@@ -137,7 +134,7 @@ def cells_to_measure(settings: QuickstartSettings) -> int:
 
 
 def save_quickstart(result: QuickstartResult, directory: Path) -> tuple[Path, Path]:
-    """Write ``quickstart.json`` and ``quickstart.png``; returns their paths."""
+    """Write ``quickstart.json`` and ``quickstart.png``; return their paths."""
     from qnad_art.quickstart.figure import quickstart_figure
 
     json_path, png_path = directory / "quickstart.json", directory / "quickstart.png"
@@ -178,7 +175,7 @@ def _attack(
     epsilon: float,
     settings: QuickstartSettings,
 ) -> Images:
-    """Adversarial examples of ART's FGSM or PGD (no random start) against ``classifier``."""
+    """Adversarial examples of ART's FGSM or PGD (without random start) against ``classifier``."""
     from art.attacks.evasion import FastGradientMethod
 
     if attack == "FGSM":
@@ -198,7 +195,7 @@ def _attack(
 def _both_gradients(
     classifier: PyTorchClassifier, attack: Callable[[PyTorchClassifier], Images]
 ) -> list[Images]:
-    """Examples made with true gradients, and with gradients through saturated activations."""
+    """Examples made with true gradients, and examples made through saturated activations."""
     with classifier.module.unsaturated_gradients():
         through = attack(classifier)
     return [attack(classifier), through]
@@ -210,7 +207,7 @@ def _score(
     y: Labels,
     where: tuple[str, str, str, float],
 ) -> Accuracy:
-    """Share of the images that are right in every set, on fresh noise, not the attack's verdict."""
+    """Fraction of images classified correctly in every set, under fresh noise draws."""
     right = [classifier.predict(x).argmax(1) == y for x in sets]
     found = Proportion(int(np.logical_and.reduce(right).sum()), len(y))
     low, high = found.interval

@@ -1,1 +1,1 @@
-"""What an inference would cost on hardware: circuits, shots, gates, and time."""
+"""The cost of an inference on hardware: circuits, shots, gates, and time."""

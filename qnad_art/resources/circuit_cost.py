@@ -1,9 +1,9 @@
-"""What a layer's circuits cost on a device: gates, runs and seconds.
+"""The cost of a layer's circuits on a device: gates, runs and seconds.
 
-A *circuit* is one time step of an output's sum, in which its products run side by side on the
-compute qubits, scheduled by :mod:`~.time_steps` (zero padding is not executed). One shot of
-it takes its longest product, the longest readout and the repetition delay, in which the qubits
-relax to |0⟩.
+A *circuit* is one time step of an output's sum. Its products run in parallel on the compute qubits,
+as scheduled by :mod:`qnad_art.placement.time_steps` (zero padding is not executed). One shot takes
+the duration of the longest product, of the longest readout and of the repetition delay, in which
+the qubits relax to |0⟩.
 """
 
 from __future__ import annotations
@@ -25,22 +25,23 @@ from qnad_art.placement.time_steps import time_steps
 SX_A_PRODUCT = 3
 
 _ROWS = 256
-"""Outputs counted at a time, to bound the memory."""
+"""Number of outputs counted together, which limits the memory."""
 
 
 @dataclass(frozen=True)
 class LayerResources:
-    """One layer, an image.
+    """The cost of one layer per image.
 
     Args:
-        name: of the layer.
-        products: of an activation and a weight.
-        circuits: time steps, each of which runs up to ``Resources.side_by_side`` products.
+        name: name of the layer.
+        products: number of products of an activation and a weight.
+        circuits: number of time steps, each of which runs up to ``Resources.side_by_side``
+            products.
         runs: circuits times shots.
-        one_qubit_gates: sx and x in the circuits (rz is virtual). The x of twirled readout is in
-            every other shot and counts half (rounded).
-        two_qubit_gates: in the circuits, all of them injected.
-        seconds: of all runs, repetition delays included.
+        one_qubit_gates: number of sx and x gates in the circuits (rz is virtual). The x of twirled
+            readout occurs in every other shot and counts half (rounded).
+        two_qubit_gates: number of two-qubit gates in the circuits, all of which are injected.
+        seconds: duration of all runs, including repetition delays.
     """
 
     name: str
@@ -54,18 +55,18 @@ class LayerResources:
 
 @dataclass(frozen=True)
 class Call:
-    """Which products a call of a layer executes, (groups, J, positions), and how many times."""
+    """The products that one call of a layer executes, (groups, J, positions), and how often."""
 
     executed: Tensor
     times: int
 
 
 class CircuitCost:
-    """Costs of layers on one device.
+    """Computes the cost of layers on one device.
 
     Args:
-        device: that runs them.
-        placement: of their products.
+        device: the device that runs the circuits.
+        placement: placement of the products.
         readout: ``"twirled"`` or ``"raw"``.
         delay: seconds between shots.
     """
@@ -95,7 +96,7 @@ class CircuitCost:
     def layer(
         self, name: str, plan: LayerPlan, calls: Sequence[Call], shots: Tensor
     ) -> LayerResources:
-        """One layer; ``shots`` (out,) of each output's products."""
+        """Cost of one layer; ``shots`` (out,) are the shots per product of each output."""
         total = torch.zeros(6, dtype=torch.float64)
         site, pairs = plan.site.flatten(1).long(), plan.pairs.flatten(1).long()
         for call in calls:
@@ -103,7 +104,7 @@ class CircuitCost:
                 alike = not pairs[rows].any() and bool((site[rows] == site[rows][:1]).all())
                 for mask, positions in _distinct(call.executed[group]):
                     times = call.times * positions
-                    if alike:  # one output stands for all
+                    if alike:  # one output represents all
                         first, times = slice(rows.start, rows.start + 1), times * len(site[rows])
                         cost = self._position(
                             site[first, mask], pairs[first, mask], shots[rows].mean()[None]
@@ -115,10 +116,10 @@ class CircuitCost:
         return LayerResources(name, products, circuits, runs, one_qubit, two_qubit, float(total[5]))
 
     def _position(self, site: Tensor, pairs: Tensor, shots: Tensor) -> Tensor:
-        """Sums of outputs at one position, of whose products (outputs, J) all are executed.
+        """Cost of the outputs' sums at one position, with all products (outputs, J) executed.
 
         Returns:
-            Products, circuits, runs, gates of one and of two qubits, seconds.
+            Products, circuits, runs, one-qubit gates, two-qubit gates, seconds.
         """
         if not pairs.numel():
             return torch.zeros(6, dtype=torch.float64)
@@ -141,13 +142,13 @@ class CircuitCost:
 
 
 def _longest(step: Tensor, seconds: Tensor) -> Tensor:
-    """Largest value in each step, 0 in those that run nothing: (outputs, steps)."""
+    """Largest value in each step, and 0 in steps that are empty: (outputs, steps)."""
     result = torch.zeros(len(step), int(step.max()) + 1, dtype=torch.float64)
     return result.scatter_reduce_(1, step, seconds, "amax")
 
 
 def _blocks(outputs: int, groups: int) -> Iterator[tuple[int, slice]]:
-    """Outputs of each group, some at a time."""
+    """The outputs of each group, in blocks of limited size."""
     size = outputs // groups
     for group in range(groups):
         for start in range(group * size, (group + 1) * size, _ROWS):
@@ -155,7 +156,7 @@ def _blocks(outputs: int, groups: int) -> Iterator[tuple[int, slice]]:
 
 
 def _distinct(executed: Tensor) -> list[tuple[Tensor, int]]:
-    """Different columns of (J, positions), and how many there are of each: padding has few."""
+    """Distinct columns of (J, positions) and their counts; padding causes only a few."""
     masks, counts = torch.unique(executed.T, dim=0, return_counts=True)
     return list(zip(masks, counts.tolist(), strict=True))
 

@@ -1,6 +1,6 @@
-"""What an inference would cost on hardware: circuits, shots, gates and seconds by layer.
+"""The cost of an inference on hardware: circuits, shots, gates and seconds of each layer.
 
-See :mod:`qnad_art.resources.circuit_cost` for what counts. Compilation, upload and queues do not.
+:mod:`qnad_art.resources.circuit_cost` says what is counted. Compilation, upload and queues are not.
 """
 
 from __future__ import annotations
@@ -31,22 +31,23 @@ if TYPE_CHECKING:
     from qnad_art.layers.quantum_layer import QuantumLayer
 
 REPETITION_DELAY = 250e-6
-"""Seconds between shots: ``default_rep_delay`` in the configuration of IBM's devices."""
+"""Seconds between shots: ``default_rep_delay`` in the configuration of IBM devices."""
 DEFAULT_SHOTS = 1024
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What the inference of one image costs; prints as a table with rich.
+    """The cost of the inference of one image; rich prints it as a table.
 
     Args:
-        device: that runs it.
-        side_by_side: products that it runs in one circuit at most.
-        shots: of every product, on average.
+        device: name of the device.
+        side_by_side: largest number of products in one circuit.
+        shots: average number of shots per product.
         crosstalk: fraction of the weights under crosstalk.
         repetition_delay: seconds between shots.
-        readout_known: whether the device says how long a readout takes; otherwise it counts 0.
-        layers: in the order in which they run.
+        readout_known: whether the readout duration of the device is known; otherwise it counts
+            as 0.
+        layers: costs of the layers in the order in which they run.
     """
 
     device: str
@@ -66,18 +67,18 @@ class Resources:
         )
 
     def content(self) -> dict[str, Any]:
-        """Plain data for JSON, the total included."""
+        """The cost as plain data for JSON, including the total."""
         return {**asdict(self), "total": asdict(self.total)}
 
     def __rich__(self) -> Table:
-        """Table for rich."""
+        """The cost as a table for rich."""
         from rich.table import Table
 
-        left_out = "" if self.readout_known else "; readout time unknown, left out"
+        left_out = "" if self.readout_known else "; readout time unknown, not counted"
         table = Table(
             title=f"One image on {self.device}: {self.shots:,} shots, up to {self.side_by_side} "
             f"products side by side, crosstalk on {self.crosstalk:.1%} of the weights",
-            caption="gates: each circuit once; time: all its shots; repetition delay "
+            caption="gates: each circuit once; time: all shots; repetition delay "
             f"{1e6 * self.repetition_delay:g} µs{left_out}",
         )
         headings = ("products", "circuits", "1q gates", "2q gates", "time")
@@ -103,25 +104,25 @@ def inference_resources(
     readout: Readout = "twirled",
     repetition_delay: float = REPETITION_DELAY,
 ) -> Resources:
-    """Cost of the inference of one image.
+    """Compute the cost of the inference of one image.
 
     Args:
-        network: plain, or quantum-executed (then device, plan, shots and shares of the shots are
-            its own unless given here).
-        input_shape: of one input, without the batch.
-        device: that runs it; of a plain network it must be given.
-        shots: a product; by default the network's own, else 1,024.
-        plan: crosstalk, made for ``device``; ``None`` for none. See :func:`random_plan`.
+        network: a plain or quantum-executed network. For a quantum-executed network, device, plan,
+            shots and their allocation default to those of the network.
+        input_shape: shape of one input, without the batch dimension.
+        device: the device that runs the circuits; required for a plain network.
+        shots: shots per product; the default is the network's own number, or else 1,024.
+        plan: crosstalk plan for ``device``; ``None`` means no crosstalk. See :func:`random_plan`.
         readout: ``"twirled"`` or ``"raw"``.
         repetition_delay: seconds between shots.
 
     Raises:
-        InvalidInputError: a value out of range, or a plan for another device or network.
+        InvalidInputError: a value is out of range, or the plan is for another device or network.
     """
     own = network if isinstance(network, QuantumExecutedModule) else None
     device = device or (own.device_profile if own else None)
     if device is None:
-        raise InvalidInputError("A plain network has no device: give one, e.g. load_device(name).")
+        raise InvalidInputError("A plain network has no device; give one, e.g. load_device(name).")
     _check(shots, readout, repetition_delay)
     shots = shots or (own.shots if own else None) or DEFAULT_SHOTS
     module = own or _converted(network, plan)
@@ -149,15 +150,15 @@ def random_plan(
     order: Order = "stretched",
     seed: int = 0,
 ) -> CrosstalkPlan:
-    """Crosstalk on randomly chosen weights of a plain network: it costs what chosen ones cost.
+    """Plan crosstalk on random weights of a plain network, which costs as much as on chosen ones.
 
     Args:
-        network: its Conv1d, Conv2d and Linear layers get crosstalk.
-        device: that the plan is for.
-        fraction: of the weights of every layer, in [0, 1].
-        pairs: of injected gates on each.
-        order: of the products in time, see :class:`~qnad_art.placement.placement.Placement`.
-        seed: of the choice.
+        network: the network whose Conv1d, Conv2d and Linear layers get crosstalk.
+        device: the device for which to plan.
+        fraction: fraction of the weights of every layer, in [0, 1].
+        pairs: number of injected gate pairs per weight.
+        order: order of the products, see :class:`~qnad_art.placement.placement.Placement`.
+        seed: seed of the random choice.
     """
     check_injection(pairs, "alternating")
     shapes = convert(network, device=DeviceProfile.ideal(), max_pairs=0).weight_shapes
@@ -176,7 +177,7 @@ def random_plan(
 
 
 def _calls(module: QuantumExecutedModule, shape: Sequence[int]) -> dict[str, list[Call]]:
-    """The calls of every layer for one image, layers in the order in which they run."""
+    """The calls of every layer for one image, with the layers in the order in which they run."""
 
     def call(layer: QuantumLayer, x: Tensor) -> Call:
         windows, executed, _ = layer.windows(x)
@@ -188,7 +189,7 @@ def _calls(module: QuantumExecutedModule, shape: Sequence[int]) -> dict[str, lis
 
 
 def _shots_an_output(layer: QuantumLayer, shots: int) -> Tensor:
-    """Shots of each output's products, float64 (out,)."""
+    """Shots per product of each output, float64 (out,)."""
     share = torch.ones(len(layer.weight), dtype=torch.float64)
     if layer.shot_share is not None:
         share = torch.tensor(layer.shot_share, dtype=torch.float64)
@@ -196,7 +197,7 @@ def _shots_an_output(layer: QuantumLayer, shots: int) -> Tensor:
 
 
 def _placement(plan: CrosstalkPlan) -> Placement:
-    """The placement that the plan's sites are of."""
+    """The placement to which the plan's sites belong."""
     compute = tuple(site.qubit for site in plan.sites if site.neighbour is None)
     return Placement(compute, plan.sites)
 
@@ -213,7 +214,7 @@ def _check(shots: int | None, readout: str, repetition_delay: float) -> None:
 
 
 def _converted(network: nn.Module, plan: CrosstalkPlan | None) -> QuantumExecutedModule:
-    """Biases run as the plan, if there is one, has them."""
+    """Convert a plain network; biases run as products if the plan, if any, has them."""
     for bias in reversed(BIASES):
         module = convert(network, device=DeviceProfile.ideal(), max_pairs=0, bias=bias)
         if plan is not None and plan.shapes == module.weight_shapes:
@@ -226,7 +227,7 @@ def _check_plan(plan: CrosstalkPlan, device: DeviceProfile, module: QuantumExecu
     plan.check_device(device)
     if plan.shapes != module.weight_shapes:
         raise InvalidInputError(
-            f"The plan is for another network: its layers are {plan.shapes}, those of this network "
+            f"The plan is for another network: its layers are {plan.shapes}, but this network has "
             f"{module.weight_shapes}."
         )
 
@@ -239,7 +240,7 @@ def _count(number: int) -> str:
 
 
 def _time(seconds: float) -> str:
-    """In the largest unit that leaves a number of 1 or more."""
+    """Format a time in the largest unit in which the number is at least 1."""
     for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3)):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"

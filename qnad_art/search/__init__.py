@@ -1,1 +1,1 @@
-"""The search for settings of tuned crosstalk, with Optuna."""
+"""The search for good settings of tuned crosstalk, with Optuna."""

@@ -1,4 +1,4 @@
-"""What a search found: its trials, those that no other beats in both accuracies, and a figure."""
+"""Results of a search: its trials, its Pareto front, and a figure of both."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Trial:
     """One finished trial.
 
     Args:
-        number: from 1, in the order of finishing.
-        settings: of ``Tuned`` and of :func:`qnad_art.convert` that were tried.
-        clean, robust: images classified right among those kept to judge on.
+        number: counted from 1 in the order in which trials finished.
+        settings: the tried settings of ``Tuned`` and of :func:`qnad_art.convert`.
+        clean, robust: correctly classified images among the validation images.
         achieved: fraction of the weights under crosstalk.
-        seconds: that the trial took.
+        seconds: duration of the trial.
     """
 
     number: int
@@ -32,12 +32,12 @@ class Trial:
     seconds: float = field(compare=False)
 
     def dominates(self, other: Trial) -> bool:
-        """At least as good in both accuracies, and better in one."""
+        """Whether this trial is at least as good in both accuracies and better in one."""
         here, there = ((t.clean.accuracy, t.robust.accuracy) for t in (self, other))
         return here[0] >= there[0] and here[1] >= there[1] and here != there
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON."""
+        """The trial as plain JSON."""
         accuracies = {"clean": self.clean.as_dict(), "robust": self.robust.as_dict()}
         return {**asdict(self), "settings": dict(self.settings), **accuracies}
 
@@ -51,15 +51,15 @@ class SearchResult:
 
     @property
     def front(self) -> tuple[Trial, ...]:
-        """The trials that none dominates, from the most robust to the cleanest."""
+        """The trials that no other dominates, from most robust to highest clean accuracy."""
         best = [t for t in self.trials if not any(o.dominates(t) for o in self.trials)]
         return tuple(sorted(best, key=lambda t: (t.clean.accuracy, t.number)))
 
 
 def pareto_figure(result: SearchResult) -> bytes:
-    """Robust against clean accuracy of all trials with 95 % Wilson intervals, as PNG.
+    """Plot robust against clean accuracy of all trials with 95 % Wilson intervals, as PNG.
 
-    The front is numbered and joined by a line; all other trials are grey.
+    The Pareto front is numbered and connected by a line; all other trials are grey.
     """
     import io
 
@@ -99,7 +99,7 @@ def pareto_figure(result: SearchResult) -> bytes:
 
 
 def _draw(axes: Any, trials: Sequence[Trial], **style: Any) -> None:
-    """Points with half-transparent intervals in both directions."""
+    """Draw points with half-transparent intervals in both directions."""
     if not trials:
         return
     columns = [[trial.clean for trial in trials], [trial.robust for trial in trials]]
@@ -110,7 +110,7 @@ def _draw(axes: Any, trials: Sequence[Trial], **style: Any) -> None:
 
 
 def _percent(column: Sequence[Proportion]) -> tuple[list[float], list[list[float]]]:
-    """Accuracies and the lengths of their intervals below and above, in %."""
+    """Accuracies in %, and the lengths of their intervals below and above."""
     low = [100 * (p.accuracy - p.interval[0]) for p in column]
     high = [100 * (p.interval[1] - p.accuracy) for p in column]
     return [100 * p.accuracy for p in column], [low, high]

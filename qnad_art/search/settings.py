@@ -1,4 +1,4 @@
-"""What a search looks for, and how."""
+"""Settings of a search."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from qnad_art.circuits.response import MAX_PAIRS
 from qnad_art.device.profile import DEFAULT_DEVICE
 from qnad_art.errors import InvalidInputError
 from qnad_art.layers.kernels import Bias
@@ -20,37 +21,39 @@ SEARCHED = (
 )
 EXECUTION = ("shots", "headroom", "percentile")
 VALIDATION_IMAGES = 1000
-"""At most so many images are judged on."""
+"""Largest number of validation images."""
 
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """What to search, and how; a range (low, high) with low = high holds the setting fixed.
+    """Settings of a search. A range (low, high) with low = high keeps a setting fixed.
 
     Args:
-        epsilon: L∞ budget that robustness is judged at, in units of the network's input.
-        trials: in total, those counted that the storage holds already.
-        epochs: of the tuning of one trial.
+        epsilon: L∞ budget of the validation attack, in units of the network's input.
+        trials: total number of trials, including those that the storage already holds.
+        epochs: tuning epochs per trial: half of the default of ``Tuned``, since there are many
+            trials.
         fraction, max_pairs, robust_weight, learning_rate: ranges of the settings of
-            :class:`~qnad_art.crosstalk.tuned.Tuned`; the learning rate on a logarithmic scale.
-        relative_epsilon: range of the budget in tuning over the one judged at.
+            :class:`~qnad_art.crosstalk.tuned.Tuned`; the learning rate is on a logarithmic scale.
+        relative_epsilon: range of the ratio of the tuning budget to ``epsilon``.
         headroom, percentile: ranges of the settings of :func:`qnad_art.convert`.
-        shots: shots a product to choose from; empty for the exact expectation.
+        shots: candidates for the shots per product; empty means the exact expectation.
         tuning: further settings of ``Tuned``, the same in all trials.
-        device: as :func:`qnad_art.device.catalogue.load_device`.
-        bias: as :class:`~qnad_art.defence.QNAD`.
-        attack_steps: of the PGD that judges.
-        validation_fraction: of the images, kept from tuning to judge on (at most 1,000 images).
-        storage: SQLite file of finished trials, to go on from; ``None`` keeps them in memory.
-        study: name in the storage.
-        seed: of everything.
+        device: as in :func:`qnad_art.device.catalogue.load_device`.
+        bias: as in :class:`~qnad_art.defence.QNAD`.
+        attack_steps: steps of PGD in validation.
+        validation_fraction: fraction of the images held out for validation (at most 1,000 images).
+        storage: SQLite file with finished trials, from which a search continues; ``None`` keeps
+            them in memory.
+        study: name of the study in the storage.
+        seed: seed of everything random.
     """
 
     epsilon: float
     trials: int = 30
     epochs: int = 10
     fraction: Range = (0.05, 0.6)
-    max_pairs: tuple[int, int] = (1, 8)
+    max_pairs: tuple[int, int] = (1, MAX_PAIRS)
     relative_epsilon: Range = (0.5, 3.0)
     robust_weight: Range = (0.3, 1.0)
     learning_rate: Range = (0.003, 0.3)
@@ -85,11 +88,11 @@ class SearchSettings:
         if taken := sorted({*SEARCHED, *EXECUTION, "epsilon", "epochs", "seed"} & {*self.tuning}):
             raise InvalidInputError(
                 f"tuning holds {', '.join(taken)}, which {'are' if taken[1:] else 'is'} a setting "
-                "of the search itself: a range with low = high holds one fixed."
+                "of the search itself: a range with low = high keeps one fixed."
             )
 
     def recorded(self) -> dict[str, Any]:
-        """The settings that a trial's result depends on, as plain JSON."""
+        """The settings on which the result of a trial depends, as plain JSON."""
         left_out = {"trials", "storage", "study"}
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
         plain: dict[str, Any] = json.loads(json.dumps(values))

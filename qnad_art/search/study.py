@@ -1,8 +1,8 @@
-"""Searching settings of tuned crosstalk: clean against robust accuracy, with Optuna.
+"""The search for settings of tuned crosstalk that balance clean and robust accuracy, with Optuna.
 
-A trial tunes the crosstalk on one part of the training data and is judged on another, which tuning
-never sees: accuracy on clean images and under PGD at the budget asked for. Test data have no part
-in it.
+A trial tunes the crosstalk on one part of the training data. Validation measures its accuracy on
+another part, which tuning never sees, on clean images and under PGD at the requested budget. Test
+data are not used.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from qnad_art.crosstalk import build_strategy
 from qnad_art.defence import QNAD
 from qnad_art.device.catalogue import load_device
 from qnad_art.errors import ArtifactError, InvalidInputError, QnadError, differences
+from qnad_art.network.settings import ExecutionSettings
 from qnad_art.search.pareto import SearchResult, Trial
 from qnad_art.search.settings import EXECUTION, SEARCHED, VALIDATION_IMAGES, SearchSettings
 
@@ -43,19 +44,19 @@ def search(
 ) -> SearchResult:
     """Search for settings with high clean and high robust accuracy.
 
-    A stopped search goes on from its storage and gives what it would have given at once.
+    A stopped search continues from its storage; its result equals that of an uninterrupted search.
 
     Args:
         classifier: the trained network.
         x, y: training images (N, *input_shape) and class indices (N,).
-        settings: of the search.
+        settings: settings of the search.
         on_trial: called after every trial.
 
     Raises:
-        UnknownNameError: no such device, or ``Tuned`` has no such setting.
-        ArtifactError: the storage is no SQLite file of Optuna's, or holds another search.
+        UnknownNameError: the device, or a setting of ``Tuned``, does not exist.
+        ArtifactError: the storage is not an SQLite file of Optuna, or it holds another search.
     """
-    # Wrong names should not leave a storage behind.
+    # Checked first, so that wrong names do not leave a storage behind.
     load_device(settings.device)
     build_strategy("tuned", **settings.tuning)
     tuning, judging = _divide(x, y, settings)
@@ -63,7 +64,7 @@ def search(
         study = _open(settings, _digest(classifier, x, y))
         trials = _finished(study)
     while len(trials) < settings.trials:
-        # A sampler of its own for each trial, so that a resumed search goes the same way.
+        # Every trial has its own sampler, so that a resumed search makes the same choices.
         seed = np.random.SeedSequence([settings.seed, len(trials)]).generate_state(1)
         study.sampler = optuna.samplers.TPESampler(
             seed=int(seed[0]), multivariate=False, constant_liar=False
@@ -81,7 +82,7 @@ def search(
                 study.tell(asked, [clean.accuracy, robust.accuracy])
                 trials = _finished(study)
         except BaseException:
-            with quiet_optuna(), suppress(Exception):  # the storage may be what fails
+            with quiet_optuna(), suppress(Exception):  # the storage itself may fail
                 study.tell(asked, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
             raise
         if on_trial is not None:
@@ -91,7 +92,7 @@ def search(
 
 @contextmanager
 def quiet_optuna() -> Iterator[None]:
-    """Context in which Optuna logs errors only."""
+    """Context in which Optuna logs only errors."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -102,36 +103,36 @@ def quiet_optuna() -> Iterator[None]:
 
 @contextmanager
 def _storage(settings: SearchSettings) -> Iterator[None]:
-    """Context whose errors are those of a damaged or full storage, and say so."""
+    """Context that turns errors of a damaged or full storage into ArtifactErrors."""
     try:
         yield
     except QnadError:
         raise
-    # On a damaged file Optuna and SQLAlchemy raise whatever comes: assertions, key errors, …
+    # On a damaged file, Optuna and SQLAlchemy raise all kinds of errors: assertions, key errors, …
     except Exception as error:
         if settings.storage is None:
             raise
         raise ArtifactError(
             f"{settings.storage} cannot be used as the storage of a search: {error}. Give a new "
-            "file, or one that a search has made; is there room on its disk?"
+            "file or one that a search has written, and check that its disk has space."
         ) from error
 
 
 def _divide(
     x: Images, y: Labels, settings: SearchSettings
 ) -> tuple[tuple[Images, Labels], tuple[Images, Labels]]:
-    """Images and labels (to tune with, to judge on), divided at random by the seed."""
+    """Divide images and labels at random, by the seed, into (tuning, validation)."""
     if len(x) != len(y):
-        raise InvalidInputError(f"{len(x)} images for {len(y)} labels; give as many of each.")
+        raise InvalidInputError(f"{len(x)} images for {len(y)} labels; give one label per image.")
     held = min(max(1, round(settings.validation_fraction * len(x))), VALIDATION_IMAGES)
     if len(x) - held < 2:
-        raise InvalidInputError(f"{len(x)} images are too few to tune with and to judge on.")
+        raise InvalidInputError(f"{len(x)} images are too few for tuning and validation.")
     order: npt.NDArray[np.int64] = np.random.default_rng(settings.seed).permutation(len(x))
     return (x[order[held:]], y[order[held:]]), (x[order[:held]], y[order[:held]])
 
 
 def _suggest(trial: optuna.Trial, settings: SearchSettings) -> dict[str, Any]:
-    """Settings to try, to four digits, so that they fit a command line."""
+    """Suggest settings, rounded to four digits so that they fit on a command line."""
     chosen: dict[str, Any] = {}
     for name in SEARCHED:
         low, high = getattr(settings, name)
@@ -153,18 +154,18 @@ def _judge(
     chosen: Mapping[str, Any],
     settings: SearchSettings,
 ) -> tuple[Proportion, Proportion, float]:
-    """(clean, robust, fraction of the weights under crosstalk) of one trial."""
+    """Run one trial; return (clean, robust, fraction of the weights under crosstalk)."""
     tuned = {name: value for name, value in chosen.items() if name not in EXECUTION}
     schedule = {"epochs": settings.epochs, "seed": settings.seed}
-    defence = QNAD(
-        classifier,
+    execution = ExecutionSettings(
         device=settings.device,
         bias=settings.bias,
-        strategy=build_strategy("tuned", **tuned, **settings.tuning, **schedule),
         max_pairs=max(MAX_PAIRS, chosen["max_pairs"]),
         seed=settings.seed,
         **{name: value for name, value in chosen.items() if name in EXECUTION},
     )
+    strategy = build_strategy("tuned", **tuned, **settings.tuning, **schedule)
+    defence = QNAD(classifier, settings=execution, strategy=strategy)
     defence.fit(*tuning)
     hardened = defence(tuning[0], classifier)
     clean = count_correct(hardened, *judging)
@@ -173,7 +174,7 @@ def _judge(
 
 
 def _open(settings: SearchSettings, digest: str) -> optuna.Study:
-    """The study, new or from the storage."""
+    """Open the study in the storage, or create it."""
     from sqlalchemy import URL
 
     identity = {**settings.recorded(), "data and network": digest}
@@ -200,7 +201,7 @@ def _open(settings: SearchSettings, digest: str) -> optuna.Study:
 
 
 def _finished(study: optuna.Study) -> tuple[Trial, ...]:
-    """The finished trials; those that were interrupted do not count."""
+    """The finished trials, without those that were interrupted."""
     complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
     trials = []
     for number, found in enumerate(complete, 1):

@@ -1,13 +1,13 @@
-"""Conformance suites for plugins, one a kind: each call runs a list of named checks.
+"""Conformance suites for plugins, one per kind: each call runs a list of named checks.
 
-In the manner of scikit-learn's ``check_estimator``. In a plugin's tests::
+They follow scikit-learn's ``check_estimator``. In a plugin's tests, write::
 
     from qnad_art.testing import check_strategy
 
     def test_conforms():
         check_strategy("my-strategy")
 
-or, to see one test a check::
+or, for one test per check::
 
     import pytest
     from qnad_art.testing import checks_for
@@ -19,6 +19,7 @@ or, to see one test a check::
 
 from qnad_art.testing.by_kind import checks_for
 from qnad_art.testing.check_attack import check_attack
+from qnad_art.testing.check_command import check_command
 from qnad_art.testing.check_dataset import check_dataset
 from qnad_art.testing.check_defence import check_defence
 from qnad_art.testing.check_device import check_device
@@ -29,6 +30,7 @@ from qnad_art.testing.check_strategy import check_strategy
 
 __all__ = [
     "check_attack",
+    "check_command",
     "check_dataset",
     "check_defence",
     "check_device",

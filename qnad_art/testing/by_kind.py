@@ -1,4 +1,4 @@
-"""The suites by kind of plugin."""
+"""The conformance suites by kind of plugin."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from qnad_art.errors import UnknownNameError
 from qnad_art.testing import check_attack as attack
+from qnad_art.testing import check_command as command
 from qnad_art.testing import check_dataset as dataset
 from qnad_art.testing import check_defence as defence
 from qnad_art.testing import check_device as device
@@ -24,6 +25,7 @@ _SUITES: tuple[Suite[Any], ...] = (
     dataset.SUITE,
     model.SUITE,
     sink.SUITE,
+    command.SUITE,
 )
 
 
@@ -31,7 +33,7 @@ def checks_for(kind: str) -> list[tuple[str, Check[Any]]]:
     """(name, check) of every check of a kind of plugin; ``check(subject, **options)`` runs it.
 
     Options are those of the kind's ``check_…`` function. Raises UnknownNameError for a kind that
-    is none of :data:`qnad_art.plugins.discovery.KINDS`.
+    is not in :data:`qnad_art.plugins.discovery.KINDS`.
     """
     suites = {suite.kind: suite for suite in _SUITES}
     if kind not in suites:

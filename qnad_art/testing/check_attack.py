@@ -1,4 +1,4 @@
-"""Conformance of attacks, on digits and a small undefended network."""
+"""Conformance suite for attacks, run on digits and a small undefended network."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from qnad_art.testing.checks import Suite, expect, registered
 from qnad_art.testing.specimens import accuracy, digits, digits_classifier
 
 BUDGETS = {"inf": 0.3, "2": 2.0, "1": 8.0, "0": 16.0}
-"""ε by norm, under which a working attack breaks the network."""
+"""For each norm, an ε at which a working attack breaks the network."""
 ORDERS = {"inf": np.inf, "2": 2, "1": 1, "0": 0}
 ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
 class _Case:
-    """An attack's entry, the settings it is tried with, and how much it must achieve."""
+    """An attack's entry, its settings, and the effect that it must have."""
 
     name: str
     entry: AttackEntry
@@ -49,7 +49,7 @@ class _Case:
 
     @property
     def budget(self) -> float | None:
-        """ε, for an attack that takes one."""
+        """ε, if the attack has a budget."""
         if self.entry.budget is None:
             return None
         return BUDGETS.get(str(self.norm), 0.3) if self.eps is None else self.eps
@@ -66,7 +66,7 @@ class _Case:
         shrunk: float = 1.0,
         seed: int = 0,
     ) -> Images:
-        """Adversarial examples of the first images, their form checked."""
+        """Adversarial examples of the first images, after checking their shape."""
         victim = digits_classifier() if classifier is None else classifier
         x, y = self.x[:images].copy(), self.y[:images].copy()
         with seeded(seed), in_own_precision(victim):
@@ -75,19 +75,19 @@ class _Case:
         expect(
             isinstance(found, np.ndarray) and shape == x.shape,
             found=f"{type(found).__name__} of shape {shape}",
-            expected=f"an array of shape {x.shape}, one example an image",
+            expected=f"an array of shape {x.shape}, one example per image",
         )
         expect(np.isfinite(found).all(), found="NaN or infinite pixels", expected="finite numbers")
         return found
 
     @cached_property
     def found(self) -> Images:
-        """Adversarial examples of all images; several checks look at them."""
+        """Adversarial examples of all images, which several checks use."""
         return self.examples()
 
 
 def is_an_attack_entry(case: _Case) -> None:
-    """An AttackEntry that makes an ``art.attacks.EvasionAttack`` of its settings."""
+    """The attack is an AttackEntry that builds an ``art.attacks.EvasionAttack`` from settings."""
     kind = type(case.entry).__name__
     expect(isinstance(case.entry, AttackEntry), found=f"a {kind}", expected="an AttackEntry")
     expect(
@@ -106,7 +106,7 @@ def is_an_attack_entry(case: _Case) -> None:
 
 
 def examples_are_images(case: _Case) -> None:
-    """As many and as large as the images, in the classifier's range; one image alone too."""
+    """Examples have the number, shape and range of the images; a single image works as well."""
     for found in (case.found, case.examples(images=1)):
         low, high = float(found.min()), float(found.max())
         expect(
@@ -117,10 +117,10 @@ def examples_are_images(case: _Case) -> None:
 
 
 def stays_within_its_budget(case: _Case) -> None:
-    """The norm of every change is at most ε, for two ε; only for attacks with a budget."""
+    """The norm of every perturbation is at most ε, for two values of ε (if there is a budget)."""
     if case.budget is None:
         return
-    expect(case.norm, found="norm None of an attack with a budget", expected="the norm ε bounds")
+    expect(case.norm, found="norm None for an attack with a budget", expected="the norm ε bounds")
     for shrunk, found in ((1.0, case.found), (0.25, case.examples(shrunk=0.25))):
         change = (found.astype(np.float64) - case.x).reshape(len(found), -1)
         change[np.abs(change) < ROUNDING] = 0
@@ -133,7 +133,7 @@ def stays_within_its_budget(case: _Case) -> None:
 
 
 def leaves_inputs_and_classifier_as_they_were(case: _Case) -> None:
-    """Images and labels, and the network: weights, mode and predictions."""
+    """The attack leaves images, labels, and the network's weights, mode and output unchanged."""
     victim = digits_classifier()
     victim.model.eval()
     state = {name: value.clone() for name, value in victim.model.state_dict().items()}
@@ -154,7 +154,7 @@ def leaves_inputs_and_classifier_as_they_were(case: _Case) -> None:
 
 
 def same_seed_same_examples(case: _Case) -> None:
-    """Under the global seeds, from which ART's attacks draw."""
+    """With equal global seeds, from which ART's attacks draw, the examples are equal."""
     difference = float(np.abs(case.examples() - case.found).max())
     expect(
         difference <= ROUNDING,
@@ -164,7 +164,7 @@ def same_seed_same_examples(case: _Case) -> None:
 
 
 def takes_gradients_only_if_it_says_so(case: _Case) -> None:
-    """``kind="query"``: no pass with gradients; ``kind="gradient"``: some."""
+    """Gradients are used if and only if the entry says ``kind="gradient"``."""
     victim = digits_classifier()
     with counted(victim) as passes:
         case.examples(classifier=victim, images=4)
@@ -172,7 +172,7 @@ def takes_gradients_only_if_it_says_so(case: _Case) -> None:
     expect(
         passes.queries + passes.gradients > 0,
         found="no pass through the classifier",
-        expected="an attack on the classifier that it is given",
+        expected="an attack on the given classifier",
     )
     expect(
         (passes.gradients > 0) == wanted,
@@ -182,7 +182,7 @@ def takes_gradients_only_if_it_says_so(case: _Case) -> None:
 
 
 def lowers_the_accuracy(case: _Case) -> None:
-    """By the share ``gain`` at least, of what the undefended network had."""
+    """The accuracy falls by at least the fraction ``gain`` of the undefended accuracy."""
     victim = digits_classifier()
     before, after = (accuracy(victim, x, case.y) for x in (case.x, case.found))
     expect(
@@ -228,17 +228,17 @@ def check_attack(
     eps: float | None = None,
     **settings: Any,
 ) -> None:
-    """Check an attack on 8×8 digits and an undefended network that is right on 19 in 20.
+    """Check an attack on 8×8 digits and an undefended network with an accuracy of 95 %.
 
     Args:
-        attack: registered name, or an entry.
-        images: so many are attacked.
-        gain: share of the accuracy that the attack must take away.
-        eps: budget in units of the input; by default one that suits the norm (L∞ 0.3, L2 2).
-        **settings: of the attack; those that make it fast, say ``max_iter=5``.
+        attack: registered name or entry.
+        images: number of images to attack.
+        gain: fraction of the accuracy that the attack must remove.
+        eps: budget in units of the input; the default suits the norm (L∞ 0.3, L2 2).
+        **settings: settings of the attack, for example ``max_iter=5`` to make it fast.
 
     Raises:
-        AssertionError: names the check that failed, what was found and what is expected.
-        UnknownNameError, PluginError: the name stands for nothing that can be used.
+        AssertionError: a check failed; the message names it, what was found and what is expected.
+        UnknownNameError, PluginError: the name does not exist or cannot be used.
     """
     SUITE.run(attack, images=images, gain=gain, eps=eps, **settings)

@@ -1,4 +1,4 @@
-"""Conformance of data sets."""
+"""Conformance suite for data sets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPLITS: tuple[Literal["train", "test"], ...] = ("train", "test")
 
 @dataclass(frozen=True)
 class _Case:
-    """A data set's function, and where it may look."""
+    """A data set's function, and the folder that it may read."""
 
     read: Callable[[Source], Dataset]
     name: str | None
@@ -34,7 +34,7 @@ class _Case:
 
 
 def both_splits_are_data_sets(case: _Case) -> None:
-    """Datasets with images, a name and a sentence on where they come from."""
+    """Both splits are Datasets with images, a name and a sentence on their origin."""
     for split in SPLITS:
         data = case.kept(split)
         kind = type(data).__name__
@@ -45,11 +45,11 @@ def both_splits_are_data_sets(case: _Case) -> None:
             found=f"name {data.name!r}",
             expected=f"{case.name!r}, under which it is registered",
         )
-        expect(data.provenance, found="no provenance", expected="a sentence on where it is from")
+        expect(data.provenance, found="no provenance", expected="a sentence on the origin")
 
 
 def splits_go_together(case: _Case) -> None:
-    """The same classes and image shape, every class among the training images, other images."""
+    """Splits have the same classes and image shape, different images, and no class left out."""
     train, test = (case.kept(split) for split in SPLITS)
     for what, one, other in (
         ("classes", train.classes, test.classes),
@@ -57,22 +57,22 @@ def splits_go_together(case: _Case) -> None:
     ):
         expect(
             one == other,
-            found=f"{what} {one} of the training images and {other} of the test images",
+            found=f"{what} {one} for the training images and {other} for the test images",
             expected="the same",
         )
     missing = sorted(set(range(len(train.classes))) - set(train.y.tolist()))
     expect(not missing, found=f"no training image of {missing}", expected="some of every class")
     same = train.x.shape == test.x.shape and np.array_equal(train.x, test.x)
-    expect(not same, found="one set of images for both splits", expected="two")
+    expect(not same, found="the same images in both splits", expected="different ones")
 
 
 def is_the_same_at_every_call(case: _Case) -> None:
-    """Results name their data by a hash."""
+    """Every call returns the same data, because results identify their data by a hash."""
     for split in SPLITS:
         one, other = case.kept(split), case.load(split)
         expect(
             np.array_equal(one.x, other.x) and np.array_equal(one.y, other.y),
-            found=f"other images or another order at the second call for {split!r}",
+            found=f"different images or another order in the second call for {split!r}",
             expected="the same",
         )
 
@@ -96,14 +96,14 @@ SUITE = Suite(
 def check_dataset(
     dataset: str | Callable[[Source], Dataset], *, data_dir: str | Path | None = None
 ) -> None:
-    """Check a data set; nothing is downloaded.
+    """Check a data set without downloading anything.
 
     Args:
         dataset: registered name, or a function of a :class:`~qnad_art.datasets.dataset.Source`.
-        data_dir: folder with the data sets, for those that need one.
+        data_dir: folder with data sets, if the data set needs one.
 
     Raises:
-        AssertionError: names the check that failed, what was found and what is expected.
-        UnknownNameError, PluginError: the name stands for nothing that can be used.
+        AssertionError: a check failed; the message names it, what was found and what is expected.
+        UnknownNameError, PluginError: the name does not exist or cannot be used.
     """
     SUITE.run(dataset, data_dir=data_dir)

@@ -1,4 +1,4 @@
-"""Conformance of the benchmark's defences, on digits and a small network."""
+"""Conformance suite for the benchmark's defences, run on digits and a small network."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from pydantic import ValidationError
 from qnad_art.benchmark.defences import build_steps, defence_names, steps_content
 from qnad_art.benchmark.defences.base import Defence, Work
 from qnad_art.benchmark.threats.victim import Images, noise_sources, reseed, seeded
-from qnad_art.device.catalogue import load_device
+from qnad_art.device.catalogue import DeviceLike, load_device
 from qnad_art.device.profile import DEFAULT_DEVICE, DeviceProfile
-from qnad_art.testing.checks import Suite, expect, registered
+from qnad_art.testing.checks import Suite, expect
 from qnad_art.testing.specimens import digits, digits_classifier, global_randomness
 
 TRAINING_IMAGES = 128
 TRIED = 16
 UNSAFE = (".pkl", ".pickle", ".pt", ".pth", ".npy")
-"""Endings of files that are, or may be, unpickled when they are read."""
+"""Suffixes of files that may be unpickled when they are read."""
 
 
 class _NoDevice:
-    """Stands for the device of a step that says it uses none."""
+    """Replaces the device of a step that claims not to use one."""
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(
@@ -39,7 +39,7 @@ class _NoDevice:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a defence made."""
+    """The results of fitting a defence."""
 
     given: PyTorchClassifier
     work: Work
@@ -67,7 +67,7 @@ class _Case:
         return Work(digits("train").subset(range(TRAINING_IMAGES)), device, seed)
 
     def fitted(self, seed: int = 0, *, time: int = 0) -> Fitted:
-        """Fit and apply twice, in the seed's work; kept, as a fit may be expensive."""
+        """Fit once and apply twice with the seed's work; cached, as fitting may be expensive."""
         if (seed, time) not in self._fitted:
             given, work = digits_classifier(), self.work(seed)
             with tempfile.TemporaryDirectory() as folder:
@@ -81,9 +81,9 @@ class _Case:
 
 
 def logits(classifier: PyTorchClassifier, seed: int = 0) -> Images:
-    """Outputs for a few test images, noise restarted from ``seed`` by the benchmark's convention.
+    """Outputs for a few test images, with noise restarted from ``seed`` as the benchmark does it.
 
-    The global generators go on: noise must not come from them.
+    The global generators are not restarted, because noise must not come from them.
     """
     reseed(classifier, seed)
     outputs: Images = classifier.predict(digits().x[:TRIED])
@@ -91,20 +91,21 @@ def logits(classifier: PyTorchClassifier, seed: int = 0) -> Images:
 
 
 def is_a_defence_with_a_name(case: _Case) -> None:
-    """A subclass of Defence under its own name."""
+    """The defence is a subclass of Defence with its registered name."""
     kind = type(case.step).__name__
     expect(isinstance(case.step, Defence), found=f"a {kind}", expected="a Defence")
     name = getattr(case.step, "name", None)
     expect(isinstance(name, str) and name, found=f"name {name!r}", expected="a name (str)")
+    (content,) = steps_content([case.step])
     expect(
-        case.known_as in (None, name),
+        case.known_as in (None, name, content["name"]),
         found=f"name {name!r}",
         expected=f"{case.known_as!r}, under which it is registered",
     )
 
 
 def settings_go_through_json(case: _Case) -> None:
-    """``steps_content`` as JSON, and back by ``build_steps``: an equal step."""
+    """``steps_content`` through JSON and ``build_steps`` gives an equal step."""
     content = json.loads(json.dumps(steps_content([case.step])))
     if case.step.name in defence_names():
         (found,) = build_steps(content)
@@ -112,13 +113,13 @@ def settings_go_through_json(case: _Case) -> None:
         found = type(case.step)(**{k: v for k, v in content[0].items() if k != "name"})
     expect(
         found == case.step and type(found) is type(case.step),
-        found=f"{found!r} after the way through {content}",
+        found=f"{found!r} after conversion through {content}",
         expected=f"{case.step!r}",
     )
 
 
 def refuses_unknown_settings(case: _Case) -> None:
-    """And lets nobody change a step that is made: its settings name the results."""
+    """Unknown settings are refused, and steps are frozen, because settings identify results."""
     settings = case.step.model_dump()
     try:
         type(case.step)(**{**settings, "no_such_setting": 1})
@@ -134,7 +135,7 @@ def refuses_unknown_settings(case: _Case) -> None:
 
 
 def gives_a_classifier_that_predicts(case: _Case) -> None:
-    """``fit`` then ``apply``: a PyTorchClassifier with one row of finite logits an image."""
+    """``fit``, then ``apply`` gives a PyTorchClassifier with a row of finite logits per image."""
     made = case.fitted().first
     kind = type(made).__name__
     expect(
@@ -144,17 +145,17 @@ def gives_a_classifier_that_predicts(case: _Case) -> None:
     expect(
         outputs.shape == (TRIED, 10) and np.isfinite(outputs).all(),
         found=f"outputs of shape {outputs.shape}, finite: {np.isfinite(outputs).all()}",
-        expected=f"finite ones of shape {(TRIED, 10)}",
+        expected=f"finite outputs of shape {(TRIED, 10)}",
     )
 
 
 def leaves_the_given_classifier_alone(case: _Case) -> None:
-    """Weights, mode and predictions of what it is given, and the training data."""
+    """The given classifier (weights, mode, predictions) and the training data are unchanged."""
     fitted, fresh = case.fitted(), digits_classifier()
     expect(
         fitted.first.model is not fitted.given.model,
         found="a classifier around the module that was given",
-        expected="a copy: the undefended network is measured too",
+        expected="a copy, because the undefended network is measured as well",
     )
     now = fitted.given.model.state_dict()
     before = fresh.model.state_dict()
@@ -173,13 +174,13 @@ def leaves_the_given_classifier_alone(case: _Case) -> None:
 
 
 def apply_gives_the_same_at_every_call(case: _Case) -> None:
-    """Workers apply it anew for every cell."""
+    """Every ``apply`` gives the same classifier, because workers apply it again for every cell."""
     fitted = case.fitted()
     _expect_same(fitted.first, fitted.second, "a second apply from the same folder")
 
 
 def same_seed_same_defence(case: _Case) -> None:
-    """A second fit with the same ``work.seed``, whatever the global generators are at."""
+    """Fits with the same ``work.seed`` agree for any state of the global generators."""
     with global_randomness(5):
         again = case.fitted(time=1)
     _expect_same(case.fitted().first, again.first, "a second fit with the same work.seed")
@@ -195,7 +196,7 @@ def _expect_same(one: PyTorchClassifier, other: PyTorchClassifier, what: str) ->
 
 
 def noise_keeps_the_convention(case: _Case) -> None:
-    """Noise comes from a NoiseSource in the module, so that draws can be repeated and frozen."""
+    """Noise comes from a NoiseSource in the module, so that draws can be repeated or frozen."""
     made = case.fitted().first
     repeated = np.array_equal(logits(made, seed=3), logits(made, seed=3))
     with seeded(1):
@@ -212,7 +213,7 @@ def noise_keeps_the_convention(case: _Case) -> None:
 
 
 def keeps_no_pickles(case: _Case) -> None:
-    """Run folders are passed on: reading one must not run code."""
+    """No pickles are written: people share run folders, and reading one must not run code."""
     unsafe = sorted(case.fitted().suffixes & set(UNSAFE))
     expect(
         not unsafe,
@@ -221,11 +222,15 @@ def keeps_no_pickles(case: _Case) -> None:
     )
 
 
-def _prepare(
-    defence: Any, *, device: str | DeviceProfile = DEFAULT_DEVICE, **settings: Any
-) -> _Case:
-    known_as = defence if isinstance(defence, str) else None
-    return _Case(registered("defence", defence), settings, load_device(device), known_as)
+def _prepare(defence: Any, *, device: DeviceLike = DEFAULT_DEVICE, **settings: Any) -> _Case:
+    if not isinstance(defence, str):
+        return _Case(defence, settings, load_device(device), None)
+
+    def make(**settings: Any) -> Defence:
+        (step,) = build_steps({"name": defence, **settings})
+        return step
+
+    return _Case(make, settings, load_device(device), defence)
 
 
 SUITE = Suite(
@@ -246,20 +251,20 @@ SUITE = Suite(
 def check_defence(
     defence: str | Callable[..., Defence],
     *,
-    device: str | DeviceProfile = DEFAULT_DEVICE,
+    device: DeviceLike = DEFAULT_DEVICE,
     **settings: Any,
 ) -> None:
     """Check a defence of the benchmark on 8×8 digits and a small network.
 
-    A single call fits it twice; the checks one by one fit it anew each.
+    A single call fits the defence twice. Checks that run one by one each fit it again.
 
     Args:
         defence: registered name or class.
-        device: of the work, for defences with ``quantum = True``.
-        **settings: of the defence; those that make it fast, say ``epochs=1``.
+        device: device for defences with ``quantum = True``.
+        **settings: settings of the defence, for example ``epochs=1`` to make it fast.
 
     Raises:
-        AssertionError: names the check that failed, what was found and what is expected.
-        UnknownNameError, PluginError: the name stands for nothing that can be used.
+        AssertionError: a check failed; the message names it, what was found and what is expected.
+        UnknownNameError, PluginError: the name does not exist or cannot be used.
     """
     SUITE.run(defence, device=device, **settings)

@@ -1,4 +1,4 @@
-"""Conformance of devices: a sound profile in SI units that products can run on."""
+"""Conformance suite for devices: a valid profile in SI units on which products can run."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from qnad_art.placement.placement import device_placement
 from qnad_art.testing.checks import Suite, expect, registered
 
 SITES = 8
-"""So many sites, spread over all kinds, are tabulated: all of a large device take long."""
+"""Number of sites of all kinds to tabulate; all sites of a large device would take long."""
 PAIRS = 3
 BROKEN = -0.05
-"""Snapshots have qubits that read nothing, whose products keep 0 of their value, within error."""
+"""Tolerance: some qubits of snapshots have no readout contrast, so their products vanish."""
 ANGLES = np.linspace(-np.pi, np.pi, 17)
 
 _UNITS: dict[str, tuple[float, float]] = {
@@ -31,12 +31,12 @@ _UNITS: dict[str, tuple[float, float]] = {
     "anharmonicity": (-1e10, 1e10),
     "zz_hz": (-1e8, 1e8),
 }
-"""By the end of a field's name: what lies outside cannot be in seconds or Hz."""
+"""Plausible ranges by suffix of a field's name; values outside cannot be in seconds or Hz."""
 
 
 @dataclass(frozen=True)
 class _Case:
-    """A factory of profiles and the name to call it with."""
+    """A factory of profiles, and the name with which to call it."""
 
     factory: Callable[[str], DeviceProfile]
     name: str
@@ -48,7 +48,7 @@ class _Case:
 
 
 def gives_a_valid_profile(case: _Case) -> None:
-    """A DeviceProfile whose fields pass its own validation."""
+    """The factory returns a DeviceProfile whose fields pass validation."""
     profile = case.profile
     kind = type(profile).__name__
     expect(isinstance(profile, DeviceProfile), found=f"a {kind}", expected="a DeviceProfile")
@@ -62,13 +62,13 @@ def gives_a_valid_profile(case: _Case) -> None:
 
 
 def values_are_in_seconds_and_hertz(case: _Case) -> None:
-    """Times below a second and a gate below a millisecond; frequencies of MHz and more."""
+    """Times are below 1 s and gates below 1 ms; frequencies are 1 MHz or more."""
     for place, field, value in _quantities(case.profile):
         for ending, (low, high) in _UNITS.items():
             if field.endswith(ending) and value:
                 expect(
                     low <= value <= high,
-                    found=f"{field} = {value:g} of {place}",
+                    found=f"{field} = {value:g} for {place}",
                     expected=f"{low:g} to {high:g}: SI units (s, Hz)",
                 )
 
@@ -83,17 +83,17 @@ def _quantities(profile: DeviceProfile) -> Iterator[tuple[str, str, float]]:
 
 
 def is_the_same_at_every_call(case: _Case) -> None:
-    """Equal profile and hash: plans and results refer to a device by its hash."""
+    """Profile and hash are equal at every call, because plans refer to a device by its hash."""
     again = case.factory(case.name)
     expect(
         again.hash == case.profile.hash and again == case.profile,
-        found=f"hash {again.hash[:12]} at the second call, {case.profile.hash[:12]} at the first",
-        expected="the same profile; keep a snapshot of what changes with time",
+        found=f"hash {again.hash[:12]} in the second call, {case.profile.hash[:12]} in the first",
+        expected="the same profile; keep a snapshot of data that change with time",
     )
 
 
 def its_name_loads_it_again(case: _Case) -> None:
-    """Saved plans name their device, and ``qnad describe`` loads it by that name."""
+    """Its name loads the same device: ``qnad describe`` loads the device that a plan names."""
     if not case.registered:
         return
     found = load_device(case.profile.name).hash
@@ -105,7 +105,7 @@ def its_name_loads_it_again(case: _Case) -> None:
 
 
 def goes_through_json(case: _Case) -> None:
-    """Saved and loaded it is equal, hash included."""
+    """A profile that is saved and loaded is equal and has the same hash."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "device.json"
         case.profile.save(path)
@@ -118,7 +118,7 @@ def goes_through_json(case: _Case) -> None:
 
 
 def has_a_placement(case: _Case) -> None:
-    """A qubit that runs products, and a neighbour with a native gate to inject from."""
+    """A qubit can run products and has a neighbour with a native gate for injection."""
     placement = device_placement(case.profile)
     injecting = [site for site in placement.sites if site.neighbour is not None]
     expect(injecting, found="no site with a neighbour", expected="at least one")
@@ -127,7 +127,7 @@ def has_a_placement(case: _Case) -> None:
 
 
 def responses_are_physical(case: _Case) -> None:
-    """⟨Z⟩ stays in [-1, 1] for all angles, and no qubit reads products the wrong way round."""
+    """⟨Z⟩ stays in [-1, 1] for all angles, and no qubit inverts the sign of products."""
     every = device_placement(case.profile).sites
     sites = every[:: max(1, len(every) // SITES)]
     theta, phi = (grid[None, None] for grid in np.meshgrid(ANGLES, ANGLES))
@@ -148,7 +148,7 @@ def responses_are_physical(case: _Case) -> None:
             contraction[worst] > BROKEN,
             found=f"products on qubit {sites[worst].qubit} that keep {contraction[worst]:.3f} of "
             "their value",
-            expected="0 to 1; p1_given_0 and p0_given_1 are probabilities to read wrongly",
+            expected="0 to 1; p1_given_0 and p0_given_1 are probabilities of wrong outcomes",
         )
 
 
@@ -182,11 +182,11 @@ def check_device(
     """Check a device.
 
     Args:
-        device: registered name, a profile, or a factory ``factory(name)``.
-        name: with which a factory is called.
+        device: registered name, profile, or factory ``factory(name)``.
+        name: the name with which a factory is called.
 
     Raises:
-        AssertionError: names the check that failed, what was found and what is expected.
-        UnknownNameError, PluginError: the name stands for nothing that can be used.
+        AssertionError: a check failed; the message names it, what was found and what is expected.
+        UnknownNameError, PluginError: the name does not exist or cannot be used.
     """
     SUITE.run(device, name=name)

@@ -1,4 +1,4 @@
-"""Conformance of execution engines: against the exact response table, and as layers."""
+"""Conformance suite for execution engines, compared with response tables and layers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from qnad_art.benchmark.threats.victim import seeded
 from qnad_art.circuits.response import READOUTS
-from qnad_art.device.catalogue import load_device
-from qnad_art.device.profile import DEFAULT_DEVICE, DeviceProfile
+from qnad_art.device.catalogue import DeviceLike, load_device
+from qnad_art.device.profile import DEFAULT_DEVICE
 from qnad_art.engines import run_on
 from qnad_art.engines.circuit import Array, CircuitEngine
 from qnad_art.testing.checks import Suite, expect, expect_refusal, registered
@@ -20,23 +20,23 @@ from qnad_art.testing.engine_case import Case, Products, run_products
 from qnad_art.testing.specimens import random_tensor
 
 OFTEN_ENOUGH = 25
-"""Each outcome is expected so many times before a z-score is taken for normal."""
+"""Least expected count of each outcome for which z-scores are treated as normal."""
 
 
 def is_a_circuit_engine(case: Case) -> None:
-    """A subclass of CircuitEngine that keeps what it is given."""
+    """The engine is a subclass of CircuitEngine and keeps its arguments."""
     engine = case.engine(shots=case.shots, readout="raw")
     kind = type(engine).__name__
     expect(isinstance(engine, CircuitEngine), found=f"a {kind}", expected="a CircuitEngine")
     for name, given in (("device", case.device), ("shots", case.shots), ("readout", "raw")):
         found = getattr(engine, name)
-        expect(found == given, found=f"{name} {found!r}", expected=f"{given!r}, as it was given")
+        expect(found == given, found=f"{name} {found!r}", expected=f"{given!r}, as given")
 
 
 def goes_without_shots_if_it_says_so(case: Case) -> None:
-    """``shots=None`` gives expectations where ``exact`` is true, and is refused where it is not."""
+    """``shots=None`` gives expectations if ``exact`` is true and is refused otherwise."""
     if not case.exact:
-        with expect_refusal("shots=None of an engine whose `exact` is False"):
+        with expect_refusal("shots=None for an engine whose `exact` is False"):
             case.engine(shots=None)
         return
     few = case.drawn.of(np.arange(5))
@@ -45,27 +45,27 @@ def goes_without_shots_if_it_says_so(case: Case) -> None:
     expect(
         difference <= case.tolerance,
         found=f"expectations that differ by {difference:.2g} between two seeds",
-        expected="exact ones, the same for every seed; or `exact = False` in the class",
+        expected="exact values, equal for every seed; or `exact = False` in the class",
     )
 
 
 def expectations_equal_the_response_table(case: Case) -> None:
-    """Without shots, every readout: within ``tolerance`` of the exact table."""
+    """Without shots, values are within ``tolerance`` of the exact table for both readouts."""
     if not case.exact:
-        return  # what it counts is compared in the next check
+        return  # the next check compares its counts
     for readout in READOUTS:
         found = run_products(case.engine(shots=None, readout=readout), case.drawn)
         difference = np.abs(found - case.expected(readout))
         worst = int(difference.argmax())
         expect(
             difference[worst] <= case.tolerance,
-            found=f"⟨Z⟩ {found[worst]:.9f} of {_product(case.drawn, worst)}, readout {readout!r}",
+            found=f"⟨Z⟩ {found[worst]:.9f} for {_product(case.drawn, worst)}, readout {readout!r}",
             expected=f"{case.expected(readout)[worst]:.9f} within {case.tolerance:g}",
         )
 
 
 def counts_follow_the_response_table(case: Case) -> None:
-    """With shots, every readout: z-scores against the binomial law, their sum and their square."""
+    """With shots, z-scores follow the binomial law (sum and sum of squares) for both readouts."""
     for readout in READOUTS:
         engine = case.engine(shots=case.shots, readout=readout, seed=1)
         _expect_law(
@@ -78,7 +78,7 @@ def counts_follow_the_response_table(case: Case) -> None:
 
 
 def _expect_law(counted: Array, mean: Array, shots: int, level: float, what: str) -> None:
-    """Bias (Σz) and spread (Σz²) of means of ±1 outcomes, each tested at ``level``."""
+    """Test bias (Σz) and spread (Σz²) of means of ±1 outcomes, each at ``level``."""
     from scipy.stats import norm
 
     certainty = 1 - mean**2
@@ -107,18 +107,18 @@ def _product(products: Products, index: int) -> str:
 
 
 def counts_are_whole(case: Case) -> None:
-    """An estimate from S shots is a multiple of 1/S with the parity of S, not a smoothed one."""
+    """An estimate from S shots is a multiple of 1/S with the parity of S; it is not smoothed."""
     scaled = run_products(case.engine(shots=50, seed=0), case.drawn.of(np.arange(10))) * 50
     odd = np.abs((50 - scaled) / 2 - np.rint((50 - scaled) / 2)).max()
     expect(
         odd < 1e-6,
-        found=f"⟨Z⟩ that are no sum of 50 outcomes ±1 over 50, such as {scaled[0] / 50!r}",
+        found=f"values that are not a mean of 50 outcomes ±1, such as {scaled[0] / 50!r}",
         expected="(n₀ - n₁) / shots with n₀ + n₁ = shots",
     )
 
 
 def seeds_reproduce(case: Case) -> None:
-    """The same seed, the same counts, whatever the global generators; another seed, others."""
+    """Counts depend on the seed and not on the global generators."""
     few = case.drawn.of(np.arange(min(20, case.products)))
     found = []
     for number, seed in enumerate((1, 1, 2)):
@@ -126,20 +126,20 @@ def seeds_reproduce(case: Case) -> None:
             found.append(run_products(case.engine(shots=50, seed=seed), few))
     expect(
         np.array_equal(found[0], found[1]),
-        found="other counts in a second engine with the same seed",
-        expected="the same: draw only from generators seeded by `seed`",
+        found="different counts in a second engine with the same seed",
+        expected="the same counts: draw only from generators seeded by `seed`",
     )
     expect(
         not np.array_equal(found[0], found[2]),
         found="the same counts with seed=1 and seed=2",
-        expected="counts that follow the seed",
+        expected="counts that depend on the seed",
     )
 
 
 def order_and_batches_change_nothing(case: Case) -> None:
-    """Products are independent: shuffled, divided or alone they have the same ⟨Z⟩."""
+    """Products are independent: order and batches do not change ⟨Z⟩."""
     if not case.exact:
-        return  # counts are drawn in order; the table above tells whether they are mixed up
+        return  # counts are drawn in order; the comparison with the table finds mix-ups
     whole = run_products(case.engine(shots=None), case.drawn)
     order = np.random.default_rng(1).permutation(case.products)
     engine = case.engine(shots=None)
@@ -149,13 +149,13 @@ def order_and_batches_change_nothing(case: Case) -> None:
         difference = np.abs(found - whole[order]).max()
         expect(
             difference <= case.tolerance,
-            found=f"⟨Z⟩ that differ by {difference:.2g} when the products come {how}",
-            expected="no difference: results belong to products by position",
+            found=f"⟨Z⟩ that differs by {difference:.2g} when the products come {how}",
+            expected="no difference: results correspond to products by position",
         )
 
 
 def leaves_its_inputs_alone(case: Case) -> None:
-    """Angles, sites and pairs are arrays of the caller's."""
+    """The engine does not change the caller's angles, sites and pairs."""
     p = case.drawn.of(np.arange(min(10, case.products)))
     arrays = {"theta": p.theta, "phi": p.phi, "site": p.site, "pairs": p.pairs}
     before = {name: array.copy() for name, array in arrays.items()}
@@ -165,7 +165,7 @@ def leaves_its_inputs_alone(case: Case) -> None:
 
 
 def refuses_bad_settings(case: Case) -> None:
-    """With an error of the package."""
+    """Invalid settings are refused with an error of this package."""
     for settings in ({"readout": "loud"}, {"shots": 0}, {"shots": -1}):
         with expect_refusal(", ".join(f"{name}={value!r}" for name, value in settings.items())):
             case.engine(**{"shots": case.shots, **settings})
@@ -178,7 +178,7 @@ _LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 
 
 def layers_run_as_compiled(case: Case) -> None:
-    """Under crosstalk: the compiled layer's output (or its law), and exactly its gradient."""
+    """Layers under crosstalk have the compiled layer's output (or its law) and its gradient."""
     for what, (make, shape) in _LAYERS.items():
         for readout in READOUTS:
             inputs = 2 * random_tensor(*shape).double() - 1
@@ -193,7 +193,7 @@ def layers_run_as_compiled(case: Case) -> None:
             _expect_output(case, output, mean, variance, layer, f"{what}, readout {readout!r}")
             expect(
                 torch.allclose(found, gradient, rtol=1e-9, atol=1e-12),
-                found=f"another gradient than the compiled {what}'s",
+                found=f"a gradient that differs from that of the compiled {what}",
                 expected="that of the compiled layer, as CircuitEngine.__call__ gives it",
             )
 
@@ -204,7 +204,7 @@ def _expect_output(
     expect(
         output.shape == mean.shape,
         found=f"an output of shape {tuple(output.shape)}",
-        expected=f"{tuple(mean.shape)}, that of the {what}",
+        expected=f"{tuple(mean.shape)}, as for the {what}",
     )
     difference = (output - mean).detach()
     if variance is None:
@@ -213,14 +213,13 @@ def _expect_output(
         fan_in = layer.weight[0].numel()
         expect(
             most <= case.tolerance * fan_in * scale,
-            found=f"an output off by {most:.2g} ({what})",
-            expected=f"the compiled layer's within {case.tolerance * fan_in * scale:.2g}",
+            found=f"an output that is off by {most:.2g} ({what})",
+            expected=f"that of the compiled layer within {case.tolerance * fan_in * scale:.2g}",
         )
         return
     from scipy.stats import chi2
 
-    noise = layer._channels(layer.kernels()["noise"])
-    z = difference / (variance.sqrt() * noise).detach()
+    z = difference / (variance.sqrt() * layer.noise_scale()).detach()
     tail = float(chi2.cdf(float((z**2).sum()), z.numel()))
     expect(
         case.level / 2 <= tail <= 1 - case.level / 2,
@@ -230,7 +229,7 @@ def _expect_output(
 
 
 def refuses_more_than_its_most_products(case: Case) -> None:
-    """A layer call that needs more circuits than ``max_products``, with an error of the package."""
+    """A layer call that needs more than ``max_products`` circuits is refused."""
     make, shape = _LAYERS["linear layer"]
     x = random_tensor(*shape).double()
     module = case.layer(make(), x, "twirled")
@@ -242,7 +241,7 @@ def refuses_more_than_its_most_products(case: Case) -> None:
 def _prepare(
     engine: Any,
     *,
-    device: str | DeviceProfile = DEFAULT_DEVICE,
+    device: DeviceLike = DEFAULT_DEVICE,
     products: int = 200,
     max_pairs: int = 2,
     shots: int = 1000,
@@ -282,7 +281,7 @@ SUITE = Suite(
 def check_engine(
     engine: str | Callable[..., CircuitEngine],
     *,
-    device: str | DeviceProfile = DEFAULT_DEVICE,
+    device: DeviceLike = DEFAULT_DEVICE,
     products: int = 200,
     max_pairs: int = 2,
     shots: int = 1000,
@@ -292,23 +291,24 @@ def check_engine(
 ) -> None:
     """Check an execution engine against the exact response table of a device.
 
-    Engines with ``exact = True`` must give expectations within ``tolerance``. Every engine's
-    counts must follow the binomial law around the table: each comparison is a test at ``level``
-    (there are up to 8, so a correct engine fails with fewer than one seed in 1,000).
+    Engines with ``exact = True`` must give expectations within ``tolerance``. The counts of every
+    engine must follow the binomial law with the mean from the table. Each comparison is a test at
+    ``level``; there are up to 8, so a correct engine fails for fewer than one seed in 1,000.
 
     Args:
-        engine: registered name, class, or a factory ``factory(device, **settings)``.
-        device: the noise; for an engine without ZZ coupling, a profile with ``zz_scale=0``.
-        products: number of random products of every comparison.
-        max_pairs: they have up to so many injected pairs; 0 for none.
-        shots: of the counts, 200 or more.
-        tolerance: of exact expectations.
-        level: of each statistical test.
-        **settings: of the engine.
+        engine: registered name, class, or factory ``factory(device, **settings)``.
+        device: device that defines the noise; for an engine without ZZ coupling, a profile with
+            ``zz_scale=0``.
+        products: number of random products per comparison.
+        max_pairs: largest number of injected pairs per product; 0 means none.
+        shots: number of shots, 200 or more.
+        tolerance: tolerance of exact expectations.
+        level: significance level of each statistical test.
+        **settings: settings of the engine.
 
     Raises:
-        AssertionError: names the check that failed, what was found and what is expected.
-        UnknownNameError, PluginError: the name stands for nothing that can be used.
+        AssertionError: a check failed; the message names it, what was found and what is expected.
+        UnknownNameError, PluginError: the name does not exist or cannot be used.
     """
     SUITE.run(
         engine,

@@ -1,4 +1,4 @@
-"""Conformance of networks."""
+"""Conformance suite for networks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OTHER_CLASSES = 3
 
 @dataclass(frozen=True)
 class _Case:
-    """A network's entry."""
+    """The entry of a network."""
 
     entry: ModelEntry
     name: str | None
@@ -35,7 +35,7 @@ class _Case:
 
 
 def is_a_model_entry(case: _Case) -> None:
-    """A ModelEntry whose usual architecture has its name, with settings that train it."""
+    """The model is a ModelEntry with its registered name and valid training settings."""
     kind = type(case.entry).__name__
     expect(isinstance(case.entry, ModelEntry), found=f"a {kind}", expected="a ModelEntry")
     name = case.entry.usual.name
@@ -48,7 +48,7 @@ def is_a_model_entry(case: _Case) -> None:
 
 
 def maps_images_to_logits(case: _Case) -> None:
-    """N×C×H×W in [0, 1] → N×K finite numbers, for another number of classes too."""
+    """Images N×C×H×W in [0, 1] give finite logits N×K, also for another number of classes."""
     usual = case.entry.usual
     for architecture in (usual, replace(usual, num_classes=OTHER_CLASSES)):
         network = case.network(architecture).eval()
@@ -63,7 +63,7 @@ def maps_images_to_logits(case: _Case) -> None:
 
 
 def images_do_not_mix(case: _Case) -> None:
-    """In eval mode an image's logits do not depend on the others of its batch, or on chance."""
+    """In eval mode, logits are deterministic and do not depend on the rest of the batch."""
     network, x = case.network().eval(), case.images()
     with torch.no_grad():
         together, alone = network(x)[:1], network(x[:1])
@@ -77,22 +77,22 @@ def images_do_not_mix(case: _Case) -> None:
 
 
 def weights_follow_the_seed(case: _Case) -> None:
-    """Drawn from torch's global generator, which ``build_model`` seeds; another seed, others."""
+    """Weights are drawn from torch's global generator, which ``build_model`` seeds."""
     one, same, other = (case.network(seed=seed).state_dict() for seed in (0, 0, 1))
     expect(
         all(value.equal(same[name]) for name, value in one.items()),
-        found="other weights from the same seed",
+        found="different weights from the same seed",
         expected="the same",
     )
     expect(
         any(not value.equal(other[name]) for name, value in one.items()),
         found="the same weights from two seeds",
-        expected="weights that follow the seed",
+        expected="weights that depend on the seed",
     )
 
 
 def weights_carry_over(case: _Case) -> None:
-    """A second network with the first one's ``state_dict`` computes the same."""
+    """A second network with the same ``state_dict`` computes the same logits."""
     one, other, x = case.network(seed=0).eval(), case.network(seed=1).eval(), case.images(1)
     other.load_state_dict(one.state_dict())
     with torch.no_grad():
@@ -100,12 +100,12 @@ def weights_carry_over(case: _Case) -> None:
     expect(
         difference == 0,
         found=f"logits that differ by {difference:.3g} after load_state_dict",
-        expected="the same: everything that is learned or drawn is a parameter or a buffer",
+        expected="the same logits: all that is learned or drawn is a parameter or a buffer",
     )
 
 
 def runs_as_circuits(case: _Case) -> None:
-    """Every layer with products runs them; without noise they give the plain network's logits."""
+    """Every layer runs as circuits, which without noise give the logits of the plain network."""
     network, x = case.network().eval(), case.images()
     module = convert(network, device=DeviceProfile.ideal(), seed=0)
     missed = sorted(module.layers.keys() - module.products(x).keys())
@@ -146,10 +146,10 @@ def check_model(model: str | ModelEntry) -> None:
     """Check a network at its usual size.
 
     Args:
-        model: registered name, or an entry.
+        model: registered name or entry.
 
     Raises:
-        AssertionError: names the check that failed, what was found and what is expected.
-        UnknownNameError, PluginError: the name stands for nothing that can be used.
+        AssertionError: a check failed; the message names it, what was found and what is expected.
+        UnknownNameError, PluginError: the name does not exist or cannot be used.
     """
     SUITE.run(model)

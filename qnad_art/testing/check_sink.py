@@ -1,4 +1,4 @@
-"""Conformance of sinks, on the run of a small suite whose results are made up."""
+"""Conformance suite for sinks, run with made-up results of a small suite."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ Contents = Callable[[Path], Any]
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
-    """Bytes of every file under ``folder``, by relative path."""
+    """Content of every file under ``folder``, by relative path."""
     paths = [path for path in folder.rglob("*") if path.is_file()]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 @dataclass(frozen=True)
 class _Case:
-    """A sink's class, and what says what it has written."""
+    """A sink's class, and a function that returns what a sink has written."""
 
     make: Callable[[Run, Path], Sink]
     contents: Contents
@@ -44,7 +44,7 @@ class _Case:
 
     @contextmanager
     def run(self) -> Iterator[Run]:
-        """A run without results yet, the working directory an empty one."""
+        """A run without results, in an empty working directory."""
         suite = BenchmarkSuite.model_validate(
             {
                 "name": "specimen",
@@ -67,7 +67,7 @@ class _Case:
                 os.chdir(before)
 
     def write(self, run: Run, results: Sequence[Result]) -> Sequence[str]:
-        """One session of a run: a sink that takes results and is closed; what ``close`` says."""
+        """Pass results to a new sink, close it, and return the answer of ``close``."""
         sink = self.make(run, run.folder / "report")
         there = {result.key for result in run.results()}
         for result in results:
@@ -93,7 +93,7 @@ def _cells() -> list[Cell]:
 
 
 def _result(cell: Cell) -> Result:
-    """Right on a share of the images that falls with ε, noisily for the quantum defence."""
+    """Made-up accuracy that decreases with ε, with noise for the quantum defence."""
     quantum = cell.defence == "inherent"
     random = np.random.default_rng(0)
     share = 0.95 - 2 * (cell.eps or 0.0)
@@ -128,7 +128,7 @@ def _result(cell: Cell) -> Result:
 
 
 def is_a_sink(case: _Case) -> None:
-    """A subclass of Sink, made with the run and a folder that does not exist yet."""
+    """The sink is a subclass of Sink and accepts a folder that does not exist yet."""
     with case.run() as run:
         sink = case.make(run, run.folder / "report")
         kind = type(sink).__name__
@@ -136,7 +136,7 @@ def is_a_sink(case: _Case) -> None:
 
 
 def close_says_where_the_results_are(case: _Case) -> None:
-    """A sequence of texts for people; paths among them exist."""
+    """``close`` returns a sequence of texts for people, in which all paths exist."""
     with case.run() as run:
         _expect_places(case.write(run, case.results), run.folder)
 
@@ -145,7 +145,7 @@ def _expect_places(places: Any, folder: Path) -> None:
     listed = isinstance(places, Sequence) and not isinstance(places, str | bytes)
     expect(
         listed and all(isinstance(place, str) and place for place in places),
-        found=f"{places!r} from close",
+        found=f"{places!r} as the result of close",
         expected="a list of strings, such as [str(path)]",
     )
     missing = [p for p in places if p.startswith(str(folder)) and not Path(p).exists()]
@@ -153,13 +153,13 @@ def _expect_places(places: Any, folder: Path) -> None:
 
 
 def an_empty_run_is_no_error(case: _Case) -> None:
-    """A run may end before its first result."""
+    """Closing works without results, because a run may end before its first result."""
     with case.run() as run:
         _expect_places(case.write(run, []), run.folder)
 
 
 def writes_only_into_its_folder(case: _Case) -> None:
-    """Neither into the rest of the run's folder nor into the working directory."""
+    """The sink writes neither elsewhere in the run's folder nor in the working directory."""
     with case.run() as run:
         for result in case.results:
             run.append(result)
@@ -176,12 +176,12 @@ def writes_only_into_its_folder(case: _Case) -> None:
         expect(
             not strange,
             found=f"that it wrote or removed {', '.join(strange[:5])}",
-            expected="files in its folder only",
+            expected="files only in its own folder",
         )
 
 
 def results_that_come_again_change_nothing(case: _Case) -> None:
-    """A run that goes on gives its earlier results to a new sink, which says the same."""
+    """Repeated results change nothing: a continued run passes old results to a new sink."""
     with case.run() as run:
         case.write(run, case.results)
         at_once = case.contents(run.folder / "report")
@@ -189,15 +189,15 @@ def results_that_come_again_change_nothing(case: _Case) -> None:
         case.write(run, case.results[: len(case.results) // 2])
         case.write(run, case.results)
         in_two = case.contents(run.folder / "report")
-    difference = "other contents"
+    difference = "different contents"
     if isinstance(at_once, dict) and isinstance(in_two, dict):
         keys = sorted(map(str, at_once.keys() | in_two.keys()))
         differing = [key for key in keys if at_once.get(key) != in_two.get(key)]
-        difference = f"other contents of {', '.join(differing[:5])}"
+        difference = f"different contents of {', '.join(differing[:5])}"
     expect(
         at_once == in_two,
         found=f"{difference} after a run in two sessions",
-        expected="the same as of one session: result.key says which results are the same",
+        expected="the same as after one session: result.key identifies equal results",
     )
 
 
@@ -221,11 +221,12 @@ def check_sink(sink: str | Callable[[Run, Path], Sink], *, contents: Contents = 
 
     Args:
         sink: registered name, class, or ``factory(run, folder)``.
-        contents: what the sink has stored, from its folder, to be compared; by default the bytes
-            of the files there. For a sink that stores elsewhere: read it there, without dates.
+        contents: function that returns what a sink with this folder has stored, for comparison.
+            The default returns the bytes of the files in the folder. A sink that stores data
+            elsewhere must be read there, without dates.
 
     Raises:
-        AssertionError: names the check that failed, what was found and what is expected.
-        UnknownNameError, PluginError: the name stands for nothing that can be used.
+        AssertionError: a check failed; the message names it, what was found and what is expected.
+        UnknownNameError, PluginError: the name does not exist or cannot be used.
     """
     SUITE.run(sink, contents=contents)

@@ -1,4 +1,4 @@
-"""Conformance of crosstalk strategies."""
+"""Conformance suite for crosstalk strategies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from qnad_art.crosstalk import Strategy
-from qnad_art.device.catalogue import load_device
+from qnad_art.device.catalogue import DeviceLike, load_device
 from qnad_art.device.profile import DEFAULT_DEVICE, DeviceProfile
 from qnad_art.network.conversion import convert
 from qnad_art.network.module import QuantumExecutedModule
@@ -31,7 +31,7 @@ FEW_PAIRS = 2
 
 @dataclass(frozen=True)
 class _Case:
-    """A strategy's class (or factory), the settings it is tried with, and the device."""
+    """A strategy's class (or factory), its settings, and the device."""
 
     factory: Callable[..., Strategy]
     settings: Mapping[str, Any]
@@ -89,12 +89,12 @@ _NETWORKS: dict[str, tuple[tuple[int, ...], Callable[[], nn.Module]]] = {
 
 
 def has_a_name_and_takes_a_fraction(case: _Case) -> None:
-    """QNAD gives every strategy ``fraction``; plans and reports show the name."""
+    """The strategy has a name, which plans show, and takes ``fraction``, which QNAD passes."""
     taken = inspect.signature(case.factory).parameters.values()
     expect(
         "fraction" in case.takes or any(p.kind is p.VAR_KEYWORD for p in taken),
         found=f"the settings {sorted(case.takes)}",
-        expected="a setting 'fraction', the share of the weights to put under crosstalk",
+        expected="a setting 'fraction', the fraction of the weights to put under crosstalk",
     )
     name = getattr(case.strategy(), "name", None)
     expect(isinstance(name, str) and name, found=f"name {name!r}", expected="a name (str)")
@@ -106,7 +106,7 @@ def has_a_name_and_takes_a_fraction(case: _Case) -> None:
 
 
 def plan_is_complete(case: _Case) -> None:
-    """A sound plan for this device, placement and network, which says how it was made."""
+    """The plan is valid for device, placement and network, and records how it was made."""
     module, strategy = case.module(), case.strategy()
     _expect_complete(strategy.plan(module, *case.data()), module, strategy)
 
@@ -129,7 +129,7 @@ def _expect_complete(
 
 
 def plan_obeys_the_fraction(case: _Case) -> None:
-    """At most the fraction asked for (rounded in each layer), none for 0, some for a quarter."""
+    """The plan has at most the requested fraction (rounded per layer), 0 if that is 0."""
     for fraction in (0.0, FRACTION, 1.0):
         plan = case.plan(fraction=fraction)
         most = fraction * plan.weights + (len(plan.layers) / 2 if fraction else 0)
@@ -151,7 +151,7 @@ def plan_obeys_the_fraction(case: _Case) -> None:
 
 
 def injection_comes_from_idle_neighbours(case: _Case) -> None:
-    """Algorithm 1, line 3: in the plain order no qubit has two tasks in one time step."""
+    """In plain order, no qubit has two tasks in one time step (Algorithm 1, line 3)."""
     module = case.module(order="plain")
     plan = case.strategy(fraction=1.0).plan(module, *case.data())
     compute, width = module.placement.compute, len(module.placement.compute)
@@ -163,19 +163,19 @@ def injection_comes_from_idle_neighbours(case: _Case) -> None:
                 for slot in step:
                     expect(
                         sites[slot].qubit == compute[slot - start],
-                        found=f"{name}: product {slot} of a sum on qubit {sites[slot].qubit}",
+                        found=f"layer {name}: product {slot} of a sum on qubit {sites[slot].qubit}",
                         expected=f"{compute[slot - start]}, its place under order='plain'",
                     )
                 used = [q for j in step for q in sites[j].qubits[: 3 if pairs[j] else 1]]
                 expect(
                     len(used) == len(set(used)),
-                    found=f"{name}: one time step uses the qubits {used}",
-                    expected="each at most once: a neighbour must be idle to inject from it",
+                    found=f"layer {name}: one time step uses the qubits {used}",
+                    expected="each at most once: a neighbour must be idle to inject crosstalk",
                 )
 
 
 def plan_obeys_the_most_pairs(case: _Case) -> None:
-    """Within the module's response table, and within ``max_pairs`` if the strategy takes it."""
+    """Pair counts fit the response table, and ``max_pairs`` if the strategy takes it."""
     limited = "max_pairs" in case.takes
     for table, settings in ((8, {}), (FEW_PAIRS, {"max_pairs": FEW_PAIRS})):
         if settings and not limited:
@@ -187,7 +187,7 @@ def plan_obeys_the_most_pairs(case: _Case) -> None:
 
 
 def same_seed_same_plan(case: _Case) -> None:
-    """Whatever the global generators are at, which it leaves alone; an instance can be reused."""
+    """Equal seeds give equal plans; the global generators are not used. Instances are reusable."""
     strategy = case.strategy()
     plans = []
     for seed, made in ((0, strategy), (1, strategy), (2, case.strategy())):
@@ -217,7 +217,7 @@ def _expect_equal(plan: CrosstalkPlan, other: CrosstalkPlan, expected: str) -> N
 
 
 def leaves_module_and_data_as_they_were(case: _Case) -> None:
-    """Weights, plan, modes and gradients of the module; the inputs and labels."""
+    """Planning leaves the module (weights, plan, modes, gradients) and the data unchanged."""
     module, (x, y) = case.module().train(), case.data()
     plan, state = module.plan, _state(module)
     parts = [(part, part.training) for part in module.modules()]
@@ -240,20 +240,20 @@ def leaves_module_and_data_as_they_were(case: _Case) -> None:
 
 
 def _state(module: QuantumExecutedModule) -> dict[str, Tensor]:
-    """Copies of parameters and buffers, those of the crosstalk too."""
+    """Copies of parameters and buffers, including those of the crosstalk."""
     named = [*module.named_parameters(), *module.named_buffers()]
     return {name: tensor.detach().clone() for name, tensor in named}
 
 
 def refuses_fractions_that_are_none(case: _Case) -> None:
-    """In the constructor or in ``plan``, with an error of the package."""
+    """Invalid fractions are refused in the constructor or in ``plan``."""
     for fraction in (-0.1, 1.5, math.nan):
         with expect_refusal(f"fraction={fraction}"):
             case.plan(fraction=fraction)
 
 
 def plan_saves_and_loads_equal(case: _Case) -> None:
-    """Tensors as safetensors, the rest as JSON."""
+    """A plan that is saved and loaded is equal to the original."""
     plan = case.plan()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "plan.safetensors"
@@ -263,7 +263,7 @@ def plan_saves_and_loads_equal(case: _Case) -> None:
 
 
 def plans_every_kind_of_layer(case: _Case) -> None:
-    """Convolutions, with groups too, and linear layers, with and without bias; and they run."""
+    """Plans cover (grouped) convolutions and linear layers, with and without bias, and run."""
     for network in _NETWORKS:
         module, data, strategy = case.module(network), case.data(network), case.strategy()
         plan = strategy.plan(module, *data)
@@ -274,7 +274,7 @@ def plans_every_kind_of_layer(case: _Case) -> None:
 
 
 def goes_through_the_defence(case: _Case) -> None:
-    """:class:`qnad_art.QNAD` fits it and runs its plan."""
+    """:class:`qnad_art.QNAD` fits the strategy and runs its plan."""
     from art.estimators.classification import PyTorchClassifier
 
     from qnad_art.defence import QNAD
@@ -298,9 +298,7 @@ def goes_through_the_defence(case: _Case) -> None:
     expect(outputs.shape == (IMAGES, CLASSES), found=f"outputs {outputs.shape}", expected="logits")
 
 
-def _prepare(
-    strategy: Any, *, device: str | DeviceProfile = DEFAULT_DEVICE, **settings: Any
-) -> _Case:
+def _prepare(strategy: Any, *, device: DeviceLike = DEFAULT_DEVICE, **settings: Any) -> _Case:
     known_as = strategy if isinstance(strategy, str) else None
     return _Case(registered("strategy", strategy), settings, load_device(device), known_as)
 
@@ -325,18 +323,18 @@ SUITE = Suite(
 def check_strategy(
     strategy: str | Callable[..., Strategy],
     *,
-    device: str | DeviceProfile = DEFAULT_DEVICE,
+    device: DeviceLike = DEFAULT_DEVICE,
     **settings: Any,
 ) -> None:
     """Check a crosstalk strategy on small networks.
 
     Args:
-        strategy: registered name, class, or a factory that takes its settings as keywords.
-        device: on which the networks run, a name or a profile.
-        **settings: of the strategy; those that make it fast, say ``epochs=1``.
+        strategy: registered name, class, or factory that takes settings as keywords.
+        device: name or profile of the device on which the networks run.
+        **settings: settings of the strategy, for example ``epochs=1`` to make it fast.
 
     Raises:
-        AssertionError: names the check that failed, what was found and what is expected.
-        UnknownNameError, PluginError: the name stands for nothing that can be used.
+        AssertionError: a check failed; the message names it, what was found and what is expected.
+        UnknownNameError, PluginError: the name does not exist or cannot be used.
     """
     SUITE.run(strategy, device=device, **settings)

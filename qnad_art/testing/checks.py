@@ -1,4 +1,4 @@
-"""What a conformance suite is: named checks of one subject, run all by one call or one by one."""
+"""Conformance suites: named checks of one subject, which run together or one by one."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Case = TypeVar("Case")
 
 @dataclass(frozen=True)
 class Check(Generic[Case]):
-    """One named check; call it with what is checked, and the options of its suite.
+    """One named check; call it with the subject and the options of its suite.
 
     Args:
-        suite: that it belongs to.
-        run: does it; raises AssertionError through :func:`expect`.
+        suite: the suite to which the check belongs.
+        run: function that checks a case and raises AssertionError through :func:`expect`.
     """
 
     suite: Suite[Case]
@@ -27,15 +27,15 @@ class Check(Generic[Case]):
 
     @property
     def name(self) -> str:
-        """What it demands, e.g. ``plan_obeys_the_fraction``."""
+        """The requirement as a name, e.g. ``plan_obeys_the_fraction``."""
         return self.run.__name__
 
     def __call__(self, subject: Any, **options: Any) -> None:
-        """Check ``subject``; raises AssertionError with what was found and what is expected."""
+        """Check ``subject``; raise AssertionError with what was found and what is expected."""
         self.on(subject, self.suite.prepare(subject, **options))
 
     def on(self, subject: Any, case: Case) -> None:
-        """Check a subject that is prepared already."""
+        """Check a subject for which the case is already prepared."""
         try:
             self.run(case)
         except AssertionError as error:
@@ -53,8 +53,8 @@ class Suite(Generic[Case]):
     """The checks of one kind of plugin.
 
     Args:
-        kind: as in :data:`qnad_art.plugins.discovery.KINDS`.
-        prepare: ``prepare(subject, **options)`` makes what the checks take.
+        kind: kind of plugin, as in :data:`qnad_art.plugins.discovery.KINDS`.
+        prepare: ``prepare(subject, **options)`` returns the case, the argument of the checks.
         checks: functions of the case; their names are the names of the checks.
     """
 
@@ -66,17 +66,17 @@ class Suite(Generic[Case]):
         self.checks = tuple(Check(self, check) for check in checks)
 
     def run(self, subject: Any, **options: Any) -> None:
-        """All checks, in order; the first that fails raises."""
+        """Run all checks in order and raise at the first failure."""
         case = self.prepare(subject, **options)
         for check in self.checks:
             check.on(subject, case)
 
 
 def registered(kind: str, subject: Any) -> Any:
-    """What a name stands for; anything but a name is returned as it is.
+    """Load the plugin of a name; any other subject is returned unchanged.
 
     Raises:
-        UnknownNameError, PluginError: as :func:`qnad_art.plugins.discovery.load_plugin`.
+        UnknownNameError, PluginError: as for :func:`qnad_art.plugins.discovery.load_plugin`.
     """
     return load_plugin(kind, subject) if isinstance(subject, str) else subject
 
@@ -89,7 +89,7 @@ def expect(holds: object, *, found: object, expected: str) -> None:
 
 @contextmanager
 def expect_refusal(what: str) -> Iterator[None]:
-    """Context that must raise a QnadError, and no other exception."""
+    """Context that must raise a QnadError and not any other exception."""
     try:
         yield
     except QnadError:

@@ -1,4 +1,4 @@
-"""What an execution engine is tried on: random products, and layers under random crosstalk."""
+"""Test cases for execution engines: random products, and layers under random crosstalk."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from qnad_art.testing.checks import expect
 from qnad_art.testing.specimens import built, install_random_crosstalk
 
 COMPUTE_QUBITS = 3
-"""So many of the device run products here: the tables of all of a large one would take long."""
+"""Number of compute qubits in a case; tables of a whole large device would take long."""
 
 
 @dataclass(frozen=True)
 class Products:
-    """What :meth:`CircuitEngine.expectations` takes."""
+    """The arguments of :meth:`CircuitEngine.expectations`."""
 
     theta: Array
     phi: Array
@@ -35,7 +35,7 @@ class Products:
     pairs: Integers
 
     def of(self, indices: Any) -> Products:
-        """Copies of those at ``indices``."""
+        """Copies of the products at ``indices``."""
         theta, phi, site, pairs = (
             a[indices] for a in (self.theta, self.phi, self.site, self.pairs)
         )
@@ -44,7 +44,7 @@ class Products:
 
 @dataclass(frozen=True)
 class Case:
-    """An engine's class (or factory), its settings, and what it is measured by."""
+    """An engine's class (or factory), its settings, and the tolerances of the checks."""
 
     factory: Callable[..., CircuitEngine]
     settings: Mapping[str, Any]
@@ -57,20 +57,20 @@ class Case:
 
     @cached_property
     def exact(self) -> bool:
-        """Whether it says that it needs no shots."""
+        """Whether the engine declares that it can compute exact expectations."""
         return bool(self.engine(shots=self.shots).exact)
 
     def engine(self, **settings: Any) -> CircuitEngine:
-        """One with the case's settings and these."""
+        """Build an engine with the case's settings, updated by these."""
         return self.factory(self.device, **{**self.settings, **settings})
 
     def own_way(self, **settings: Any) -> CircuitEngine:
-        """Without shots if it can do so."""
+        """Build an engine that computes exactly, if it can, and uses shots otherwise."""
         return self.engine(shots=None if self.exact else self.shots, **settings)
 
     @cached_property
     def compute(self) -> tuple[int, ...]:
-        """Compute qubits."""
+        """The compute qubits of the case."""
         return device_placement(self.device).compute[:COMPUTE_QUBITS]
 
     @cached_property
@@ -85,13 +85,13 @@ class Case:
         return Products(theta, phi, sites, site, pairs * injectable)
 
     def expected(self, readout: Readout) -> Array:
-        """⟨Z⟩ of :attr:`drawn` by the response table."""
+        """⟨Z⟩ of :attr:`drawn` according to the response table."""
         made = self.drawn
         table = response_table(self.device, made.sites, max_pairs=self.max_pairs, readout=readout)
         return table.expectation(made.theta, made.phi, made.site, made.pairs)
 
     def layer(self, layer: nn.Module, x: Tensor, readout: Readout) -> QuantumExecutedModule:
-        """A layer as a network of its own, under random crosstalk."""
+        """Convert one layer to a quantum-executed module under random crosstalk."""
         module = convert(
             nn.Sequential(built(layer)).double().eval(),
             x,
@@ -99,7 +99,7 @@ class Case:
             compute=self.compute,
             max_pairs=self.max_pairs,
             readout=readout,
-            headroom=1.25,  # no product is certain, so that z-scores of counts are normal
+            headroom=1.25,  # outcomes are never certain, so that z-scores of counts are normal
             shots=None if self.exact else self.shots,
             seed=0,
         )
@@ -108,14 +108,14 @@ class Case:
 
 
 def run_products(engine: CircuitEngine, products: Products) -> Array:
-    """Expectations, whose form is checked."""
-    p = products.of(np.arange(len(products.theta)))  # copies, if it should change them
+    """Run the products and check the shape and range of the expectations."""
+    p = products.of(np.arange(len(products.theta)))  # copies, in case the engine changes them
     found = engine.expectations(p.theta, p.phi, p.sites, p.site, p.pairs)
     shape = np.shape(found)
     expect(
         isinstance(found, np.ndarray) and shape == products.theta.shape,
         found=f"{type(found).__name__} of shape {shape}",
-        expected=f"an array of shape {products.theta.shape}, one ⟨Z⟩ a product",
+        expected=f"an array of shape {products.theta.shape}, one ⟨Z⟩ per product",
     )
     expect(
         np.isfinite(found).all() and (np.abs(found) <= 1 + 1e-9).all(),

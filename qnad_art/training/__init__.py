@@ -1,1 +1,1 @@
-"""Training: of weights, and of whatever else is optimised on adversarial examples."""
+"""Training of weights, and adversarial optimisation of weights or crosstalk."""

@@ -1,7 +1,7 @@
-"""Adversarial optimisation: its settings, its attack, and what it asks of whatever is optimised.
+"""Adversarial optimisation: its settings, its attack, and the interface of its unknowns.
 
-The loop itself is in :mod:`~.adversarial_loop`; crosstalk (:mod:`qnad_art.crosstalk.tuned`)
-and weights (:mod:`qnad_art.training.finetune`) are what it optimises.
+The loop itself is in :mod:`~.adversarial_loop`. It optimises crosstalk
+(:mod:`qnad_art.crosstalk.tuned`) or weights (:mod:`qnad_art.training.finetune`).
 """
 
 from __future__ import annotations
@@ -10,27 +10,33 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import torch
+from pydantic import BeforeValidator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from qnad_art.errors import InvalidInputError
+from qnad_art.training.budget import parse_budget
+from qnad_art.training.execution import Plain
 
 Units = float | Tensor
-"""A number for all of an input, or a tensor that broadcasts over it."""
+"""One number for the whole input, or a tensor that broadcasts over it."""
 
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 
+Epsilon = Annotated[float, BeforeValidator(lambda value: parse_budget(str(value), "epsilon"))]
+"""An L∞ budget; where pydantic reads it, ``"6/255"`` too."""
+
 VALIDATION_IMAGES = 1000
-"""At most so many images are validated on."""
+"""Largest number of validation images."""
 
 
 @dataclass(frozen=True)
 class TuningEpoch:
-    """One epoch: accuracies in [0, 1] on the validation split (``loss`` on training)."""
+    """Results of one epoch: the training loss, and validation accuracies in [0, 1]."""
 
     epoch: int
     epochs: int
@@ -48,34 +54,34 @@ class TuningEpoch:
 
 @dataclass(frozen=True)
 class AdversarialSettings:
-    """How to optimise against attacks.
+    """Settings of an adversarial optimisation.
 
     Args:
-        epsilon: L∞ budget of the attack in training, in units of the images; it grows from 0 over
-            the first third of the steps.
-        attack_steps: 1 is FGSM with a random start, more is PGD.
-        robust_weight: in [0, 1], of the adversarial loss against the clean one.
-        epochs, batch_size, learning_rate: of Adam, with a cosine schedule.
-        patience: stop after so many epochs without a better one; ``None`` for never.
+        epsilon: L∞ budget of the training attack, in units of the images. It grows from 0 over the
+            first third of the steps.
+        attack_steps: 1 selects FGSM with a random start, more steps select PGD.
+        robust_weight: weight of the adversarial loss in [0, 1]; the rest is that of the clean loss.
+        epochs, batch_size, learning_rate: settings of Adam, which uses a cosine schedule.
+        patience: stop after this number of epochs without improvement; ``None`` means never.
         clip: smallest and largest value of an image.
-        mean, std: of each channel, or one for all, where the inputs are standardised images:
-            (image - mean) / std. :class:`~qnad_art.QNAD` takes these and ``clip`` from its
+        mean, std: values per channel, or one for all channels, if the inputs are standardised
+            images: (image - mean) / std. :class:`~qnad_art.QNAD` takes these and ``clip`` from its
             classifier.
-        validation_fraction: of the inputs, kept apart (at most 1,000 images); the epoch with the
-            best sum of clean and robust validation accuracy (PGD of 10 steps, or of twice
-            ``attack_steps``, with true gradients and with gradients through saturated activations),
-            weighted as the losses, is the result.
-        shot_noise: optimise under the shots of the module; ``False`` on the exact expectation,
-            which is faster. Validation always has them.
-        precision: of the passes through the network, ``"bfloat16"`` under autocast.
-        seed: of the validation split, batches and random starts.
-        on_epoch: called after every epoch (``print`` will do).
-        on_step: called after every step, with the number of steps done and of all.
+        validation_fraction: fraction of the inputs held out for validation (at most 1,000 images).
+            The result is the epoch with the best sum of clean and robust validation accuracy,
+            weighted like the losses. Robust accuracy is measured by PGD of 10 steps, or of twice
+            ``attack_steps``, with true gradients and with gradients through saturated activations.
+        shot_noise: whether to optimise under the shots of the module. ``False`` uses the exact
+            expectation, which is faster. Validation always uses the shots.
+        precision: precision of the forward and backward passes; ``"bfloat16"`` uses autocast.
+        seed: seed of the validation split, the batches and the random starts.
+        on_epoch: called after every epoch (``print`` works).
+        on_step: called after every step with the number of finished steps and of all steps.
         checkpoint: file that is written after every epoch, before ``on_epoch`` is called.
-        resume: go on from the checkpoint if it is there.
+        resume: continue from the checkpoint if it exists.
     """
 
-    epsilon: float = 0.3
+    epsilon: Epsilon = 0.3
     attack_steps: int = 3
     robust_weight: float = 0.7
     epochs: int = 20
@@ -125,50 +131,54 @@ class AdversarialSettings:
                 f"precision {self.precision!r} is not one of {', '.join(PRECISIONS)}."
             )
         if self.resume and self.checkpoint is None:
-            raise InvalidInputError("resume=True needs a checkpoint to go on from.")
+            raise InvalidInputError("resume=True needs a checkpoint to continue from.")
 
     def recorded(self) -> dict[str, Any]:
-        """The settings that the result depends on, as plain JSON."""
+        """The settings on which the result depends, as plain JSON."""
         left_out = {"on_epoch", "on_step", "checkpoint", "resume"}
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
         return {**values, **{name: list(values[name]) for name in ("clip", "mean", "std")}}
 
     def in_units_of(self, x: Tensor, epsilon: float) -> tuple[Units, tuple[Units, Units]]:
-        """A budget and :attr:`clip`, both of images, for inputs ``x`` (N, C, …)."""
+        """Convert a budget and :attr:`clip` from units of images to units of ``x`` (N, C, …)."""
         mean, std = (_by_channel(values, x) for values in (self.mean, self.std))
         low, high = ((value - mean) / std for value in self.clip)
         return epsilon / std, (low, high)
 
 
 def validation_steps(settings: AdversarialSettings) -> int:
-    """Of the attack that judges: more than those of the attack that was trained against."""
+    """Number of steps of the validation attack, which exceeds that of the training attack."""
     return max(10, 2 * settings.attack_steps)
 
 
 class Unknowns(Protocol):
-    """What is optimised, and how the network comes to have it."""
+    """The unknowns of the optimisation, and how they enter the network."""
 
     def state(self) -> dict[str, Tensor]:
-        """All that changes during a run, for a checkpoint (the tensors themselves)."""
+        """All tensors that change during a run, for a checkpoint (not copied)."""
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what :meth:`state` gave."""
+        """Restore what :meth:`state` returned."""
 
     @property
     def parameters(self) -> Mapping[str, Tensor]:
-        """Leaf tensors by name."""
+        """The leaf tensors to optimise, by name."""
+
+    @property
+    def execution(self) -> Plain:
+        """How the network is executed."""
 
     def optimising(self) -> AbstractContextManager[None]:
         """Context in which the network's output is differentiable in the parameters."""
 
     def project(self) -> None:
-        """Called after each step, without gradients: back into the allowed range."""
+        """Project the parameters into their allowed range after each step, without gradients."""
 
     def install(self) -> None:
-        """Give the network the present values, for validation."""
+        """Install the present values in the network for validation."""
 
     def result(self) -> Mapping[str, Tensor]:
-        """The present values, as tensors of their own."""
+        """Copies of the present values."""
 
 
 def perturb(
@@ -181,11 +191,11 @@ def perturb(
     clip: tuple[Units, Units],
     generator: torch.Generator,
 ) -> Tensor:
-    """L∞ adversarial examples from a random start.
+    """Make L∞ adversarial examples from a random start.
 
-    One step is FGSM-RS with a step of 1.25 ε (Wong, Rice, Kolter 2020), more are PGD with steps of
-    2.5 ε / ``steps`` (Madry et al. 2018). ``epsilon`` and ``clip`` are in units of ``x``, numbers
-    or broadcast over it.
+    One step is FGSM-RS with step size 1.25 ε (Wong, Rice, Kolter 2020); more steps are PGD with
+    step size 2.5 ε / ``steps`` (Madry et al. 2018). ``epsilon`` and ``clip`` are in units of ``x``
+    and are numbers or broadcast over it.
     """
     size = (1.25 if steps == 1 else 2.5 / steps) * epsilon
     start = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
@@ -203,9 +213,9 @@ def perturb(
 def split_validation(
     x: Tensor, y: Tensor, settings: AdversarialSettings
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """(training, validation) images and labels, divided at random by the settings' seed."""
+    """Divide images and labels at random, by the settings' seed, into (training, validation)."""
     if len(x) != len(y):
-        raise InvalidInputError(f"{len(x)} inputs for {len(y)} labels; give as many of each.")
+        raise InvalidInputError(f"{len(x)} inputs for {len(y)} labels; give one label per input.")
     _, (low, high) = settings.in_units_of(x, settings.epsilon)
     slack = 1e-3 * (high - low)
     if bool(((x < low - slack) | (x > high + slack)).any()):
@@ -216,7 +226,7 @@ def split_validation(
         )
     held = min(max(1, round(settings.validation_fraction * len(x))), VALIDATION_IMAGES)
     if len(x) <= held:
-        raise InvalidInputError(f"{len(x)} inputs are too few to tune and to validate on.")
+        raise InvalidInputError(f"{len(x)} inputs are too few for training and validation.")
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(settings.seed))
     return (x[order[held:]], y[order[held:]]), (x[order[:held]], y[order[:held]])
 
@@ -227,6 +237,6 @@ def _by_channel(values: Sequence[float], x: Tensor) -> Units:
     if len(values) != x.shape[1]:
         raise InvalidInputError(
             f"mean and std have {len(values)} values, and the inputs {x.shape[1]} channels; give "
-            "one for all, or one for each."
+            "one value for all channels, or one for each."
         )
     return torch.tensor(values, dtype=x.dtype, device=x.device).view(-1, *(1,) * (x.dim() - 2))

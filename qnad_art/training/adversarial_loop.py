@@ -1,7 +1,8 @@
 """The loop of the adversarial optimisation, and its checkpoints.
 
-It makes adversarial examples of the network as it is at every step, takes the step, validates,
-keeps the best epoch, and writes checkpoints from which a run goes on bit for bit.
+Every step makes adversarial examples against the present network and then updates the unknowns. The
+loop validates after every epoch, keeps the best one, and writes checkpoints from which a run
+continues bit for bit.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,6 @@ from qnad_art.errors import ArtifactError, InvalidInputError, differences
 from qnad_art.files.artifacts import load_tensors, save_tensors
 from qnad_art.files.atomic import plain
 from qnad_art.network.modes import evaluating
-from qnad_art.network.module import QuantumExecutedModule
 from qnad_art.training.adversarial import (
     AdversarialSettings,
     TuningEpoch,
@@ -36,7 +36,7 @@ from qnad_art.training.adversarial import (
 
 _KIND = "tuning-checkpoint"
 _VERSION = 5
-"""Rises when a run could not go on bit for bit from the checkpoints of before."""
+"""Increased whenever older checkpoints no longer allow a run to continue bit for bit."""
 _HISTORY = TypeAdapter(list[TuningEpoch])
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
@@ -45,11 +45,11 @@ class AdversarialLoop:
     """One run of the optimisation; see :class:`AdversarialSettings`.
 
     Args:
-        network: a module, changed only through ``unknowns``; in eval mode while it runs.
-        unknowns: what is optimised.
+        network: the module. It changes only through ``unknowns`` and is in eval mode during a run.
+        unknowns: the quantities to optimise.
         training, validation: images (N, …) and class indices (N,).
-        settings: of the run.
-        before_epoch: called with the number of every epoch that begins.
+        settings: settings of the run.
+        before_epoch: called with the number of each epoch before it starts.
     """
 
     def __init__(
@@ -72,11 +72,11 @@ class AdversarialLoop:
         self.batches = -(-len(self.x) // settings.batch_size)
         self.history: list[TuningEpoch] = []
         self.best = dict(unknowns.result())
-        # Now, because the unknowns may be weights, which change.
+        # Computed here, because the unknowns may be weights, which will change.
         self.identity = self._identity() if settings.checkpoint is not None else {}
 
     def run(self) -> dict[str, Tensor]:
-        """Optimise; returns the result of the best epoch."""
+        """Run the optimisation and return the result of the best epoch."""
         with evaluating(self.network):
             if self.settings.resume:
                 self._restore()
@@ -85,9 +85,10 @@ class AdversarialLoop:
         return self.best
 
     def step(self, chosen: Tensor, progress: float) -> float:
-        """One step on the images ``chosen``, after a share ``progress`` of all steps; the loss.
+        """Take one step on the images ``chosen`` and return the loss.
 
-        The network must be in eval mode, which :meth:`run` takes care of.
+        ``progress`` is the fraction of steps that are finished. The network must be in eval mode,
+        which :meth:`run` ensures.
         """
         settings = self.settings
         rate = settings.learning_rate * (1 + torch.cos(torch.tensor(torch.pi * progress))) / 2
@@ -95,10 +96,13 @@ class AdversarialLoop:
         x, y = self.x[chosen], self.y[chosen]
         epsilon = settings.epsilon * min(1.0, 3 * progress + 0.02)
         weight = settings.robust_weight
-        with self._shots(), self.unknowns.optimising(), self._autocast():
-            # Every other time: a network could hide behind saturation from one kind of gradients.
-            through = bool(torch.rand((), generator=self.generator, device=self.place) < 0.5)
-            adversarial = self._attack(x, y, epsilon, settings.attack_steps, through=through)
+        execution = self.unknowns.execution
+        shots = nullcontext() if settings.shot_noise else execution.exact()
+        with shots, self.unknowns.optimising(), self._autocast():
+            # Alternate, because saturation can hide a network from one kind of gradients.
+            last = bool(torch.rand((), generator=self.generator, device=self.place) < 0.5)
+            with execution.gradients[-1 if last else 0]():
+                adversarial = self._attack(x, y, epsilon, settings.attack_steps)
             parts = [(1 - weight, x), (weight, adversarial)]
             parts = [(share, images) for share, images in parts if share > 0]
             logits = self.network(torch.cat([images for _, images in parts])).float()
@@ -158,18 +162,18 @@ class AdversarialLoop:
         return weight * result.robust + (1 - weight) * result.clean
 
     def _validate(self) -> tuple[float, float]:
-        """Clean accuracy, and accuracy under PGD with both kinds of gradients, in validation."""
+        """Validation accuracy on clean images, and under PGD with both kinds of gradients."""
         steps = validation_steps(self.settings)
         self.unknowns.install()
         clean, robust = 0, 0
         size = 2 * self.settings.batch_size
-        ways = (False, True) if isinstance(self.network, QuantumExecutedModule) else (False,)
         batches = zip(self.held_x.split(size), self.held_y.split(size), strict=True)
         with self._autocast():
             for x, y in batches:
                 holds = torch.ones_like(y, dtype=torch.bool)
-                for through in ways:
-                    adversarial = self._attack(x, y, self.settings.epsilon, steps, through=through)
+                for gradients in self.unknowns.execution.gradients:
+                    with gradients():
+                        adversarial = self._attack(x, y, self.settings.epsilon, steps)
                     with torch.no_grad():
                         holds &= self.network(adversarial).argmax(1) == y
                 with torch.no_grad():
@@ -177,35 +181,12 @@ class AdversarialLoop:
                 robust += int(holds.sum())
         return clean / len(self.held_y), robust / len(self.held_y)
 
-    def _attack(self, x: Tensor, y: Tensor, epsilon: float, steps: int, *, through: bool) -> Tensor:
-        """Adversarial examples; gradients pass ``through`` saturated activations, or not."""
+    def _attack(self, x: Tensor, y: Tensor, epsilon: float, steps: int) -> Tensor:
+        """Adversarial examples."""
         budget, clip = self.settings.in_units_of(x, epsilon)
-        with ExitStack() as stack:
-            if through and isinstance(self.network, QuantumExecutedModule):
-                stack.enter_context(self.network.unsaturated_gradients())
-            return perturb(
-                self.network,
-                x,
-                y,
-                epsilon=budget,
-                steps=steps,
-                clip=clip,
-                generator=self.generator,
-            )
-
-    @contextmanager
-    def _shots(self) -> Iterator[None]:
-        """The network on its exact expectation, unless steps are to be taken under its shots."""
-        module = self.network
-        if self.settings.shot_noise or not isinstance(module, QuantumExecutedModule):
-            yield
-            return
-        execution = module.execution
-        module.shots = None
-        try:
-            yield
-        finally:
-            module.execution = execution
+        return perturb(
+            self.network, x, y, epsilon=budget, steps=steps, clip=clip, generator=self.generator
+        )
 
     @contextmanager
     def _autocast(self) -> Iterator[None]:
@@ -220,7 +201,9 @@ class AdversarialLoop:
             for moment, value in self.optimizer.state[parameter].items():
                 tensors[f"adam.{name}.{moment}"] = value
         tensors["generator"] = self.generator.get_state()
-        tensors |= {f"noise.{name}": value for name, value in self._noise_states().items()}
+        tensors |= {
+            f"noise.{name}": value for name, value in self.unknowns.execution.noise().items()
+        }
         history = [asdict(result) for result in self.history]
         header = {"version": _VERSION, "run": self.identity, "history": history}
         save_tensors(path, tensors, kind=_KIND, header=header)
@@ -232,8 +215,8 @@ class AdversarialLoop:
         tensors, header = load_tensors(path, kind=_KIND)
         if header.get("version") != _VERSION:
             raise ArtifactError(
-                f"{path} is a checkpoint of version {header.get('version')}; this qnad_art goes on "
-                f"from version {_VERSION}. Use the qnad_art that wrote it, or do not resume."
+                f"{path} is a checkpoint of version {header.get('version')}; this qnad_art "
+                f"continues from version {_VERSION}. Use the one that wrote it, or do not resume."
             )
         try:
             self._require_same_run(header["run"], path)
@@ -258,46 +241,26 @@ class AdversarialLoop:
         self.best = parts["best"]
         for name, parameter in self.unknowns.parameters.items():
             moments = {m: parts["adam"].get(f"{name}.{m}") for m in _MOMENTS}
-            # What no gradient reached has no moments yet.
+            # Parameters that no gradient has reached have no moments yet.
             self.optimizer.state[parameter] = {
                 m: value.to("cpu" if m == "step" else self.place)
                 for m, value in moments.items()
                 if value is not None
             }
         self.generator.set_state(tensors["generator"])
-        if isinstance(self.network, QuantumExecutedModule) and parts.get("noise"):
-            noise = self.network.noise
-            noise.__setstate__({**noise.__getstate__(), "states": parts["noise"]})
+        self.unknowns.execution.restore_noise(parts.get("noise", {}))
         self.history = _HISTORY.validate_python(history)
 
-    def _noise_states(self) -> dict[str, Tensor]:
-        if not isinstance(self.network, QuantumExecutedModule):
-            return {}
-        states: dict[str, Tensor] = self.network.noise.__getstate__()["states"]
-        return states
-
     def _identity(self) -> dict[str, Any]:
-        """What the run's result depends on."""
+        """All that the result of the run depends on."""
         network, digest = self.network, hashlib.sha256()
         data = (self.x, self.y, self.held_x, self.held_y)
         for tensor in (*data, *network.parameters(), *network.buffers()):
             flat = tensor.detach().cpu().contiguous().view(-1)
             digest.update(flat.view(torch.uint8).numpy().tobytes())
-        identity = self.settings.recorded()
-        if isinstance(network, QuantumExecutedModule):
-            execution = network.execution
-            identity |= {
-                "device": network.device_profile.name,
-                "order": network.placement.order,
-                "shots": execution.shots,
-                "gain": execution.gain,
-                "headroom": execution.headroom,
-                "bias": execution.bias,
-            }
-            digest.update(execution.table.values.tobytes())
-            for layer in network.layers.values():
-                calibration = (layer.input_scale, layer.input_spread, layer.shot_share)
-                digest.update(repr((*calibration, layer.input_squares)).encode())
+        executed, content = self.unknowns.execution.identity()
+        digest.update(content)
+        identity = {**self.settings.recorded(), **executed}
         identity["data and network"] = digest.hexdigest()[:16]
         as_read: dict[str, Any] = json.loads(json.dumps(identity, default=plain))
         return as_read

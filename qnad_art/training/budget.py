@@ -1,4 +1,4 @@
-"""Attack budgets as people write them."""
+"""Parsing of attack budgets such as 0.1 or 8/255."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from qnad_art.errors import InvalidInputError
 
 
 def parse_budget(text: str, name: str = "--epsilon", *, most: float = 1.0) -> float:
-    """An attack budget from a decimal or a fraction such as ``6/255``, in units of the input.
+    """Parse an attack budget, a decimal or a fraction such as ``6/255``, in units of the input.
 
     Args:
         text: the number.
-        name: what the error calls it.
-        most: the largest valid one; 1 for L∞ (pixels lie in [0, 1]), infinite for other norms.
+        name: the option's name in error messages.
+        most: largest valid budget: 1 for L∞ (pixels lie in [0, 1]), infinite for other norms.
 
     Raises:
-        InvalidInputError: another text, or a number that is not in (0, ``most``].
+        InvalidInputError: the text is not a number, or the number is not in (0, ``most``].
     """
     numerator, slash, denominator = text.partition("/")
     try:

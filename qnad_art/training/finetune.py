@@ -1,7 +1,7 @@
 """Adversarial fine-tuning of the weights: the control for tuned crosstalk, at the same budget.
 
-The loop, the attack, the steps and the choice of the epoch are those of
-:class:`~qnad_art.crosstalk.tuned.Tuned`; only what is optimised differs.
+The loop, the attack, the steps and the choice of the best epoch are those of
+:class:`~qnad_art.crosstalk.tuned.Tuned`; only the unknowns differ.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from qnad_art.errors import InvalidInputError
 from qnad_art.training.adversarial import AdversarialSettings, split_validation
 from qnad_art.training.adversarial_loop import AdversarialLoop
+from qnad_art.training.execution import execution_of
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -26,16 +27,17 @@ def adversarial_finetune(
 ) -> Network:
     """Copy ``network`` and train all its parameters against attacks.
 
-    Everything runs in eval mode: batch norm keeps its statistics and dropout is off, as in tuning
-    crosstalk. A quantum-executed module is trained through its noise and crosstalk and keeps its
-    activation scales.
+    The network stays in eval mode: batch norm keeps its statistics and dropout is off, as when
+    crosstalk is tuned. A quantum-executed module is trained through its noise and crosstalk, and
+    its activation scales do not change.
 
     Args:
-        network: any module returning logits (N, classes), plain or quantum-executed; it is left as
-            it is. The copy has its modes and its ``requires_grad``.
+        network: any module that returns logits (N, classes), plain or quantum-executed. It does not
+            change. The copy keeps its modes and its ``requires_grad`` flags.
         x: images (N, …) in the range of ``settings.clip``.
         y: class indices (N,), int64.
-        settings: of the run. Weights take a far lower learning rate than crosstalk, 1e-4 to 1e-3.
+        settings: settings of the run. Weights need a much lower learning rate than crosstalk:
+            1e-4 to 1e-3.
 
     Returns:
         The copy, with the parameters of the best epoch.
@@ -55,7 +57,7 @@ def adversarial_finetune(
 def finetuning_loop(
     network: nn.Module, x: Tensor, y: Tensor, settings: AdversarialSettings
 ) -> AdversarialLoop:
-    """The optimisation of :func:`adversarial_finetune`, on a copy of ``network``, ready to run."""
+    """Prepare the optimisation of :func:`adversarial_finetune` on a copy of ``network``."""
     if next(network.parameters(), None) is None:
         raise InvalidInputError("The network has no parameters to fine-tune.")
     training, validation = split_validation(x, y, settings)
@@ -64,21 +66,22 @@ def finetuning_loop(
 
 
 class _Weights:
-    """The unknowns: all parameters of the network, wherever they are used."""
+    """The unknowns of fine-tuning: all parameters of the network."""
 
     def __init__(self, network: nn.Module) -> None:
         self.parameters: Mapping[str, Tensor] = dict(network.named_parameters())
+        self.execution = execution_of(network)
 
     @contextmanager
     def optimising(self) -> Iterator[None]:
-        """Nothing to prepare: the network computes with its parameters."""
+        """Do nothing: the network already computes with its parameters."""
         yield
 
     def project(self) -> None:
-        """Every value is allowed."""
+        """Do nothing: every value is allowed."""
 
     def install(self) -> None:
-        """They are in the network."""
+        """Do nothing: the values are already in the network."""
 
     def result(self) -> dict[str, Tensor]:
         """Copies of the parameters."""
@@ -89,7 +92,7 @@ class _Weights:
         return dict(self.parameters)
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what :meth:`state` gave."""
+        """Restore what :meth:`state` returned."""
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(state[name])

@@ -1,4 +1,4 @@
-"""Train a network so that an interrupted run continues as if it had never stopped."""
+"""Standard training, in which an interrupted run continues as if it had never stopped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from qnad_art.datasets.dataset import Dataset
 from qnad_art.errors import ArtifactError, InvalidInputError, UnknownNameError
 from qnad_art.files.artifacts import write_tensors
-from qnad_art.models.architectures import architecture_of, model_entry
+from qnad_art.models.architectures import Model, ModelEntry, architecture_of, model_entry
 from qnad_art.models.weights import install_tensors, parse_object, read_tensors
 from qnad_art.plugins.discovery import call_plugin
 
@@ -31,12 +31,12 @@ _WARM_UP = 0.3
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How to train: SGD with Nesterov momentum and a one-cycle learning rate.
+    """Settings of training by SGD with Nesterov momentum and a one-cycle learning rate.
 
-    ``learning_rate`` is the peak, reached after 30 % of the steps. ``augment`` crops at random
-    after padding by 4 pixels, and mirrors images of three channels at random. ``precision``
-    ``bfloat16`` trains under autocast; the weights stay float32. Raises
-    :class:`~qnad_art.errors.InvalidInputError` for values out of range.
+    ``learning_rate`` is the peak, which is reached after 30 % of the steps. ``augment`` pads images
+    by 4 pixels, crops them at random, and mirrors images of three channels at random.
+    ``precision="bfloat16"`` trains under autocast; the weights stay float32. Raises
+    :class:`~qnad_art.errors.InvalidInputError` if a value is out of range.
     """
 
     epochs: int
@@ -63,13 +63,20 @@ class TrainSettings:
                 raise UnknownNameError(f"training {name}", getattr(self, name), valid)
 
     @classmethod
-    def for_model(cls, name: str, **changes: Any) -> TrainSettings:
+    def for_model(cls, name: Model, **changes: Any) -> TrainSettings:
         """Settings that suit a network of :func:`~qnad_art.models.build_model`, with changes."""
+
+        def settings(entry: ModelEntry) -> TrainSettings:
+            return cls(**{**entry.training, **changes})
+
+        if isinstance(name, ModelEntry):
+            try:
+                return settings(name)
+            except TypeError as error:
+                raise InvalidInputError(f"{name.usual.name}, training: {error}.") from error
         model_entry(name)
-        settings: TrainSettings = call_plugin(
-            "model", name, lambda entry: cls(**{**entry.training, **changes})
-        )
-        return settings
+        made: TrainSettings = call_plugin("model", name, settings)
+        return made
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ class EpochResult:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training run did: its settings, the device it ran on and every epoch."""
+    """Record of a training run: its settings, its device and all epochs."""
 
     settings: TrainSettings
     device: str
@@ -102,14 +109,14 @@ def train(
     resume: bool = False,
     on_epoch: Callable[[EpochResult], None] | None = None,
 ) -> TrainResult:
-    """Train a :func:`~qnad_art.models.build_model` network in place; it ends in ``eval`` mode.
+    """Train a :func:`~qnad_art.models.build_model` network in place and leave it in eval mode.
 
-    The model moves to the settings' device and stays there. After every epoch ``checkpoint`` is
-    replaced, then ``on_epoch`` is called. ``resume`` continues from that file; on a CPU with the
-    same number of threads the result is then bit for bit that of an uninterrupted run. The seed
-    fixes everything random; the global random generators stay as they were. Raises ArtifactError
-    for a checkpoint that is missing, damaged or of another run, InvalidInputError where the data
-    do not fit the model or the loss stops being finite.
+    The model moves to the settings' device and stays there. After every epoch, ``checkpoint`` is
+    replaced and then ``on_epoch`` is called. ``resume`` continues from that file. On a CPU with the
+    same number of threads, the result then equals that of an uninterrupted run bit for bit. The
+    seed determines everything random; the global random generators do not change. Raises
+    ArtifactError if the checkpoint is missing, damaged or of another run, and InvalidInputError if
+    the data do not fit the model or the loss is no longer finite.
     """
     _require_fit(model, data)
     if validation is not None:
@@ -137,7 +144,7 @@ def train(
 
 
 def evaluate_accuracy(model: nn.Module, data: Dataset, *, batch_size: int = 256) -> float:
-    """Return the share (0 to 1) of images that a model maps to their own class, in eval mode."""
+    """Return the accuracy (0 to 1) of a model in eval mode."""
     if not len(data) or batch_size < 1:
         raise InvalidInputError(
             f"Accuracy needs images and a batch size from 1, not {len(data)} and {batch_size}."
@@ -164,7 +171,7 @@ def _require_fit(model: nn.Module, data: Dataset) -> None:
     if not len(data) or data.x.shape[1:] != expected or data.y.max() >= architecture.num_classes:
         raise InvalidInputError(
             f"{data.name}: {len(data)} images of shape {data.x.shape[1:]} in {len(data.classes)} "
-            f"classes do not fit {architecture}; build the model for these data."
+            f"classes do not fit {architecture}; build a model for these data."
         )
 
 
@@ -176,7 +183,7 @@ def _resolve_device(name: str) -> torch.device:
 
 
 class _Run:
-    """All that changes while a network is trained, and its way to a file and back."""
+    """The state of a training run, which can be saved and restored."""
 
     def __init__(self, model: nn.Module, settings: TrainSettings) -> None:
         self.model, self.settings = model, settings
@@ -194,13 +201,13 @@ class _Run:
         """Train one epoch, counted from 1, and return the mean loss."""
         order = torch.randperm(len(y), generator=self.generator).to(y.device)
         batches = torch.split(order, self.settings.batch_size)
-        # A last batch of one image would break batch normalisation; another epoch takes it.
+        # A last batch of one image would break batch norm; another epoch uses that image.
         batches = batches[:-1] if len(batches) > 1 and len(batches[-1]) == 1 else batches
         total = torch.zeros((), device=y.device)
         self.model.train()
         cuda = [torch.cuda.current_device()] if y.is_cuda else []
         with torch.random.fork_rng(devices=cuda):
-            # Dropout draws from the global generators: seed those, for this epoch, from our own.
+            # Dropout draws from the global generators; seed them for this epoch from our generator.
             seed = int(torch.randint(2**62, (), generator=self.generator))
             torch.default_generator.manual_seed(seed)
             if cuda:
@@ -227,7 +234,7 @@ class _Run:
         return loss.detach()
 
     def save(self, path: Path, identity: dict[str, Any]) -> None:
-        """Replace ``path`` by the present state, in one step."""
+        """Replace ``path`` by the present state atomically."""
         tensors = {f"weights.{name}": value for name, value in self.model.state_dict().items()}
         for name, parameter in self.model.named_parameters():
             momentum = self.optimizer.state[parameter].get("momentum_buffer")
@@ -239,10 +246,10 @@ class _Run:
         write_tensors(path, tensors, metadata)
 
     def restore(self, path: Path, identity: dict[str, Any]) -> None:
-        """Take over the state that ``path`` holds, if it is one of the same run."""
+        """Restore the state in ``path``, provided that it belongs to the same run."""
         tensors, metadata = read_tensors(path)
         if metadata.get("qnad_art") != _FORMAT:
-            raise ArtifactError(f"{path} is no training checkpoint ({_FORMAT}); do not resume.")
+            raise ArtifactError(f"{path} is not a training checkpoint ({_FORMAT}); do not resume.")
         run = parse_object(metadata.get("run", ""), path)
         try:
             self.history = [EpochResult(**result) for result in run["history"]]
@@ -253,7 +260,7 @@ class _Run:
         differing = [f"{name} {old} there, {new} here" for name, old, new in pairs if old != new]
         if differing:
             raise ArtifactError(
-                f"{path} is of another run: {'; '.join(differing)}. Use its values."
+                f"{path} is of another run: {'; '.join(differing)}. Use the values of that run."
             )
         parts = {name.partition(".")[::2]: value for name, value in tensors.items()}
         weights = {name: value for (kind, name), value in parts.items() if kind == "weights"}
@@ -267,14 +274,14 @@ class _Run:
 
 
 def _one_cycle(done: float) -> float:
-    """Return the factor on the peak learning rate after a share ``done`` of all steps."""
+    """Return the factor of the peak learning rate after a fraction ``done`` of all steps."""
     if done < _WARM_UP:
         return 0.04 + 0.96 * (1 - math.cos(math.pi * done / _WARM_UP)) / 2
     return (1 + math.cos(math.pi * (done - _WARM_UP) / (1 - _WARM_UP))) / 2
 
 
 def _augment(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Crop every image at random after zero padding; mirror colour images half of the time."""
+    """Crop every image at random after zero padding; mirror half of the colour images."""
     n, channels, height, width = x.shape
     top, left = torch.randint(2 * _CROP_PADDING + 1, (2, n, 1, 1), generator=generator)
     rows = top + torch.arange(height).view(1, height, 1)
@@ -288,7 +295,7 @@ def _augment(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _identity(model: nn.Module, data: Dataset, settings: TrainSettings) -> dict[str, Any]:
-    """Describe a run by all that its result depends on; the device may change on the way."""
+    """Describe a run by all that its result depends on; the device may change during the run."""
     run = {**asdict(architecture_of(model)), **asdict(settings), "images": len(data)}
     run["data checksum"] = zlib.crc32(data.y.tobytes(), zlib.crc32(data.x.tobytes()))
     del run["device"]

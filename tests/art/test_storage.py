@@ -425,3 +425,16 @@ def _stored(directory: Path) -> set[str]:
 
     with safe_open(directory / FILES[2], framework="pt") as file:
         return set(file.keys())
+
+
+def test_a_folder_says_its_execution_as_earlier_versions_read_it(tmp_path):
+    saved = hardened(shots=64, gain="raw", headroom=1.25, bias="quantum", compute=[0, 2])
+    saved.save("net", str(tmp_path))
+    manifest = json.loads((tmp_path / "net" / "manifest.json").read_text())
+    assert manifest["format_version"] == 1
+    assert manifest["execution"] == {
+        **{"readout": "twirled", "shots": 64, "gain": "raw", "headroom": 1.25, "bias": "quantum"},
+        **{"max_pairs": 8, "order": "stretched", "compute": [0, 2]},
+    }
+    loaded = Classifier.load(tmp_path / "net")
+    assert loaded.module.settings == saved.module.settings

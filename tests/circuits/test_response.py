@@ -239,7 +239,7 @@ class TestCache:
             response_table(nairobi, FEW, max_pairs=2)
             (other,) = set(self.entries(cache)) - {path}
             path.write_bytes(other.read_bytes())
-        with pytest.warns(CacheWarning, match=rf"{path} fails its checksum; computing it anew"):
+        with pytest.warns(CacheWarning, match=rf"{path} fails its checksum; computing it again"):
             again = response_table(nairobi, FEW, max_pairs=1).values
         np.testing.assert_array_equal(again, values)
 
@@ -257,7 +257,7 @@ class TestCache:
         path.write_bytes({"empty": b"", "half": data[: len(data) // 2]}.get(damage, data))
         if damage == "foreign":
             path.write_bytes(b"something else\n" * 100)
-        with pytest.warns(CacheWarning, match=rf"{path} .*; computing it anew"):
+        with pytest.warns(CacheWarning, match=rf"{path} .*; computing it again"):
             again = response_table(nairobi, FEW, max_pairs=1).values
         np.testing.assert_array_equal(again, values)
         with warnings.catch_warnings():

@@ -79,7 +79,7 @@ def test_harden_saves_a_classifier_that_loads_and_a_card_that_says_how(weights, 
     more = ("--headroom", "1.1", "--test-images", "40", "--test-epsilon", "6/255")
     done = run("harden", weights, *QUICK, *given, *more, "--output", output)
     assert done.exit_code == 0, done.output
-    said = ("Used: 100 of them", "epoch 1/2", "epoch 2/2", "products an image")
+    said = ("Using 100 of them", "epoch 1/2", "epoch 2/2", "products an image")
     for line in (*said, "Crosstalk (tuned)", "white-box"):
         assert line in done.output
     assert {f.name for f in output.parent.iterdir()} == {"hard", "hard.card.json"}
@@ -153,8 +153,8 @@ def test_ctrl_c_while_measuring_leaves_no_figures_of_another(weights, tmp_path, 
         patch.setattr("qnad_art.accuracy.compare", lambda *_, **__: _press_ctrl_c(None))
         stopped = run(*command, "--fraction", "0.2")
     assert stopped.exit_code == 130
-    assert f"The classifier that was in {output} is replaced" in " ".join(stopped.output.split())
-    assert "with --resume to measure it" in stopped.output
+    assert f"Replacing the classifier in {output}" in " ".join(stopped.output.split())
+    assert "repeat the command with --resume" in " ".join(stopped.output.split())
     assert not card.exists()
     resumed = run(*command, "--fraction", "0.2", "--resume")
     assert resumed.exit_code == 0, resumed.output
@@ -233,7 +233,7 @@ def test_a_tuning_that_changed_nothing_says_so(weights, tmp_path, no_test_data):
     output = tmp_path / "plan.safetensors"
     done = run("tune", weights, *QUICK, "--learning-rate", "1e-6", "--output", output)
     assert done.exit_code == 0, done.output
-    assert "No weight got crosstalk" in done.output
+    assert "No weight received crosstalk" in done.output
 
 
 @pytest.mark.parametrize(

@@ -66,11 +66,11 @@ def test_biases_that_are_products_are_moved_too():
     assert plan.weights == weights
     for name, layer in module.layers.items():
         assert plan.layers[name].pairs[:, -1].any()
-        free, before = layer.bias.detach(), layer.kernels()["mean.bias"].clone()
+        free, before = layer.bias.detach(), layer.kernels().bias.clone()
         assert (before - free).abs().max() < 0.15 * free.abs().max()  # qubits differ
     module.plan = plan
     for layer in module.layers.values():
-        assert (layer.kernels()["mean.bias"] - layer.bias).abs().max() > 0.02
+        assert (layer.kernels().bias - layer.bias).abs().max() > 0.02
 
 
 def test_the_module_is_left_as_it_is(module):
@@ -206,7 +206,7 @@ def test_an_exception_leaves_the_module_as_it_is(monkeypatch):
     assert torch.equal(module(data()[0]), twin(data()[0]))  # the shot noise too
     tried = calls[0].network
     assert tried.shots == 64
-    assert all(layer._tuned is None for layer in tried.layers.values())
+    assert all(layer.tuned is None for layer in tried.layers.values())
 
 
 NETWORKS = {

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import socket
 import time
 import warnings
 import zipfile
@@ -23,7 +22,7 @@ from PIL import Image
 from qnad_art import QNAD, QuantumExecutedClassifier
 from qnad_art.benchmark.records import CurvePoint
 from qnad_art.benchmark.run.folder import Failure, Run, read_arrays, write_arrays
-from qnad_art.benchmark.run.wire import Wire
+from qnad_art.benchmark.run.notes import Notes, note
 from qnad_art.benchmark.suites.suite import Suite, load_suite
 from qnad_art.benchmark.threats.examples import Examples
 from qnad_art.circuits.product import Site
@@ -505,18 +504,16 @@ class TestImages:
         assert list(tmp_path.iterdir()) == [path]
 
 
-class TestMessages:
-    def test_whoever_connects_to_a_run_can_only_be_turned_away(self):
-        rng = np.random.default_rng(0)
-        greetings = [rng.bytes(n) for n in (0, 1, 60, 5000)]
-        greetings += [b"[" * 4000 + b"\n", b"{}\n", b"[]\n", b'{"proof": 1}\n', b"\n", b"x" * 4096]
-        greetings += [*damaged(b'{"proof": "%s"}\n' % (b"0" * 64), 60)]
-        for greeting in greetings:
-            ours, theirs = socket.socketpair()
-            with ours, theirs:
-                theirs.sendall(greeting)
-                theirs.shutdown(socket.SHUT_WR)
-                assert not Wire(ours).trust("the secret", patience=1.0)
+class TestNotes:
+    def test_damaged_notes_of_workers_are_lines_or_nothing(self, tmp_path):
+        with Notes(tmp_path) as notes:
+            note(tmp_path, "k", "half of it")
+            path = tmp_path / "progress" / "k.jsonl"
+            whole = path.read_bytes()
+            for case in [*damaged(whole, 300), b"[" * 10000 + b"\n", b"{}\n", b"\xff\n"]:
+                notes.drop("k")
+                path.write_bytes(case)
+                assert all(line is None or isinstance(line, str) for _, line in notes.new())
 
 
 def test_cases_are_thousands_and_always_the_same():

@@ -8,9 +8,9 @@ from torch import nn
 
 from qnad_art import convert
 from qnad_art.errors import InvalidInputError
-from qnad_art.layers import variance
 from qnad_art.layers.noise_source import FEW, PIECE, NoiseSource
-from qnad_art.layers.shot_noise import sum_of_squares
+from qnad_art.layers.speed import variance
+from qnad_art.layers.speed.shot_noise import sum_of_squares
 
 MANY = 3 * PIECE + 5
 
@@ -70,7 +70,7 @@ def forms(monkeypatch):
     """Function: let every layer take the form of this name, however wrong."""
 
     def force(name):
-        monkeypatch.setattr("qnad_art.layers.quantum_layer.cheapest", lambda kernels, spread: name)
+        monkeypatch.setattr(variance, "cheapest", lambda kernels, spread: name)
 
     return force
 
@@ -98,7 +98,6 @@ class TestForms:
         plain, x = make().double(), torch.full(shape, 0.7).double()
         if name in ("conv1d", "conv2d"):  # at the borders not all of the kernel is executed
             plain.padding = (0,) * len(plain.padding)
-            plain._reversed_padding_repeated_twice = [0] * 2 * len(plain.padding)
         _, (_, exact) = moments(plain, x)
         forms(form)
         _, (_, cheap) = moments(plain, x)
@@ -130,7 +129,7 @@ class TestForms:
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("size", [40, PIECE])
 def test_with_gradients_the_noise_is_the_same(name, size, monkeypatch):
-    monkeypatch.setattr("qnad_art.layers.shot_noise.PIECE", size)
+    monkeypatch.setattr("qnad_art.layers.noise_source.OUTPUT_PIECE", size)
     make, shape = LAYERS[name]
     x = torch.rand(shape)
     module = convert(make(), x, shots=100, seed=1).requires_grad_(False)
@@ -151,7 +150,7 @@ def test_the_predicted_error_is_that_of_independent_activations():
     module = convert(plain, x, shots=100, percentile=100)
     layer = module.network
     layer.input_spread, spread = None, layer.input_spread
-    full = layer.kernels()
+    full = layer.kernels().variance
     with torch.no_grad():
         _, exact = layer.moments(x)
     predicted = {
@@ -159,8 +158,7 @@ def test_the_predicted_error_is_that_of_independent_activations():
         for f in (variance.uniform, variance.shared)
     }
     layer.input_spread = spread
-    assert "shared.out" in layer.kernels()
-    assert "shared.x2" not in layer.kernels()
+    assert variance.economy_of(layer.kernels().variance).form == "uniform"
     with torch.no_grad():
         _, cheap = layer.moments(x)
     off = (cheap / exact - 1).square().mean(0).sqrt().max()
@@ -168,7 +166,9 @@ def test_the_predicted_error_is_that_of_independent_activations():
     assert off < 1e-3
 
 
-@pytest.mark.parametrize(("channels", "form"), [(200, 16), (150, 32), (100, None)])
+@pytest.mark.parametrize(
+    ("channels", "form"), [(200, "mixed 16"), (150, "mixed 32"), (100, "full")]
+)
 def test_outputs_are_mixed_from_a_few_where_that_is_good_enough(channels, form):
     generator = torch.Generator().manual_seed(0)
     plain = nn.Conv2d(channels, 64, 2)
@@ -176,9 +176,7 @@ def test_outputs_are_mixed_from_a_few_where_that_is_good_enough(channels, form):
     x = torch.rand((200, channels, 3, 3), generator=generator) ** 3
     module = convert(plain, x, shots=100, percentile=100)
     layer = module.network
-    kernels = layer.kernels()
-    assert kernels.get("mixed.x2", plain.weight[:0]).shape[0] == (form or 0)
-    assert ("second.x2" in kernels) == (form is None)
+    assert variance.economy_of(layer.kernels().variance).form == form
     found, gradients = [], []
     with module.frozen_draw():
         for spread in (layer.input_spread, None):
@@ -209,7 +207,7 @@ def test_in_tuning_the_variance_is_a_constant_that_is_right_on_average(plain):
     torch.testing.assert_close(rough[0], exact.mean(0), rtol=1e-3, atol=0)
     drawn = torch.stack([layer(x) for _ in range(50)])
     assert drawn.requires_grad
-    noise = layer.kernels()["noise"].view(rough[0].shape)
+    noise = layer.noise_scale().view(rough[0].shape)
     ratio = (drawn.detach() - drawn.detach().mean(0)).square().mean((0, 1)) / (rough[0] * noise**2)
     torch.testing.assert_close(ratio, torch.full_like(ratio, 49 / 50), rtol=0.06, atol=0)
 
@@ -223,8 +221,7 @@ def test_channels_that_are_unlike_make_no_error_on_average():
     x = loud * (0.8 + 0.2 * torch.rand((50, 60, 7, 7), generator=generator))
     module = convert(plain, x, shots=100, percentile=100)
     layer = module.network
-    full = layer.kernels()
-    assert "shared.out" in full
+    assert variance.economy_of(layer.kernels().variance).form in ("uniform", "shared")
     off = []
     for spread, squares in (
         (None, None),
@@ -244,8 +241,7 @@ def test_channels_that_are_unlike_make_no_error_on_average():
 def test_a_cheaper_form_is_taken_only_within_the_tolerance():
     plain, x = nn.Linear(30, 4), torch.rand(50, 30)
     kernels = convert(plain, x, shots=100).network.kernels()
-    assert "second.x2" in kernels
-    assert "shared.out" not in kernels
+    assert variance.economy_of(kernels.variance).form == "full"
 
 
 def test_noise_of_the_pieces_is_that_of_the_whole():
@@ -256,7 +252,7 @@ def test_noise_of_the_pieces_is_that_of_the_whole():
     module = convert(plain, x[:1], shots=64, seed=2)
     with torch.no_grad():
         mean, var = (moment[0] for moment in module.network.moments(x[:1]))
-        var = var * module.network.kernels()["noise"].view(-1, 1, 1) ** 2
+        var = var * module.network.noise_scale() ** 2
         sample = module(x)
     assert sample.numel() > 4 * PIECE
     z = (sample.mean(0) - mean) / (var / len(x)).sqrt()
@@ -283,7 +279,7 @@ def test_other_types_have_the_same_variance(kind):
         mean, found = other.network.moments(x.to(kind))
         assert mean.dtype == kind
         assert other(x.to(kind)).dtype == kind
-        scale = other.network.kernels()["noise"]
+        scale = other.network.noise_scale()
     assert found.dtype == (torch.float32 if kind == torch.bfloat16 else kind)
     assert scale.dtype != torch.bfloat16
     torch.testing.assert_close(found.float(), single, rtol=5e-3, atol=0)

@@ -117,7 +117,7 @@ class TestWeights:
         path = tmp_path / "w.safetensors"
         model = build_model("lenet5", seed=4)
         safetensors.torch.save_file(model.state_dict(), path, {"format": "pt"})
-        with pytest.raises(ArtifactError, match=r"name it: .*lenet5"):
+        with pytest.raises(ArtifactError, match=r"give one of: .*lenet5"):
             load_model(path)
         assert torch.equal(load_model(path, "lenet5").features[0].bias, model.features[0].bias)
         assert read_card(path) == {}
@@ -158,7 +158,7 @@ class TestWeights:
             load_model(path)
         save_weights(build_model("lenet5"), path)
         path.write_bytes(path.read_bytes()[:-100])
-        with pytest.raises(ArtifactError, match="no intact safetensors"):
+        with pytest.raises(ArtifactError, match="not an intact safetensors"):
             load_model(path)
 
     @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ class TestComputeQubits:
     @pytest.mark.parametrize(
         ("settings", "says"),
         [
-            ({"compute": (0, 1)}, r"0 is given twice or coupled to \[1\]"),
+            ({"compute": (0, 1)}, r"0 is given twice or is coupled to \[1\]"),
             ({"compute": (4, 0, 0)}, r"distinct and uncoupled; 0 is given twice or .* to \[\]"),
             ({"compute": (0, 7)}, "compute qubit 7 is not one of 0 to 6"),
             ({"compute": (-1,)}, "not one of 0 to 6"),

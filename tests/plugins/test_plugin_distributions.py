@@ -1,4 +1,4 @@
-"""The distributions in plugins/: built, installed into a fresh environment, used, uninstalled."""
+"""The distributions in plugins/, and evaluations: built, installed afresh, used, uninstalled."""
 
 import os
 import re
@@ -20,7 +20,10 @@ else:
     import tomli as tomllib
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
-FOLDERS = sorted(path.parent for path in PLUGINS.glob("*/pyproject.toml"))
+FOLDERS = [
+    *sorted(path.parent for path in PLUGINS.glob("*/pyproject.toml")),
+    PLUGINS.parent / "evaluations",
+]
 
 LIST = """
 from qnad_art.plugins.discovery import find_plugins

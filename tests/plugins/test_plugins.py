@@ -5,19 +5,17 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib.metadata import entry_points, version
+from importlib.metadata import entry_points
 
 import fake_plugins
 import numpy as np
 import pytest
-import torch
+import typer
 from fake_plugins import BROKEN, GOOD, Fake
-from packaging.version import Version
 from typer.testing import CliRunner
 
 from qnad_art import __version__
 from qnad_art.accuracy import package_versions
-from qnad_art.benchmark.run.engines import lane
 from qnad_art.benchmark.run.planner import workload_of
 from qnad_art.benchmark.suites.suite import Suite
 from qnad_art.cli import app, main
@@ -36,11 +34,9 @@ from qnad_art.plugins.discovery import (
     find_plugins,
     load_plugin,
     plugin_names,
+    provider,
     without_plugins,
 )
-
-DEVICES_REGISTERED_FOR = "0.51.0"
-"""Version of qiskit-ibm-runtime whose snapshots pyproject.toml registers."""
 
 EVERYTHING = (
     *BROKEN,
@@ -98,14 +94,41 @@ def test_every_built_in_is_registered_and_is_what_its_kind_must_be():
         assert plugin_names(kind), kind
 
 
-def test_the_registered_devices_are_the_snapshots_that_can_run_circuits():
-    registered = set(device_names()) - {"ideal"}
+def test_the_listed_devices_are_the_snapshots_that_can_run_circuits():
+    listed = set(device_names()) - {"ideal"}
     snapshots = fake_backends()
-    assert registered - snapshots.keys() == set()
-    if Version(version("qiskit-ibm-runtime")) <= Version(DEVICES_REGISTERED_FOR):
-        for name in snapshots.keys() - registered:  # later versions may have new ones
-            with pytest.raises(DeviceError):
-                DeviceProfile.from_backend(snapshots[name]())
+    assert len(listed) > 50
+    assert listed <= snapshots.keys()
+    for name in snapshots.keys() - listed:
+        with pytest.raises(DeviceError):
+            DeviceProfile.from_backend(snapshots[name]())
+
+
+def test_one_plugin_makes_every_device_whose_name_fits(installed):
+    code = GOOD.code
+    installed(Fake("qnad-lab", "device", "lab_* = qnad_lab:device", code))
+    assert load_device("lab_7").name == "lab_7"
+    assert provider("device", "lab_7") == "qnad-lab 1.0"
+    assert lines_with(qnad("plugins", "show", "lab_7").output, "distribution", "qnad-lab 1.0")
+    assert lines_with(qnad("plugins", "list").output, "lab_*", "qnad-lab", "installed")
+    assert lines_with(qnad("plugins", "doctor").output, "ok", "device 'lab_*' of qnad-lab 1.0")
+    assert "lab_*" in device_names()
+    with pytest.raises(UnknownNameError, match="lab_"):
+        load_device("labs")
+
+
+def test_a_pattern_takes_no_name_of_another(installed):
+    code = GOOD.code
+    installed(
+        GOOD,
+        Fake("aaa-all", "device", "* = aaa_all:device", code),
+        Fake("qnad-ibm", "device", "ibm_* = qnad_ibm:device", code),
+    )
+    assert find_plugin("device", "ibm_nairobi").built_in
+    assert find_plugin("device", "ideal").built_in
+    assert lines_with(qnad("plugins", "list").output, "ibm_*", "qnad-ibm", "and keeps it")
+    assert find_plugin("device", "atlantis").distribution == "qnad-good"
+    assert find_plugin("device", "anywhere").distribution == "aaa-all"
 
 
 def test_listing_imports_nothing(installed):
@@ -152,6 +175,7 @@ def test_every_kind_takes_plugins(installed):
             "attack": "qnad_art.benchmark.attacks.catalogue:PGD",
             "data set": "qnad_art.datasets.dataset:digits",
             "sink": "qnad_art.benchmark.report.sinks:Csv",
+            "command": "qnad_art.cli.verify:verify",
         }.items()
     ]
     installed(*fakes)
@@ -223,7 +247,7 @@ def test_a_built_in_keeps_its_name(installed):
     assert find_plugin("device", "ibm_nairobi").built_in
     assert len(load_device("ibm_nairobi").qubits) == 7
     listed = qnad("plugins", "list").output
-    assert lines_with(listed, "aaa-usurper", "qnad-art has a device of that name, and keeps it")
+    assert lines_with(listed, "aaa-usurper", "qnad-art has a built-in device of that name")
 
 
 @pytest.mark.parametrize(
@@ -271,27 +295,90 @@ def test_no_plugins_holds_for_processes_started_meanwhile(installed):
     assert subprocess.check_output(ask, text=True).strip() == "True"
 
 
-def test_workers_have_the_allow_list_of_their_run(tmp_path, monkeypatch):
-    seen, worker = tmp_path / "seen", tmp_path / "worker"
-    worker.write_text(f'#!/bin/sh\nprintf %s "${{{VARIABLE}-none}}" > {seen}\n')
-    worker.chmod(0o700)
-    monkeypatch.setattr(sys, "executable", str(worker))
-    monkeypatch.setenv(VARIABLE, "of the cluster")
-    for allowed, given in ((None, "none"), ("", ""), ("qnad-good", "qnad-good")):
-        assert lane("127.0.0.1", 1, "secret", allowed) == ""
-        assert seen.read_text() == given
+# --- commands ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("gpu", "visible"), [(False, ""), (True, "0")])
-def test_workers_see_a_gpu_only_if_they_are_to_use_it(gpu, visible, tmp_path, monkeypatch):
-    seen, worker = tmp_path / "seen", tmp_path / "worker"
-    worker.write_text(f'#!/bin/sh\nprintf %s "$CUDA_VISIBLE_DEVICES" > {seen}\n')
-    worker.chmod(0o700)
-    monkeypatch.setattr(sys, "executable", str(worker))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    assert lane("127.0.0.1", 1, "secret", None, gpu) == ""
-    assert seen.read_text() == visible
+def fails(monkeypatch, capsys, *arguments):
+    """Exit status and error of the command line, as it leaves the process."""
+    monkeypatch.setattr(sys, "argv", ["qnad", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    return stopped.value.code, capsys.readouterr().err
+
+
+def test_the_commands_of_the_core_are_those_that_it_registers():
+    with without_plugins():
+        assert sorted(typer.main.get_group(app).commands) == plugin_names("command")
+
+
+def test_the_help_names_the_commands_of_plugins_without_importing_them(installed):
+    bomb = Fake("qnad-bomb", "command", "bomb = qnad_bomb:app", "raise SystemExit('boom')")
+    installed(bomb, *fake_plugins.COMMANDS)
+    result = qnad("--help")
+    assert result.exit_code == 0
+    for name in ("bomb", "hello", "tools"):
+        assert lines_with(result.output, name, f"From qnad-{name} 1.0.")
+    assert lines_with(result.output, "evaluate", "Measure every cell of a suite")
+    assert not {"qnad_bomb", "qnad_hello", "qnad_tools"} & set(sys.modules)
+
+
+def test_a_function_becomes_a_command(installed):
+    installed(*fake_plugins.COMMANDS)
+    assert qnad("hello", "Ada", "--loud").output == "Hello Ada!\n"
+    assert "qnad_tools" not in sys.modules
+    assert "Greet somebody." in qnad("hello", "--help").output
+    assert qnad("hello").exit_code == 2
+
+
+def test_an_application_becomes_a_command_with_subcommands(installed, monkeypatch, capsys):
+    installed(*fake_plugins.COMMANDS)
+    assert qnad("tools", "sharpen").output == "Sharp.\n"
+    assert lines_with(qnad("tools", "--help").output, "sharpen", "Sharpen one.")
+    assert fails(monkeypatch, capsys, "tools", "break") == (1, "Error: It is broken.\n")
+
+
+def test_a_broken_command_is_an_error_for_who_calls_it_alone(installed, monkeypatch, capsys):
+    raising = Fake("qnad-bomb", "command", "bomb = qnad_bomb:app", "raise SystemExit('boom')")
+    installed(raising, *fake_plugins.COMMANDS)
+    status, error = fails(monkeypatch, capsys, "bomb")
+    assert status == 1
+    assert error.startswith("Error: Plugin command 'bomb' of qnad-bomb 1.0 cannot be used: ")
+    assert len(error.splitlines()) == 1
+    assert qnad("hello", "Ada").output == "Hello Ada\n"
+    assert qnad("devices", "list").exit_code == 0
+
+
+def test_a_command_of_the_core_keeps_its_name(installed):
+    installed(Fake("qnad-thief", "command", "verify = qnad_thief:verify", "raise Exception"))
+    assert "Compare random compiled products" in qnad("verify", "--help").output
+    assert "qnad-thief" not in qnad("--help").output
+    listed = qnad("plugins", "list").output
+    assert lines_with(listed, "qnad-thief", "qnad-art has a command of that name, and keeps it")
+
+
+def test_a_command_that_two_plugins_claim_is_nobody_s(installed, monkeypatch, capsys):
+    hello, _ = fake_plugins.COMMANDS
+    installed(hello, Fake("qnad-rival", "command", "hello = qnad_rival:hello", "raise Exception"))
+    assert "hello" not in qnad("--help").output
+    status, error = fails(monkeypatch, capsys, "hello", "Ada")
+    assert status == 1
+    assert "qnad-rival 1.0 claims the name too; uninstall one" in error
+
+
+def test_no_plugins_hides_commands(installed):
+    installed(*fake_plugins.COMMANDS)
+    assert "hello" not in qnad("--no-plugins", "--help").output
+    assert qnad("--no-plugins", "hello", "Ada").exit_code == 2
+    assert "hello" in qnad("--help").output
+
+
+@pytest.mark.parametrize("name", ["bench", "paper", "results"])
+def test_without_the_evaluations_their_commands_say_how_to_get_them(name, monkeypatch, capsys):
+    status, error = fails(monkeypatch, capsys, name, "--quick")
+    assert status == 2
+    assert error.startswith(f"Error: `qnad {name}` comes with qnad-evaluations")
+    assert "pip install ./evaluations" in error
+    assert len(error.splitlines()) == 1
 
 
 # --- ART's own module names ----------------------------------------------------------------------
@@ -430,7 +517,7 @@ def test_the_doctor_remarks_on_slow_imports_and_version_conflicts(installed):
     assert result.exit_code == 0, result.output  # they work
     seconds = float(re.search(r"slow: its import takes ([\d.]+) s", result.output)[1])
     assert 2.2 <= seconds < 30
-    numpy = f"version conflict: it needs numpy<1, and {np.__version__} is installed"
+    numpy = f"version conflict: it needs numpy<1, but {np.__version__} is installed"
     assert lines_with(result.output, numpy)
     assert lines_with(result.output, "needs nothing-of-that-name, which is not installed")
     assert "rich" not in result.output

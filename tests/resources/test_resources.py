@@ -317,7 +317,7 @@ class TestCommand:
         assert again["total"]["two_qubit_gates"] == found["total"]["two_qubit_gates"]
         assert self.figures(folder, "--device", "ibm_mumbai")["crosstalk"] == 0
         elsewhere = self.run(folder, "--device", "ibm_mumbai")
-        assert "Without the crosstalk of the folder, which is for ibm_nairobi" in elsewhere.stderr
+        assert "The folder's crosstalk is for ibm_nairobi and is not counted" in elsewhere.stderr
 
     def test_a_folder_has_its_own_readout(self, tmp_path):
         classifier = hardened(readout="raw")
@@ -331,8 +331,8 @@ class TestCommand:
         both = self.run("lenet5", "--plan", "x", "--fraction", 0.1)
         assert "give one of them" in str(both.exception)
         assert "twirled" in str(self.run("lenet5", "--readout", "loud").exception)
-        assert "--fraction asks for" in str(self.run("lenet5", "--pairs", 3).exception)
-        assert "by name" in str(self.run("lenet5", "--model", "alexnet").exception)
+        assert "of --fraction; give both" in str(self.run("lenet5", "--pairs", 3).exception)
+        assert "is a network already" in str(self.run("lenet5", "--model", "alexnet").exception)
 
     def test_narrow_terminals_break_lines_and_cut_nothing(self):
         shown = CliRunner().invoke(

@@ -66,7 +66,7 @@ def shuffled(source):
         (lambda source: digits(source).subset([]), "both_splits", "no image"),
         (unnamed, "both_splits", "provenance"),
         (renamed_classes, "splits_go_together", "classes"),
-        (one_split, "splits_go_together", "one set of images"),
+        (one_split, "splits_go_together", "the same images in both"),
         (without_nines, "splits_go_together", "no training image of [9]"),
         (shuffled, "is_the_same_at_every_call", "another order"),
     ],

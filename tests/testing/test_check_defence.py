@@ -11,11 +11,11 @@ import torch
 from pydantic import ConfigDict
 from torch import nn
 
+from qnad_art.benchmark.defences import defence_names
 from qnad_art.benchmark.defences.base import Defence
 from qnad_art.benchmark.defences.common import copy_of
 from qnad_art.benchmark.threats.victim import with_module
 from qnad_art.estimator import QuantumExecutedClassifier
-from qnad_art.plugins.discovery import plugin_names
 from qnad_art.testing import check_defence, checks_for
 from qnad_art.testing.specimens import digits, digits_classifier, install_random_crosstalk
 
@@ -37,7 +37,7 @@ QUICK = {
 }
 
 
-@pytest.mark.parametrize("defence", [n for n in plugin_names("defence") if n != "hardened"])
+@pytest.mark.parametrize("defence", [n for n in defence_names() if n not in ("none", "hardened")])
 def test_built_in_conforms(defence):
     check_defence(defence, **QUICK.get(defence, {}))
 

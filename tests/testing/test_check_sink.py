@@ -95,9 +95,9 @@ class Appends(Sink):
     [
         (NotASink, "is_a_sink", "a NotASink"),
         (NeedsItsFolder, "is_a_sink", "FileNotFoundError"),
-        (OneString, "close_says_where_the_results_are", "results.csv' from close"),
+        (OneString, "close_says_where_the_results_are", "results.csv' as the result of close"),
         (SaysPaths, "close_says_where_the_results_are", "Path("),
-        (SaysNothing, "close_says_where_the_results_are", "None from close"),
+        (SaysNothing, "close_says_where_the_results_are", "None as the result of close"),
         (WrongPlace, "close_says_where_the_results_are", "result.csv"),
         (NeedsResults, "an_empty_run_is_no_error", "ValueError"),
         (WritesBesideItself, "writes_only_into_its_folder", "results.csv"),

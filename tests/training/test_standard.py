@@ -143,11 +143,11 @@ class TestRefusals:
         with pytest.raises(ArtifactError, match="does not exist"):
             train(lenet(), blobs(), FAST, checkpoint=path, resume=True)
         safetensors.torch.save_file(lenet().state_dict(), path)
-        with pytest.raises(ArtifactError, match="no training checkpoint"):
+        with pytest.raises(ArtifactError, match="not a training checkpoint"):
             train(lenet(), blobs(), FAST, checkpoint=path, resume=True)
         interrupt_training(path)
         path.write_bytes(path.read_bytes()[:-9])
-        with pytest.raises(ArtifactError, match="no intact"):
+        with pytest.raises(ArtifactError, match="not an intact"):
             train(lenet(), blobs(), FAST, checkpoint=path, resume=True)
 
     def test_a_checkpoint_is_not_taken_for_weights(self, tmp_path):

@@ -14,12 +14,14 @@ from qnad_art.plugins.discovery import find_plugins, load_plugin, plugin_names
 
 NONE = "none"
 
-_EXECUTIONS = {"inherent", "qnad-uniform", "qnad-random", "qnad-tuned", "hardened"}
+_WITH = "qnad-"
+"""``qnad-tuned`` is ``qnad`` with the strategy ``tuned``."""
 
 
 def defence_names() -> list[str]:
     """Names of the defences; :func:`build_steps` takes classes of ART too."""
-    return sorted([NONE, *plugin_names("defence")])
+    with_strategy = (_WITH + strategy for strategy in plugin_names("strategy"))
+    return sorted({NONE, *plugin_names("defence"), *with_strategy})
 
 
 def build_steps(spec: Any, folder: Path | None = None) -> tuple[Defence, ...]:
@@ -43,21 +45,17 @@ def build_steps(spec: Any, folder: Path | None = None) -> tuple[Defence, ...]:
 
 def steps_content(steps: Sequence[Defence]) -> list[dict[str, Any]]:
     """Name and all settings of every step as JSON, which :func:`build_steps` takes again."""
-    return [_named(step, step.model_dump(mode="json")) for step in steps]
+    return [{"name": step.name, **step.content()} for step in steps]
 
 
 def steps_identity(steps: Sequence[Defence]) -> list[dict[str, Any]]:
     """As :func:`steps_content`, but files are named by their content and not by their place."""
-    return [_named(step, step.identity()) for step in steps]
+    return [{"name": step.name, **step.identity()} for step in steps]
 
 
 def steps_in(value: Any, info: ValidationInfo) -> tuple[Defence, ...]:
     """:func:`build_steps` as a validator: paths start from the ``folder`` of the context."""
     return build_steps(value, (info.context or {}).get("folder"))
-
-
-def _named(step: Defence, settings: dict[str, Any]) -> dict[str, Any]:
-    return {**(settings["settings"] if _is_class(step.name) else settings), "name": step.name}
 
 
 def _step(part: Any, folder: Path | None) -> tuple[Defence, ...]:
@@ -72,23 +70,23 @@ def _step(part: Any, folder: Path | None) -> tuple[Defence, ...]:
         )
     name = part["name"]
     settings = {key: value for key, value in part.items() if key != "name"}
-    if _is_class(name):
+    if name.startswith("art.defences."):
         from qnad_art.benchmark.defences.by_class import build_by_class
 
         return (_checked(name, lambda: build_by_class(name, settings)),)
     if name == NONE and not settings:
         return ()
+    registered = name
     if all(name != plugin.name for plugin in find_plugins("defence")):
-        raise UnknownNameError("defence", name, defence_names())
-    defence: type[Defence] = load_plugin("defence", name)
+        if name not in defence_names():
+            raise UnknownNameError("defence", name, defence_names())
+        registered, _, settings["strategy"] = name.partition("-")
+    defence: type[Defence] = load_plugin("defence", registered)
+    valid = defence.settings_of(settings)
     for setting in settings:
-        if setting not in defence.model_fields:
-            raise UnknownNameError(f"setting of defence {name!r}:", setting, defence.model_fields)
+        if setting not in valid:
+            raise UnknownNameError(f"setting of defence {name!r}:", setting, valid)
     return (_checked(name, lambda: defence.model_validate(settings, context={"folder": folder})),)
-
-
-def _is_class(name: str) -> bool:
-    return name.startswith("art.defences.")
 
 
 def _checked(name: str, build: Any) -> Defence:
@@ -111,12 +109,13 @@ def _check_order(steps: Sequence[Defence]) -> None:
     """Raise for steps of which one cannot work on what the others made."""
     for number, step in enumerate(steps):
         # A control's reference is fitted to what the steps before it made.
-        _check_names([part.name for part in (*steps[:number], *getattr(step, "of", ()))])
-    _check_names([step.name for step in steps])
+        _check_together([*steps[:number], *getattr(step, "of", ())])
+    _check_together(steps)
 
 
-def _check_names(names: Sequence[str]) -> None:
-    circuits = [name for name in names if name in _EXECUTIONS]
+def _check_together(steps: Sequence[Defence]) -> None:
+    names = [content["name"] for content in steps_content(steps)]
+    circuits = [name for step, name in zip(steps, names, strict=True) if step.executes]
     if len(circuits) > 1:
         raise InvalidInputError(
             f"{' and '.join(circuits)} both run the network as circuits; take one of them."

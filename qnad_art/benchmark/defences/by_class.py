@@ -54,7 +54,7 @@ def build_by_class(name: str, settings: Mapping[str, Any]) -> Defence:
     if family not in _FAMILIES or short not in _classes(family):
         raise UnknownNameError("preprocessor or trainer of ART", name, class_names())
     kind = ArtPreprocessor if family == "art.defences.preprocessor" else ArtTrainer
-    valid = kind.settings_of(_classes(family)[short])
+    valid = kind.taken_by(_classes(family)[short])
     for setting in settings:
         if setting not in valid:
             raise UnknownNameError(f"setting of {name}:", setting, valid)
@@ -85,9 +85,14 @@ class ByClass(Defence):
     name: str  # type: ignore[misc]
     settings: dict[str, JsonValue] = Field(default_factory=dict)
 
+    def content(self) -> dict[str, Any]:
+        """The settings, which a suite writes without the word."""
+        content: dict[str, Any] = super().content()["settings"]
+        return content
+
     @classmethod
     @abstractmethod
-    def settings_of(cls, art_class: Any) -> list[str]:
+    def taken_by(cls, art_class: Any) -> list[str]:
         """Names of the settings that a class takes."""
 
     @property
@@ -105,7 +110,7 @@ class ArtPreprocessor(ByClass):
     """A preprocessor of ART; range and order of the channels come from the classifier."""
 
     @classmethod
-    def settings_of(cls, art_class: Any) -> list[str]:
+    def taken_by(cls, art_class: Any) -> list[str]:
         """Names of the settings that a class takes."""
         given = {"self", "verbose", "apply_fit", "apply_predict"} | _FROM_CLASSIFIER
         return sorted(set(inspect.signature(art_class.__init__).parameters) - given)
@@ -148,7 +153,7 @@ class ArtTrainer(ByClass):
     """
 
     @classmethod
-    def settings_of(cls, art_class: Any) -> list[str]:
+    def taken_by(cls, art_class: Any) -> list[str]:
         """Names of the settings that a class takes."""
         made = set(inspect.signature(art_class.__init__).parameters)
         own = {"learning_rate"} | ({"attack"} if made & {"attack", "attacks"} else set())

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from art.estimators.classification import PyTorchClassifier
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 from torch import nn
 
 from qnad_art.benchmark.defences.base import Work
@@ -18,14 +18,16 @@ from qnad_art.benchmark.threats.victim import with_module
 from qnad_art.datasets.dataset import Dataset
 from qnad_art.errors import ArtifactError, InvalidInputError
 from qnad_art.files.artifacts import load_tensors, save_tensors
-from qnad_art.training.budget import parse_budget
+from qnad_art.training.adversarial import Epsilon as Epsilon
 from qnad_art.validation import image_range
 
 Count = Annotated[int, Field(strict=True, ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Epsilon = Annotated[float, BeforeValidator(lambda value: parse_budget(str(value), "epsilon"))]
+
+EPOCHS = 5
+"""Of whatever a suite trains or tunes, unless it says otherwise: it does so for every seed."""
 
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -11,7 +12,9 @@ from art.estimators.classification import PyTorchClassifier
 from qnad_art.benchmark.defences.base import Defence, Work
 from qnad_art.benchmark.defences.common import Count, Positive, shuffled
 from qnad_art.benchmark.values import Located
+from qnad_art.defence import CALIBRATION_IMAGES
 from qnad_art.estimator import QuantumExecutedClassifier
+from qnad_art.network.settings import Allocation
 from qnad_art.pretrained import PRETRAINED, pretrained_folder
 
 if TYPE_CHECKING:
@@ -38,12 +41,13 @@ class Hardened(Defence):
 
     name: ClassVar[str] = "hardened"
     quantum: ClassVar[bool] = True
+    executes: ClassVar[bool] = True
 
     folder: Located
     shots: Count | Literal["saved"] | None = "saved"
-    allocation: Literal["margin", "equal"] = "margin"
+    allocation: Allocation = "margin"
     percentile: Positive | None = None
-    calibration_images: Count = 512
+    calibration_images: Count = CALIBRATION_IMAGES
 
     @property
     def path(self) -> Path:
@@ -55,32 +59,28 @@ class Hardened(Defence):
         """Whether there is shot noise; a folder that is not there yet has none."""
         if self.shots != "saved":
             return self.shots is not None
-        return (self.path / "manifest.json").exists() and self._saved().shots is not None
+        return (self.path / "manifest.json").exists() and self._saved().settings.shots is not None
 
     def identity(self) -> dict[str, Any]:
         """The content of the folder instead of its place."""
-        return {**self.model_dump(mode="json"), "folder": self._saved().checksum}
+        return {**self.content(), "folder": self._saved().checksum}
 
     def apply(
         self, classifier: PyTorchClassifier, work: Work, folder: Path
     ) -> QuantumExecutedClassifier:
         """The classifier as circuits under the folder's plan."""
         saved = self._saved()
-        shots = saved.shots if self.shots == "saved" else self.shots
-        images = shuffled(work).x[: self.calibration_images]
-        hardened = QuantumExecutedClassifier.from_art(
-            classifier,
-            images,
-            device=work.device,
-            seed=work.seed,
-            percentile=self.percentile,
-            include=list(saved.layers),
-            **{**saved.execution, "shots": shots},
+        settings = replace(
+            saved.settings, device=work.device, percentile=self.percentile, seed=work.seed
         )
+        if self.shots != "saved":
+            settings = replace(settings, shots=self.shots)
+        images = shuffled(work).x[: self.calibration_images]
+        hardened = QuantumExecutedClassifier.from_art(classifier, images, settings=settings)
         hardened.plan = saved.plan()
         if self.percentile is None and _same(hardened.module.network, saved.weights()):
             saved.calibrate(hardened.module)
-        if shots is not None and self.allocation == "margin":
+        if settings.shots is not None and self.allocation == "margin":
             hardened.allocate_shots(images)
         return hardened
 

@@ -1,32 +1,35 @@
-"""Quantum execution: inherent noise, and QNAD's three ways to inject crosstalk."""
+"""Quantum execution: inherent noise, and QNAD with any crosstalk strategy."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import model_validator
+from pydantic import ConfigDict, TypeAdapter, model_validator
 
 from qnad_art.benchmark.defences.base import Defence, Work
 from qnad_art.benchmark.defences.common import (
+    EPOCHS,
     Count,
     Epsilon,
     Fraction,
     Positive,
     shuffled,
 )
-from qnad_art.circuits.response import MAX_PAIRS, Readout
-from qnad_art.crosstalk.codebook import Words
-from qnad_art.crosstalk.criticality import Scope
-from qnad_art.crosstalk.tuned import Tuned
-from qnad_art.crosstalk.uniform import Polarity, check_injection
-from qnad_art.defence import QNAD
+from qnad_art.circuits.response import Readout
+from qnad_art.crosstalk import build_strategy, strategy_settings, taken, traits
+from qnad_art.crosstalk.criticality import FRACTION
+from qnad_art.defence import CALIBRATION_IMAGES, QNAD
+from qnad_art.errors import UnknownNameError
 from qnad_art.estimator import QuantumExecutedClassifier
 from qnad_art.layers.kernels import Bias, Gain
+from qnad_art.network.settings import SETTINGS, Allocation, ExecutionSettings
 from qnad_art.placement.placement import Order
 from qnad_art.placement.plan import CrosstalkPlan
-from qnad_art.validation import image_range
+from qnad_art.plugins.discovery import load_plugin, provider
+from qnad_art.training.adversarial import AdversarialSettings
 
 if TYPE_CHECKING:
     from art.attacks import EvasionAttack
@@ -39,29 +42,39 @@ class Inherent(Defence):
     """The network as circuits on the device, with its inherent noise only.
 
     Args:
-        shots: a product; ``None`` for the exact expectation.
-        allocation: of the shots, see :class:`~qnad_art.defence.QNAD`.
         calibration_images: that set the activation scales.
-        readout, gain, headroom, bias, percentile, include, exclude, order, compute, max_pairs: as
-            :func:`qnad_art.convert`.
+
+    The others are those of :class:`~qnad_art.network.settings.ExecutionSettings`; device and seed
+    are the cell's.
     """
 
     name: ClassVar[str] = "inherent"
     quantum: ClassVar[bool] = True
+    executes: ClassVar[bool] = True
 
-    shots: Count | None = None
-    allocation: Literal["margin", "equal"] = "margin"
-    calibration_images: Count = 512
-    readout: Readout = "twirled"
-    gain: Gain = "calibrated"
-    headroom: Positive = 1.0
+    shots: Count | None = ExecutionSettings.shots
+    allocation: Allocation = "margin"
+    calibration_images: Count = CALIBRATION_IMAGES
+    readout: Readout = ExecutionSettings.readout
+    gain: Gain = ExecutionSettings.gain
+    headroom: Positive = ExecutionSettings.headroom
     bias: Bias = "classical"
-    percentile: Positive | None = None
-    include: tuple[str, ...] = ("*",)
-    exclude: tuple[str, ...] = ()
-    order: Order = "stretched"
+    percentile: Positive | None = ExecutionSettings.percentile
+    include: tuple[str, ...] = tuple(ExecutionSettings.include)
+    exclude: tuple[str, ...] = tuple(ExecutionSettings.exclude)
+    order: Order = ExecutionSettings.order
     compute: tuple[int, ...] | None = None
-    max_pairs: Count = MAX_PAIRS
+    max_pairs: Count = ExecutionSettings.max_pairs
+
+    @model_validator(mode="after")
+    def _executable(self) -> Inherent:
+        self.settings()
+        return self
+
+    def settings(self, **work: Any) -> ExecutionSettings:
+        """Of the execution; device and seed come with the ``work``."""
+        own = {name: getattr(self, name) for name in SETTINGS if name in Inherent.model_fields}
+        return ExecutionSettings(**{**own, **work})
 
     @property
     def noisy(self) -> bool:
@@ -73,14 +86,8 @@ class Inherent(Defence):
     ) -> QuantumExecutedClassifier:
         """The classifier as circuits."""
         scales = shuffled(work).x[: self.calibration_images]
-        hardened = QuantumExecutedClassifier.from_art(
-            classifier,
-            scales,
-            device=work.device,
-            shots=self.shots,
-            seed=work.seed,
-            **self._execution(),
-        )
+        settings = self.settings(device=work.device, seed=work.seed, allocation=None)
+        hardened = QuantumExecutedClassifier.from_art(classifier, scales, settings=settings)
         if (plan := self._plan(folder)) is not None:
             hardened.plan = plan
         if self.shots is not None and self.allocation == "margin":
@@ -90,30 +97,74 @@ class Inherent(Defence):
     def _plan(self, folder: Path) -> CrosstalkPlan | None:
         return None
 
-    def _execution(self) -> dict[str, Any]:
-        names = ("readout", "gain", "headroom", "bias", "percentile", "include", "exclude", "order")
-        settings = {name: getattr(self, name) for name in names}
-        return {**settings, "compute": self.compute, "max_pairs": self.max_pairs}
 
+class Qnad(Inherent):
+    """Quantum execution under the crosstalk plan that a strategy makes of the training images.
 
-class _Qnad(Inherent):
-    """Quantum execution under a crosstalk plan that QNAD fits on the training images."""
+    A suite may write ``qnad-tuned`` for ``qnad`` with ``strategy: tuned``, and so for every other
+    strategy.
 
-    fraction: Fraction = 0.3
+    Args:
+        strategy: its name; its own settings stand beside it.
+        fraction: of the weights to put under crosstalk.
+        ranked_at: budget of the FGSM examples on which criticality is ranked (the paper ranks after
+            the attack); ``None`` ranks on clean images. Only for strategies that rank weights on
+            the images that they are given.
+
+    The others are those of :class:`Inherent`; the default of ``bias`` is what the strategy prefers.
+    Kundu et al., IEEE HOST 2024, doi 10.1109/HOST55342.2024.10545406.
+    """
+
+    name: ClassVar[str] = "qnad"
+    model_config = ConfigDict(extra="allow")  # the strategy's settings
+
+    strategy: str = "uniform"
+    fraction: Fraction = FRACTION
+    ranked_at: Epsilon | None = None
+
+    @classmethod
+    def settings_of(cls, given: Mapping[str, Any]) -> Iterable[str]:
+        """Those of the execution, and of the strategy all that is not filled in."""
+        strategy = given.get("strategy", cls.model_fields["strategy"].default)
+        own = set(strategy_settings(strategy)) - traits(strategy).takes
+        return {*cls.model_fields, *own} - _useless(strategy)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_the_strategys(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """The settings of the strategy as well, all of them, as they name the results."""
+        valid, fields = cls.settings_of(given), cls.model_fields
+        for name, value in given.items():
+            if name not in valid and value is not None:
+                raise UnknownNameError("setting:", name, valid)
+        strategy = given.get("strategy", fields["strategy"].default)
+        own = {name: given[name] for name in given.keys() & fields.keys()}
+        rest = {name: given[name] for name in given.keys() - fields.keys()}
+        return {**traits(strategy).prefers, **own, **_completed(strategy, rest)}
+
+    @property
+    def by(self) -> str | None:
+        """Where the strategy comes from."""
+        return provider("strategy", self.strategy)
+
+    def content(self) -> dict[str, Any]:
+        """Under the short name, as results were recorded before ``qnad`` took a strategy."""
+        left_out = {"strategy", *_useless(self.strategy)}
+        kept = {name: v for name, v in super().content().items() if name not in left_out}
+        return {"name": f"{self.name}-{self.strategy}", **kept}
 
     def fit(self, classifier: PyTorchClassifier, work: Work, folder: Path) -> None:
         """Make the crosstalk plan and write it."""
         data = shuffled(work)
         defence = QNAD(
             classifier,
-            work.device,
-            shots=self.shots,
-            strategy=self._strategy(classifier, work),
-            attack=self._attack(),
-            allocation=self.allocation,
+            settings=self.settings(device=work.device, seed=work.seed),
+            strategy=self.strategy,
+            fraction=self.fraction,
+            attack=None if self.ranked_at is None else self._fgsm,
             calibration_images=self.calibration_images,
-            seed=work.seed,
-            **self._execution(),
+            **taken(self.strategy, on_epoch=lambda epoch: work.say(str(epoch))),
+            **(self.model_extra or {}),
         )
         defence.fit(data.x, data.y)
         plan = defence.plan
@@ -123,122 +174,28 @@ class _Qnad(Inherent):
     def _plan(self, folder: Path) -> CrosstalkPlan | None:
         return CrosstalkPlan.load(folder / _PLAN)
 
-    @abstractmethod
-    def _strategy(self, classifier: PyTorchClassifier, work: Work) -> Any: ...
+    def _fgsm(self, classifier: QuantumExecutedClassifier) -> EvasionAttack:
+        from art.attacks.evasion import FastGradientMethod
 
-    def _attack(self) -> Any:
-        return None
-
-
-class QnadUniform(_Qnad):
-    """The paper's crosstalk: the same number of gate pairs on each of the most critical weights.
-
-    Args:
-        fraction, pairs, polarity, scope: as :class:`~qnad_art.crosstalk.uniform.Uniform`.
-        ranked_at: budget of the FGSM examples on which criticality is ranked (the paper ranks after
-            the attack); ``None`` ranks on clean images.
-
-    The others are those of :class:`Inherent`. Kundu et al., IEEE HOST 2024,
-    doi 10.1109/HOST55342.2024.10545406.
-    """
-
-    name: ClassVar[str] = "qnad-uniform"
-
-    pairs: int = 1
-    polarity: Polarity = "alternating"
-    scope: Scope = "global"
-    ranked_at: Epsilon | None = None
-
-    @model_validator(mode="after")
-    def _injectable(self) -> QnadUniform:
-        check_injection(self.pairs, self.polarity)
-        return self
-
-    def _strategy(self, classifier: PyTorchClassifier, work: Work) -> Any:
-        from qnad_art.crosstalk.uniform import Uniform
-
-        return Uniform(self.fraction, self.pairs, self.polarity, self.scope)
-
-    def _attack(self) -> Any:
-        if self.ranked_at is None:
-            return None
-
-        def fgsm(classifier: QuantumExecutedClassifier) -> EvasionAttack:
-            from art.attacks.evasion import FastGradientMethod
-
-            return FastGradientMethod(classifier, eps=self.ranked_at, batch_size=250)
-
-        return fgsm
+        return FastGradientMethod(classifier, eps=self.ranked_at, batch_size=250)
 
 
-class QnadRandom(_Qnad):
-    """The control of :class:`QnadUniform`: as many weights, chosen at random.
-
-    Args:
-        fraction, pairs, polarity, scope: as :class:`~qnad_art.crosstalk.random.Random`.
-
-    The others are those of :class:`Inherent`.
-    """
-
-    name: ClassVar[str] = "qnad-random"
-
-    pairs: int = 1
-    polarity: Polarity = "alternating"
-    scope: Scope = "global"
-
-    @model_validator(mode="after")
-    def _injectable(self) -> QnadRandom:
-        check_injection(self.pairs, self.polarity)
-        return self
-
-    def _strategy(self, classifier: PyTorchClassifier, work: Work) -> Any:
-        from qnad_art.crosstalk.random import Random
-
-        return Random(self.fraction, self.pairs, self.polarity, self.scope, work.seed)
+def _useless(strategy: str) -> set[str]:
+    """Settings that a strategy has no use for."""
+    return set() if traits(strategy).ranks else {"ranked_at"}
 
 
-class QnadTuned(_Qnad):
-    """Crosstalk tuned by gradients on adversarial examples, weights frozen.
-
-    Args:
-        fraction, codebook, ranked_on, refresh, scope, epsilon, attack_steps, robust_weight, epochs,
-            batch_size, learning_rate, patience, validation_fraction, shot_noise, precision: as
-            :class:`~qnad_art.crosstalk.tuned.Tuned`.
-
-    The others are those of :class:`Inherent`.
-    """
-
-    name: ClassVar[str] = "qnad-tuned"
-
-    bias: Bias = "quantum"
-    codebook: Words = "all"
-    ranked_on: Literal["adversarial", "clean"] = "adversarial"
-    refresh: int = 0
-    scope: Scope = "balanced"
-    epsilon: Epsilon = 0.3
-    attack_steps: int = 3
-    robust_weight: float = 0.7
-    epochs: int = 5
-    batch_size: int = 128
-    learning_rate: float = 0.02
-    patience: int | None = None
-    validation_fraction: float = 0.1
-    shot_noise: bool = True
-    precision: Literal["float32", "bfloat16"] = "float32"
-
-    @model_validator(mode="after")
-    def _tunable(self) -> QnadTuned:
-        Tuned(**self._settings())  # which raises for what it cannot use
-        return self
-
-    def _strategy(self, classifier: PyTorchClassifier, work: Work) -> Any:
-        return Tuned(
-            **self._settings(),
-            **image_range(classifier),
-            seed=work.seed,
-            on_epoch=lambda epoch: work.say(str(epoch)),
-        )
-
-    def _settings(self) -> dict[str, Any]:
-        own = set(type(self).model_fields) - set(Inherent.model_fields)
-        return {**{name: getattr(self, name) for name in own}, "max_pairs": self.max_pairs}
+def _completed(strategy: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a strategy and the defaults of those not given, checked, as JSON."""
+    made: type = load_plugin("strategy", strategy)
+    if not is_dataclass(made):
+        build_strategy(strategy, **settings)  # which raises for what it cannot use
+        return dict(settings)
+    if issubclass(made, AdversarialSettings):
+        settings = {"epochs": EPOCHS, **settings}
+    adapter = TypeAdapter[Any](made)
+    left_out = {*traits(strategy).takes, *Qnad.model_fields}
+    content: dict[str, Any] = adapter.dump_python(
+        adapter.validate_python(settings), mode="json", exclude=left_out
+    )
+    return content

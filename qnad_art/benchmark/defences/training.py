@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from pydantic import model_validator
 
 from qnad_art.benchmark.defences.base import Defence, Work
 from qnad_art.benchmark.defences.common import (
+    EPOCHS,
     Count,
     Epsilon,
     Fraction,
@@ -25,7 +26,7 @@ from qnad_art.benchmark.defences.common import (
 )
 from qnad_art.benchmark.threats.victim import seeded
 from qnad_art.datasets.dataset import Dataset
-from qnad_art.training.adversarial import AdversarialSettings
+from qnad_art.training.adversarial import AdversarialSettings, Precision
 
 
 class Cosine(torch.optim.lr_scheduler.CosineAnnealingLR, torch.optim.lr_scheduler._LRScheduler):
@@ -39,7 +40,7 @@ class Training(Defence):
         epochs, batch_size, learning_rate: of Adam, annealed to zero along a cosine.
     """
 
-    epochs: Count = 5
+    epochs: Count = EPOCHS
     batch_size: Count = 128
     learning_rate: Positive = 1e-3
 
@@ -121,13 +122,13 @@ class Finetune(Training):
 
     name: ClassVar[str] = "finetune"
 
-    epsilon: Epsilon = 0.3
-    attack_steps: Count = 3
-    robust_weight: Fraction = 0.7
-    patience: int | None = None
-    validation_fraction: float = 0.1
-    shot_noise: bool = True
-    precision: Literal["float32", "bfloat16"] = "float32"
+    epsilon: Epsilon = AdversarialSettings.epsilon
+    attack_steps: Count = AdversarialSettings.attack_steps
+    robust_weight: Fraction = AdversarialSettings.robust_weight
+    patience: int | None = AdversarialSettings.patience
+    validation_fraction: float = AdversarialSettings.validation_fraction
+    shot_noise: bool = AdversarialSettings.shot_noise
+    precision: Precision = AdversarialSettings.precision
 
     @model_validator(mode="after")
     def _usable(self) -> Finetune:

@@ -1,26 +1,29 @@
-"""Jobs out to workers, outcomes back: the run's end of the connections."""
+"""Jobs out to an engine, each after those that it needs; what comes of them back as events."""
 
 from __future__ import annotations
 
-import secrets
-import socket
-import threading
+import json
+import traceback
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
-from queue import Empty, Queue
+from functools import partial
+from graphlib import TopologicalSorter
+from queue import Empty, SimpleQueue
 from typing import Any
 
-from qnad_art.benchmark.run.engines import Engine
-from qnad_art.benchmark.run.schedule import Job, Schedule
-from qnad_art.benchmark.run.wire import Wire
+from qnad_art.benchmark.run.engines.engine import Engine, Job, Submitted
+from qnad_art.benchmark.run.notes import Notes
 from qnad_art.errors import QnadError
 
-PATIENCE_SECONDS = 300.0
-"""A worker that gives no sign of life for so long is taken as dead."""
-_RESTARTS = 3
-_WAITING_SECONDS = 60
-_GOODBYE_SECONDS = 1.0
+DEATHS = 3
+"""Workers that may die at a job before it counts as failed."""
+_LOSSES = 10
+"""How often an engine may lose a job, also before it begins."""
+_LISTEN_SECONDS = 0.5
+_PATIENCE, _REMINDER = 10, 120
+"""Times of listening without a worker after which that is said, and said again."""
 
 
 @dataclass(frozen=True)
@@ -48,132 +51,123 @@ class Said:
     line: str
 
 
-@dataclass(frozen=True)
-class _Died:
-    job: Job
-
-
-@dataclass(frozen=True)
-class _LanesEnded:
-    error: BaseException | None
-
-
 Event = Done | Failed | Said
 
 
 class Dispatch:
-    """Carries out jobs on the workers of an engine; use as a context."""
+    """Has jobs carried out.
 
-    def __init__(self, jobs: Sequence[Job], engine: Engine) -> None:
-        self.schedule = Schedule(jobs)
-        self._engine = engine
-        self._inbox: Queue[Event | _Died | _LanesEnded] = Queue()
-        self._secret = secrets.token_hex(32)
-        self._wires: list[Wire] = []
-        self._listener = socket.create_server((engine.host, 0))
-        self._lanes = threading.Thread(target=self._keep_lanes, daemon=True)
+    Args:
+        jobs: in the order of their urgency, each after those that it needs.
+        engine: that carries them out.
+        notes: of its workers.
+    """
 
-    def __enter__(self) -> Dispatch:
-        threading.Thread(target=self._accept, daemon=True).start()
-        self._lanes.start()
-        return self
+    def __init__(self, jobs: Sequence[Job], engine: Engine, notes: Notes) -> None:
+        self._left = {job.key: job for job in jobs}
+        self._order = TopologicalSorter(
+            {job.key: [key for key in job.needs if key in self._left] for job in jobs}
+        )
+        self._ready: deque[str] = deque()
+        # An engine may cancel a job whose future nobody holds.
+        self._submitted: dict[str, Submitted] = {}
+        self._ended: SimpleQueue[str] = SimpleQueue()
+        self._engine, self._notes = engine, notes
+        self._begun: Counter[str] = Counter()
+        self._lost: Counter[str] = Counter()
+        self.workers = engine.workers()
+        self._alone = 0
 
-    def __exit__(self, *_: object) -> None:
-        """Let all workers go, whatever they are doing."""
-        self.schedule.close()
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for wire in list(self._wires):
-            wire.close()
-        self._lanes.join(_GOODBYE_SECONDS)
+    @property
+    def seconds_left(self) -> float:
+        """Until all jobs are done, if each takes what it is expected to."""
+        return sum(job.cost for job in self._left.values()) / max(1, self.workers)
 
     def events(self) -> Iterator[Event]:
         """What happens, until every job is done or failed.
 
         Raises:
-            QnadError: the engine has no workers any more.
+            QnadError: the engine cannot go on.
         """
-        restarts, waited = 0, 0
-        while not self.schedule.over:
+        self._order.prepare()
+        while self._submit():
             try:
-                event = self._inbox.get(timeout=1.0)
+                key = self._ended.get(timeout=_LISTEN_SECONDS)
             except Empty:
-                waited = 0 if self._wires else waited + 1
-                if waited % _WAITING_SECONDS == _WAITING_SECONDS - 1:
-                    yield Said("No worker is there; waiting for the engine to start some.")
+                yield from (*self._heard(), *self._missed())
                 continue
-            if isinstance(event, _LanesEnded):
-                restarts += 1
-                if restarts > _RESTARTS or isinstance(event.error, QnadError):
-                    raise QnadError(f"No workers are left: {event.error}") from event.error
-                yield Said(f"The engine's workers ended ({event.error}); starting new ones.")
-                self._lanes = threading.Thread(target=self._keep_lanes, daemon=True)
-                self._lanes.start()
-            elif isinstance(event, _Died):
-                yield from self._died(event.job)
-            elif isinstance(event, Said):
-                yield event
-            else:
-                restarts = 0
-                yield from self._ended(event)
+            yield from self._heard()
+            self._notes.drop(key)
+            yield from self._outcome(self._left[key], self._submitted.pop(key))
 
-    def _ended(self, event: Done | Failed) -> Iterator[Event]:
-        if isinstance(event, Done):
-            self.schedule.finish(event.job)
-            yield event
-            return
-        prevented = self.schedule.fail(event.job)
-        yield event
-        for job in prevented:
-            yield Failed(job, f"it needs what failed: {event.job.label}: {event.reason}")
+    def _submit(self) -> bool:
+        """Give the engine the jobs that can be done now; whether it has any."""
+        self._ready += self._order.get_ready()
+        limit = self._engine.limit or len(self._left)
+        while self._ready and len(self._submitted) < limit:
+            key = self._ready.popleft()
+            self._submitted[key] = task = self._engine.submit(self._left[key])
+            task.add_done_callback(partial(self._has_ended, key))
+        return bool(self._submitted)
 
-    def _died(self, job: Job) -> Iterator[Event]:
-        if self.schedule.died(job):
-            yield Said(f"A worker died at: {job.label}. It is tried again.")
-        else:
-            reason = "its worker process died twice (killed, crashed or out of memory)"
-            yield from self._ended(Failed(job, reason))
+    def _has_ended(self, key: str, _: object) -> None:
+        self._ended.put(key)
 
-    def _keep_lanes(self) -> None:
-        error: BaseException | None = None
+    def _heard(self) -> Iterator[Said]:
+        """What workers noted."""
+        for key, line in self._notes.new():
+            if (job := self._left.get(key)) is None:
+                continue
+            if line is not None:
+                yield Said(f"{job.label}: {line}")
+                continue
+            if not self._begun:
+                yield Said(f"The first worker is at work: {job.label}")
+            elif self._begun[key]:
+                yield Said(f"Started again because its worker died: {job.label}")
+            self._begun[key] += 1
+
+    def _missed(self) -> Iterator[Said]:
+        """A line now and then while there are no workers."""
+        self.workers = self._engine.workers()
+        self._alone = 0 if self.workers else self._alone + 1
+        if self._alone % _REMINDER == _PATIENCE:
+            yield Said("No worker is there; waiting for the engine to start some.")
+
+    def _outcome(self, job: Job, task: Submitted) -> Iterator[Event]:
         try:
-            self._engine.run(self._listener.getsockname()[1], self._secret)
-        except BaseException as problem:
-            error = problem
-        self._inbox.put(_LanesEnded(error))
+            outcome = json.loads(task.result())
+        except self._engine.died as death:
+            yield from self._died(job, str(death).partition("\n")[0])
+        except (CancelledError, QnadError) as error:
+            raise QnadError(f"The engine cannot go on: {error}") from error
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            yield from self._failed(job, reason, traceback.format_exc())
+        else:
+            if "failed" in outcome:
+                yield from self._failed(job, outcome["failed"], outcome["traceback"])
+                return
+            del self._left[job.key]
+            self._order.done(job.key)
+            yield Done(job, outcome["done"], outcome["seconds"])
 
-    def _accept(self) -> None:
-        with suppress(OSError):  # the listener was closed
-            while True:
-                connection, _ = self._listener.accept()
-                threading.Thread(target=self._attend, args=(connection,), daemon=True).start()
+    def _died(self, job: Job, how: str) -> Iterator[Event]:
+        """Try a job again after all that are ready, unless it is to blame."""
+        self._lost[job.key] += 1
+        if self._begun[job.key] < DEATHS and self._lost[job.key] < _LOSSES:
+            self._ready.append(job.key)
+            yield Said(f"A worker died ({how}): {job.label}")
+        else:
+            yield from self._failed(job, f"its worker died again and again, the last: {how}")
 
-    def _attend(self, connection: socket.socket) -> None:
-        """Serve one worker for as long as there are jobs."""
-        wire = Wire(connection)
-        self._wires.append(wire)
-        with suppress(OSError):
-            if wire.trust(self._secret, patience=PATIENCE_SECONDS):
-                while (job := self.schedule.take()) is not None:
-                    if not self._carried_out(wire, job):
-                        break
-        self._wires.remove(wire)
-        wire.close()
-
-    def _carried_out(self, wire: Wire, job: Job) -> bool:
-        """Have a job done; whether the worker is still there."""
-        with suppress(OSError):
-            wire.send(job.message)
-            while (message := wire.receive()) is not None:
-                if "say" in message:
-                    self._inbox.put(Said(f"{job.label}: {message['say']}"))
-                elif "done" in message:
-                    self._inbox.put(Done(job, message["done"], float(message["seconds"])))
-                    return True
-                elif "failed" in message:
-                    failed = Failed(job, str(message["failed"]), str(message.get("traceback", "")))
-                    self._inbox.put(failed)
-                    return True
-        self._inbox.put(_Died(job))
-        return False
+    def _failed(self, job: Job, reason: str, details: str = "") -> Iterator[Failed]:
+        """A job failed, and with it those that need it."""
+        del self._left[job.key]
+        yield Failed(job, reason, details)
+        lost = {job.key}
+        for other in list(self._left.values()):
+            if not lost.isdisjoint(other.needs):
+                lost.add(other.key)
+                del self._left[other.key]
+                yield Failed(other, f"it needs what failed: {job.label}: {reason}")

@@ -1,7 +1,8 @@
 """The folder of a run: the suite, results as they come, what was prepared, and a log.
 
 ``suite.json`` (the suite, and the keys of its cells), ``results.jsonl`` (one result a line),
-``failures.json``, ``prepared/KEY/``, ``examples/KEY.npz``, ``log.txt``.
+``failures.json``, ``prepared/KEY/``, ``examples/KEY.npz``, ``log.txt``; while it is measured also
+``progress/`` (:mod:`qnad_art.benchmark.run.notes`).
 """
 
 from __future__ import annotations
@@ -113,7 +114,8 @@ class Run:
         from qnad_art.benchmark.suites.suite import Suite
 
         try:
-            return Suite.model_validate(self._content["suite"])
+            # To be read, not to be run: `run_suite` asks again.
+            return Suite.model_validate(self._content["suite"], context={"allow_code": True})
         except KeyError:
             raise ArtifactError(f"{self.folder}/suite.json holds no suite.") from None
         except ValidationError as error:

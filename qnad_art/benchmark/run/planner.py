@@ -14,6 +14,7 @@ from qnad_art.benchmark.defences.base import Defence
 from qnad_art.benchmark.records import Cell, Rung
 from qnad_art.benchmark.run.tasks import (
     Attacked,
+    Code,
     Fit,
     Network,
     Preparations,
@@ -29,6 +30,7 @@ from qnad_art.benchmark.suites.sources import (
     images_of_seed,
     load_images,
     load_network,
+    untrained_network,
     weights_hash,
 )
 from qnad_art.benchmark.suites.suite import ModelSpec, Suite
@@ -37,6 +39,7 @@ from qnad_art.datasets.dataset import Dataset
 from qnad_art.device.catalogue import load_device
 from qnad_art.device.profile import DeviceProfile
 from qnad_art.errors import InvalidInputError
+from qnad_art.models.code import code_address
 from qnad_art.plugins.discovery import provider
 
 
@@ -80,13 +83,23 @@ class Workload:
         return [work for key, work in self.preparations.items() if key in needed]
 
 
-def workload_of(suite: Suite, *, data_dir: str | None = None) -> Workload:
+def workload_of(suite: Suite, *, data_dir: str | None = None, allow_code: bool = False) -> Workload:
     """The work of a suite; reads its data, devices and weights files to name it.
 
+    Args:
+        suite, data_dir: as :func:`~qnad_art.benchmark.run.runner.run_suite`.
+        allow_code: whether code that the suite names may be run; it is run here.
+
     Raises:
+        InvalidInputError: the suite names code that may not be run.
         QnadError: data, a device or weights that are missing or damaged; two cells that are the
             same under different labels.
     """
+    for label, spec in suite.models.items():
+        if spec.code is not None and not allow_code:
+            raise InvalidInputError(
+                f"Model {label!r} is code, {spec.code}: read it, then allow it, allow_code=True."
+            )
     training, test = load_images(suite.data, data_dir)
     try:
         images_of_seed(suite.data, training, 0)
@@ -105,6 +118,7 @@ def workload_of(suite: Suite, *, data_dir: str | None = None) -> Workload:
                 "one of them out of the suite."
             )
         seen[task.key] = task
+    source = source.model_copy(update={"code": planner.code})
     return Workload(source, planner.preparations, tasks, dict(planner.left_out))
 
 
@@ -114,6 +128,7 @@ class _Planner:
     source: Source
     training: Dataset
     preparations: dict[str, Preparations] = field(default_factory=dict)
+    code: dict[str, Code] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
 
     def tasks(self) -> Iterator[Task]:
@@ -159,7 +174,13 @@ class _Planner:
                 "settings": settings,
                 "training": self.source.training,
             }
+        if spec.code is not None:
+            content["architecture"] = code_address(spec.code)
+            if not spec.ready:  # which code may have read from anywhere
+                content["start"] = weights_hash(untrained_network(spec, self.training))
         key = address("network", **content)
+        if spec.code is not None:
+            self.code[key] = Code(reference=spec.code, address=content["architecture"])
         self.preparations[key] = Network(key=key, label=f"network {label}", model=spec)
         return key
 
@@ -181,7 +202,7 @@ class _Planner:
                 "step",
                 base=victim.key,
                 step=identity,
-                by=provider("defence", step.name),
+                by=step.by,
                 seed=seed,
                 training=self._fitted_on(),
                 device=profile.hash if step.quantum else None,
@@ -197,7 +218,7 @@ class _Planner:
             victim = Victim(network=network, steps=(*victim.steps, added), seed=seed)
             if added.fitted and key not in self.preparations:
                 where = f" · {device}" if step.quantum else ""
-                label = f"fit {step.name} of {model}{where} · {defence} · seed {seed}"
+                label = f"fit {content['name']} of {model}{where} · {defence} · seed {seed}"
                 self.preparations[key] = Fit(key=key, needs=needs, label=label, victim=victim)
         return victim
 

@@ -6,22 +6,26 @@ that is killed at any moment goes on where it was.
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 from qnad_art.benchmark.records import Result
 from qnad_art.benchmark.run.dispatch import Dispatch, Done, Event, Failed, Said
-from qnad_art.benchmark.run.engines import Engine, start_engine
+from qnad_art.benchmark.run.engines.choice import start_engine
+from qnad_art.benchmark.run.engines.engine import Engine, Job
 from qnad_art.benchmark.run.estimate import estimate
 from qnad_art.benchmark.run.folder import Failure, Run, locked
+from qnad_art.benchmark.run.notes import Notes
 from qnad_art.benchmark.run.planner import Workload, workload_of
-from qnad_art.benchmark.run.schedule import Job
 from qnad_art.benchmark.run.sinks import Sinks
 from qnad_art.benchmark.run.tasks import Preparations, Task
 from qnad_art.benchmark.suites.suite import Suite
+from qnad_art.plugins.discovery import VARIABLE
 
 _TRUSTED_SECONDS = 10.0
 _TRUSTED_SHARE = 0.1
@@ -55,8 +59,9 @@ def run_suite(
     folder: Path,
     *,
     data_dir: str | None = None,
+    allow_code: bool = False,
     only: str | None = None,
-    engine: str = "local",
+    engine: str | Engine = "local",
     workers: int | None = None,
     address: str | None = None,
     gpu: bool = False,
@@ -70,8 +75,12 @@ def run_suite(
         suite: from :func:`~qnad_art.benchmark.suites.suite.load_suite`.
         folder: of the run, new or of the same suite; all workers must see it under this path.
         data_dir: as :func:`qnad_art.datasets.dataset.load_dataset`.
+        allow_code: whether code that the suite names may be run, here and by the workers, which
+            must see it under the same path or name.
         only: pattern of the cells to measure now, ``None`` for all; see :meth:`Workload.matching`.
-        engine, workers, address, gpu: as :func:`~qnad_art.benchmark.run.engines.start_engine`.
+        engine: its name, or one that is there.
+        workers, address, gpu: of an engine by name, as
+            :func:`~qnad_art.benchmark.run.engines.choice.start_engine` takes them.
         sinks: names of :mod:`qnad_art.benchmark.run.sinks` that get the results too. One that fails
             is told of in ``report`` and disturbs nothing.
         revise: whether the folder may hold a run of other cells, see :meth:`Run.begin`.
@@ -84,7 +93,7 @@ def run_suite(
         QnadError: the folder is of another suite or in use, something that the suite names cannot
             be used, or there are no workers.
     """
-    workload = workload_of(suite, data_dir=data_dir)
+    workload = workload_of(suite, data_dir=data_dir, allow_code=allow_code)
     chosen = workload.matching(only)
     with locked(folder):
         cells = {task.key: task.cell for task in workload.tasks}
@@ -99,11 +108,15 @@ def run_suite(
             for result in results:
                 outlet.take(result)
             if tasks:
-                costs = estimate(workload).seconds
                 record = _Record(run, tasks, outlet)
-                where = start_engine(engine, workers=workers, address=address, gpu=gpu)
-                with where as place:
-                    _execute(run, _jobs(run, workload, tasks, costs), record, place, report)
+                with ExitStack() as stack:
+                    if not isinstance(engine, Engine):
+                        place = start_engine(engine, workers=workers, address=address, gpu=gpu)
+                        engine = stack.enter_context(place)
+                        report(engine.awaited, None)
+                    costs = estimate(workload).seconds  # while workers start
+                    jobs = _jobs(run, workload, tasks, costs, gpu=engine.gpu)
+                    _execute(run, jobs, record, engine, report)
     return run
 
 
@@ -121,19 +134,21 @@ def _open(names: Sequence[str], run: Run, report: Report) -> Iterator[Sinks]:
 
 
 def _jobs(
-    run: Run, workload: Workload, tasks: Sequence[Task], costs: Mapping[str, float]
+    run: Run, workload: Workload, tasks: Sequence[Task], costs: Mapping[str, float], *, gpu: bool
 ) -> list[Job]:
     """Preparations that are not there yet, then the tasks."""
     preparations = workload.preparations_for(tasks)
     missing = [unit for unit in preparations if not run.prepared(unit.key).is_dir()]
+    common = {
+        "run": str(run.folder.resolve()),
+        "source": workload.source.model_dump(mode="json"),
+        "plugins": os.environ.get(VARIABLE),
+        "gpu": gpu,
+    }
 
     def job(unit: Preparations | Task) -> Job:
-        message = {
-            "run": str(run.folder.resolve()),
-            "source": workload.source.model_dump(mode="json"),
-            "work": unit.model_dump(mode="json"),
-        }
-        return Job(unit.key, unit.needs, message, str(unit), costs[unit.key])
+        text = json.dumps({**common, "work": unit.model_dump(mode="json")})
+        return Job(unit.key, unit.needs, text, str(unit), unit.kind, costs[unit.key])
 
     return [job(unit) for unit in (*missing, *tasks)]
 
@@ -141,12 +156,13 @@ def _jobs(
 def _execute(
     run: Run, jobs: Sequence[Job], record: _Record, engine: Engine, report: Report
 ) -> None:
-    clock = _Clock(jobs, engine.workers)
-    with Dispatch(jobs, engine) as dispatch:
+    clock = _Clock(jobs)
+    with Notes(run.folder) as notes:
+        dispatch = Dispatch(jobs, engine, notes)
         for event in dispatch.events():
             line = record.take(event)
             clock.take(event)
-            now = clock.progress(dispatch.schedule.cost_left)
+            now = clock.progress(dispatch.seconds_left)
             run.log(f"[{now}] {line}")
             if isinstance(event, Failed) and event.details:
                 run.log(event.details)
@@ -190,8 +206,8 @@ class _Record:
 class _Clock:
     """Expected time, corrected by how long things really take."""
 
-    def __init__(self, jobs: Sequence[Job], workers: int) -> None:
-        self._of, self._workers = len(jobs), workers
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._of = len(jobs)
         # As if some work had taken what was expected.
         trusted = max(_TRUSTED_SECONDS, _TRUSTED_SHARE * sum(job.cost for job in jobs))
         self._jobs, self._expected, self._taken = 0, trusted, trusted
@@ -202,6 +218,5 @@ class _Clock:
             self._expected += event.job.cost
             self._taken += event.seconds
 
-    def progress(self, cost_left: float) -> Progress:
-        left = cost_left * self._taken / self._expected / self._workers
-        return Progress(self._jobs, self._of, left)
+    def progress(self, expected_left: float) -> Progress:
+        return Progress(self._jobs, self._of, expected_left * self._taken / self._expected)

@@ -22,13 +22,27 @@ FORMAT = 2
 """Rises when the same work would have another result: here, with PGD's restarts."""
 
 
+class Code(Record):
+    """Code of a network, and its :func:`~qnad_art.models.code.code_address`."""
+
+    reference: str
+    address: dict[str, str]
+
+
 class Source(Record):
-    """The images of a suite: where they are, and the hashes of what must be found there."""
+    """What a run starts from: where it is, and the hashes of what must be found there.
+
+    Args:
+        data, data_dir: the images.
+        training, test: hashes of them.
+        code: of the networks that have code of their own, by key of the network.
+    """
 
     data: DataSpec
     data_dir: str | None
     training: str
     test: str
+    code: dict[str, Code] = Field(default_factory=dict)
 
 
 class Step(Record):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from art.estimators.classification import PyTorchClassifier
@@ -15,7 +18,6 @@ from qnad_art.benchmark.records import Plan, Provenance
 from qnad_art.benchmark.run.cell import measure
 from qnad_art.benchmark.run.folder import read_arrays, write_arrays
 from qnad_art.benchmark.run.tasks import AnyUnit, Fit, Network, Preparations, Source, Task, Transfer
-from qnad_art.benchmark.run.wire import Message
 from qnad_art.benchmark.run.workbench import Kept, Say, Workbench
 from qnad_art.benchmark.suites.sources import (
     data_hash,
@@ -25,6 +27,7 @@ from qnad_art.benchmark.suites.sources import (
 )
 from qnad_art.benchmark.threats.ladder import Examples, Origin, adversarial_examples
 from qnad_art.benchmark.threats.victim import seeded
+from qnad_art.errors import QnadError
 from qnad_art.models.weights import save_weights
 from qnad_art.network.module import QuantumExecutedModule
 
@@ -32,24 +35,35 @@ _UNIT: TypeAdapter[Preparations | Task] = TypeAdapter(AnyUnit)
 
 
 class Worker:
-    """Carries out work of any run."""
+    """Carries out work of any run.
 
-    def __init__(self) -> None:
+    Args:
+        gpu: whether it uses the GPU.
+
+    Raises:
+        QnadError: there is none.
+    """
+
+    def __init__(self, *, gpu: bool) -> None:
+        if gpu and not torch.cuda.is_available():
+            raise QnadError(
+                f"A worker on {socket.gethostname()} has no GPU that torch can use; leave out --gpu"
+            )
         torch.set_num_threads(1)
         # On a GPU: figures that repeat, and products in full precision.
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.allow_tf32 = False
-        self._kept = Kept()
+        self._kept = Kept(gpu)
 
-    def carry_out(self, message: Message, say: Say) -> Message | None:
-        """Do what a message asks for; the result of a cell, nothing for preparations.
+    def carry_out(self, job: Mapping[str, Any], say: Say) -> dict[str, Any] | None:
+        """Do what a job asks for; the result of a cell, nothing for preparations.
 
         Whatever ran before, and wherever this runs, the outcome is the same: every source of
         randomness starts from a seed.
         """
-        unit = _UNIT.validate_python(message["work"])
-        source = Source.model_validate(message["source"])
-        bench = Workbench(Path(message["run"]), source, self._kept, say)
+        unit = _UNIT.validate_python(job["work"])
+        source = Source.model_validate(job["source"])
+        bench = Workbench(Path(job["run"]), source, self._kept, say)
         with seeded(int(unit.key[:8], 16)):
             if isinstance(unit, Task):
                 return _measure(bench, unit)
@@ -74,6 +88,7 @@ def _prepare(bench: Workbench, unit: Preparations) -> None:
 
 
 def _prepare_network(bench: Workbench, unit: Network, folder: Path) -> None:
+    bench.code(unit.key)  # as planned, or an error
     if unit.model.ready:
         network = load_network(unit.model, bench.training)
         save_weights(network, folder / "weights.safetensors")
@@ -95,7 +110,7 @@ def _prepare_network(bench: Workbench, unit: Network, folder: Path) -> None:
         on_epoch=tell,
     )
     save_weights(network, folder / "weights.safetensors")
-    checkpoint.unlink()
+    checkpoint.unlink(missing_ok=True)
 
 
 def _prepare_transfer(bench: Workbench, unit: Transfer, folder: Path) -> None:
@@ -133,7 +148,7 @@ class _SharedExamples:
                 write_arrays(folder / "examples.npz", examples.arrays())
 
 
-def _measure(bench: Workbench, task: Task) -> Message:
+def _measure(bench: Workbench, task: Task) -> dict[str, Any]:
     started = time.perf_counter()
     plain, victim = bench.network(task.victim.network), bench.victim(task.victim)
     measured = measure(

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from art.estimators.classification import PyTorchClassifier
 
 from qnad_art.benchmark.defences import build_steps
@@ -22,6 +21,8 @@ from qnad_art.datasets.dataset import Dataset
 from qnad_art.device.catalogue import load_device
 from qnad_art.device.profile import DeviceProfile
 from qnad_art.errors import QnadError
+from qnad_art.models.architectures import Model
+from qnad_art.models.code import code_address, find_model
 from qnad_art.models.weights import load_model
 
 Value = TypeVar("Value")
@@ -47,9 +48,14 @@ class Latest:
 
 
 class Kept:
-    """What a worker keeps from one piece of work to the next."""
+    """What a worker keeps from one piece of work to the next.
 
-    def __init__(self) -> None:
+    Args:
+        gpu: whether its classifiers are on the GPU.
+    """
+
+    def __init__(self, gpu: bool) -> None:
+        self.gpu = gpu
         self.images = Latest(1)
         self.classifiers = Latest(_KEPT_NETWORKS)
 
@@ -86,11 +92,22 @@ class Workbench:
         """The plain network of that key."""
 
         def make() -> PyTorchClassifier:
-            network = load_model(self.prepared(key) / "weights.safetensors")
-            # A worker sees a GPU only where the run is to use it.
-            return classifier_of(network, self.training, gpu=torch.cuda.is_available())
+            network = load_model(self.prepared(key) / "weights.safetensors", self.code(key))
+            return classifier_of(network, self.training, gpu=self._kept.gpu)
 
         return self._classifier(key, make)
+
+    def code(self, key: str) -> Model | None:
+        """The code of the plain network of that key, as it was planned; ``None`` if it has none."""
+        code = self._source.code.get(key)
+        if code is None:
+            return None
+        if code_address(code.reference) != code.address:
+            raise QnadError(
+                f"{code.reference} has changed since the run was planned: start the run again, and "
+                "let every worker see the same code."
+            )
+        return find_model(code.reference)
 
     def victim(self, victim: Victim) -> PyTorchClassifier:
         """The defended network, with all its sources of noise at their start."""

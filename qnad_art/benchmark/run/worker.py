@@ -1,104 +1,118 @@
-"""The process in which tasks are carried out.
+"""What a worker does on every engine: it takes a job as JSON and answers with JSON.
 
-``python -m qnad_art.benchmark.run.worker HOST PORT BEFORE`` asks the run at that address for one
-task after the other, and ends when the run does. BEFORE says how the worker before it ended, if it
-died.
-Being a process of its own, it takes nothing with it when it dies, and one thread a process makes
-figures reproducible.
+``python -m qnad_art.benchmark.run.worker`` is a worker process of the local engine: it reads a job
+a line and answers each with a line, for as long as the process that started it lives.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import sys
 import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable
 from contextlib import suppress
-from queue import Queue
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
 
-from qnad_art.benchmark.run.wire import Message, Wire
-from qnad_art.errors import QnadWarning
+from qnad_art.benchmark.run.notes import note
+from qnad_art.environment import variables
+from qnad_art.errors import QnadError, QnadWarning
+from qnad_art.plugins.discovery import VARIABLE
 
-CRASHED = 70
-"""Exit status of a worker that was at work; any other says that it could not begin."""
-BEAT_SECONDS = 20.0
-
-CarryOut = Callable[[Message, Callable[[str], object]], Message | None]
-"""Carries out a task, given what takes lines on progress, and returns what came of it."""
-
-
-def main() -> None:
-    """Connect to the run that the arguments name; the secret comes from standard input."""
-    host, port, before = sys.argv[1:]
-    secret = sys.stdin.readline().strip()
-    # Ctrl-C in a terminal reaches every process; the run decides when its workers end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        wire = Wire(socket.create_connection((host, int(port)), timeout=20.0))
-        wire.prove(secret)
-        if before:
-            wire.send({"say": f"(the worker before this one ended: {before})"})
-    except OSError as error:
-        sys.exit(f"{host}:{port} cannot be reached: {error}")
-    tasks = listen(wire)
-    # After the thread that notices the end of the run: this takes seconds.
+if TYPE_CHECKING:
     from qnad_art.benchmark.run.work import Worker
 
-    try:
-        serve(wire, tasks, Worker().carry_out)
-    except BaseException:
-        traceback.print_exc()
-        os._exit(CRASHED)
+_WORK = "qnad_art.benchmark.run.work"
+_ALONE = threading.Lock()
 
 
-def listen(wire: Wire) -> Queue[Message]:
-    """What comes over ``wire``, from now on; the process ends when it is closed."""
-    tasks: Queue[Message] = Queue()
+def carry_out(text: str) -> str:
+    """Carry out a job.
 
-    def read() -> None:
-        while (message := wire.receive()) is not None:
-            tasks.put(message)
-        # Whatever is being computed, nobody waits for it any more.
-        os._exit(0)
+    Args:
+        text: JSON of ``run`` (the run's folder), ``source``, ``work`` (see
+            :mod:`qnad_art.benchmark.run.tasks`), ``plugins`` (the allow-list) and ``gpu``.
 
-    def beat() -> None:
-        with suppress(OSError):
-            while True:
-                wire.send({"beat": True})
-                time.sleep(BEAT_SECONDS)
-
-    for background in (read, beat):
-        threading.Thread(target=background, daemon=True).start()
-    return tasks
+    Returns:
+        JSON of ``done`` (the result of a cell, ``null`` for preparations) and ``seconds``, or of
+        ``failed`` (why) and ``traceback``.
+    """
+    job = json.loads(text)
+    hidden = {} if job["gpu"] else {"CUDA_VISIBLE_DEVICES": ""}
+    # Seeds, plugins and warnings belong to the whole process: one job at a time, also where an
+    # engine calls from several threads.
+    with _ALONE, variables({VARIABLE: job["plugins"], **hidden}):
+        return json.dumps(_outcome(job))
 
 
-def serve(wire: Wire, tasks: Queue[Message], carry_out: CarryOut) -> None:
-    """Carry out tasks for as long as the process lives."""
-    while True:
-        _answer(wire, tasks.get(), carry_out)
+def _outcome(job: dict[str, Any]) -> dict[str, Any]:
+    run, key = Path(job["run"]), job["work"]["key"]
 
+    def say(line: str) -> None:
+        with suppress(OSError):  # it is only a line
+            note(run, key, line)
 
-def _answer(wire: Wire, task: Message, carry_out: CarryOut) -> None:
-    started = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", QnadWarning)
         try:
-            done = carry_out(task, lambda line: wire.send({"say": line}))
-            answer: Message = {"done": done, "seconds": time.perf_counter() - started}
-            json.dumps(answer, allow_nan=False)
-        except Exception as error:
+            _begin(run, key)
+            worker, started = _worker(job["gpu"]), time.perf_counter()
+            done = worker.carry_out(job, say)
+            outcome: dict[str, Any] = {"done": done, "seconds": time.perf_counter() - started}
+            json.dumps(outcome, allow_nan=False)
+        except (Exception, SystemExit) as error:
             problem = f"{type(error).__name__}: {error}"
-            answer = {"failed": problem, "traceback": traceback.format_exc()}
+            outcome = {"failed": problem, "traceback": traceback.format_exc()}
     for text in sorted({str(warning.message) for warning in caught}):
-        wire.send({"say": f"warning: {text}"})
-    wire.send(answer)
+        say(f"warning: {text}")
+    return outcome
+
+
+def _begin(run: Path, key: str) -> None:
+    try:
+        note(run, key, None)
+    except OSError as error:
+        raise QnadError(
+            f"{socket.gethostname()} cannot write to {run} ({error}): all workers must see the "
+            "folder of the run under the same path."
+        ) from error
+
+
+def prepare() -> None:
+    """Begin to import what jobs need, PyTorch and ART, in the background."""
+    threading.Thread(target=import_module, args=(_WORK,), daemon=True).start()
+
+
+@cache
+def _worker(gpu: bool) -> Worker:
+    worker: Worker = import_module(_WORK).Worker(gpu=gpu)
+    return worker
+
+
+def main() -> None:
+    """Answer the jobs that come on standard input."""
+    jobs: SimpleQueue[str] = SimpleQueue()
+    threading.Thread(target=_read, args=(jobs,), daemon=True).start()
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print is not an answer
+    prepare()
+    while True:
+        print(carry_out(jobs.get()), file=answers, flush=True)
+
+
+def _read(jobs: SimpleQueue[str]) -> None:
+    """Take in jobs; the process ends with whoever sends them, whatever it is doing."""
+    for line in sys.stdin:
+        jobs.put(line)
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,8 @@ def suite_schema() -> Schema:
     steps = {"anyOf": [step, {"type": "array", "items": step}]}
     networks = {"type": "string", "enum": [*model_names(), *PRETRAINED]}
     files = {"type": "string", "pattern": r"\.safetensors$"}
-    model = {"anyOf": [networks, files, definitions["ModelSpec"]]}
+    code = {"type": "string", "pattern": r":\w+$", "description": "Needs --allow-code."}
+    model = {"anyOf": [networks, files, code, definitions["ModelSpec"]]}
     forms = {
         "data": {"anyOf": [{"type": "string"}, definitions["DataSpec"]]},
         "models": _labelled(model),

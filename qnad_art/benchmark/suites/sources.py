@@ -13,6 +13,7 @@ from qnad_art.benchmark.suites.suite import DataSpec, ModelSpec
 from qnad_art.datasets.dataset import Dataset, load_dataset
 from qnad_art.errors import DatasetError, InvalidInputError
 from qnad_art.models.architectures import architecture_of, build_model
+from qnad_art.models.code import find_model
 from qnad_art.models.weights import load_model
 
 
@@ -42,6 +43,8 @@ def _sample(data: Dataset, count: int | None, seed: int) -> Dataset:
 def load_network(spec: ModelSpec, data: Dataset) -> nn.Module:
     """The network of a file or of the package, for images as those of ``data``; in ``eval`` mode.
 
+    Code that the suite names is run.
+
     Raises:
         ArtifactError: a missing or damaged file.
         InvalidInputError: it is for other images or classes.
@@ -52,7 +55,8 @@ def load_network(spec: ModelSpec, data: Dataset) -> nn.Module:
 
         network: nn.Module = load_pretrained(spec.pretrained).plain.model
     else:
-        network = load_model(Path(str(spec.weights)), spec.architecture, **sizes)
+        named = None if spec.architecture is None else find_model(spec.architecture)
+        network = load_model(Path(str(spec.weights)), named, **sizes)
     made_for = architecture_of(network)
     wanted = {name: getattr(made_for, name) for name in sizes}
     if wanted != sizes:
@@ -64,8 +68,8 @@ def load_network(spec: ModelSpec, data: Dataset) -> nn.Module:
 
 
 def untrained_network(spec: ModelSpec, data: Dataset) -> nn.Module:
-    """The network that is trained in the run, as it starts."""
-    return build_model(str(spec.architecture), seed=spec.seed, **_sizes(data))
+    """The network that is trained in the run, as it starts; code that the suite names is run."""
+    return build_model(find_model(str(spec.architecture)), seed=spec.seed, **_sizes(data))
 
 
 def _sizes(data: Dataset) -> dict[str, int]:

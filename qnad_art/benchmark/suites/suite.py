@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     Field,
@@ -18,6 +19,7 @@ from pydantic import (
     PlainValidator,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
     WithJsonSchema,
     field_validator,
     model_serializer,
@@ -37,6 +39,7 @@ from qnad_art.benchmark.values import (
     Label,
     Labelled,
     Located,
+    LocatedCode,
     LocatedDevice,
     Seed,
     is_path,
@@ -46,7 +49,8 @@ from qnad_art.datasets.dataset import dataset_names
 from qnad_art.device.catalogue import load_device
 from qnad_art.device.profile import DEFAULT_DEVICE
 from qnad_art.errors import InvalidInputError, QnadError, UnknownNameError
-from qnad_art.models.architectures import model_names
+from qnad_art.models.architectures import is_code, model_names
+from qnad_art.models.code import Reference, find_model
 from qnad_art.pretrained import PRETRAINED
 from qnad_art.training.standard import TrainSettings
 
@@ -90,7 +94,8 @@ class ModelSpec(Record):
     """The plain network: trained in the run, read from a file, or one that comes with the package.
 
     Args:
-        architecture: of :func:`qnad_art.models.architectures.model_names`.
+        architecture: of :func:`qnad_art.models.architectures.model_names`, or code as
+            :func:`qnad_art.models.code.find_model` takes it, its file from the suite's folder.
         epochs, batch_size, learning_rate: of training; ``None`` for what suits the architecture.
         seed: of training.
         weights: safetensors file, from the suite's folder; with ``architecture`` if the file does
@@ -98,7 +103,7 @@ class ModelSpec(Record):
         pretrained: of :data:`qnad_art.pretrained.PRETRAINED`.
     """
 
-    architecture: str | None = None
+    architecture: LocatedCode = None
     epochs: Count | None = None
     batch_size: Count | None = None
     learning_rate: Annotated[float, Field(gt=0)] | None = None
@@ -108,7 +113,9 @@ class ModelSpec(Record):
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelSpec:
-        if self.architecture is not None and self.architecture not in model_names():
+        if self.code is not None:
+            Reference.parse(self.code)
+        elif self.architecture is not None and self.architecture not in model_names():
             raise UnknownNameError("architecture", self.architecture, model_names())
         if self.pretrained is not None and self.pretrained not in PRETRAINED:
             raise UnknownNameError("pretrained network", self.pretrained, PRETRAINED)
@@ -119,9 +126,15 @@ class ModelSpec(Record):
             raise ValueError("give pretrained alone")
         if not (ready or self.architecture):
             raise ValueError("give architecture (to train one), weights (a file) or pretrained")
-        if not ready:
+        if not ready and self.code is None:
             self.training()
         return self
+
+    @property
+    def code(self) -> str | None:
+        """The architecture, if it is code and not a registered name."""
+        named = self.architecture is not None and is_code(self.architecture)
+        return self.architecture if named else None
 
     @property
     def ready(self) -> str | None:
@@ -129,16 +142,15 @@ class ModelSpec(Record):
         return self.weights or self.pretrained
 
     def training(self) -> TrainSettings:
-        """How it is trained, on the CPU, whose figures are the same everywhere."""
+        """How it is trained, on the CPU, whose figures are the same everywhere; runs its code."""
         asked = {
             "epochs": self.epochs,
             "batch_size": self.batch_size,
             "learning_rate": self.learning_rate,
         }
         given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-        return TrainSettings.for_model(
-            str(self.architecture), device="cpu", seed=self.seed, **given
-        )
+        model = find_model(str(self.architecture))
+        return TrainSettings.for_model(model, device="cpu", seed=self.seed, **given)
 
 
 class Attack(Record):
@@ -178,6 +190,16 @@ def _model(value: Any) -> Any:
     return {"weights" if value.endswith(".safetensors") else "architecture": value}
 
 
+def _allowed(spec: ModelSpec, info: ValidationInfo) -> ModelSpec:
+    """A network that is code is refused unless the context has ``allow_code``; none is run here."""
+    if spec.code is not None and not (info.context or {}).get("allow_code"):
+        raise ValueError(
+            f"{spec.code} is code, and a suite by itself never runs code: read the code, then "
+            "give --allow-code (in Python allow_code=True)"
+        )
+    return spec
+
+
 def _data(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
@@ -204,7 +226,7 @@ class Suite(Record):
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.+-]{0,59}$")]
     data: Annotated[DataSpec, BeforeValidator(_data)]
     models: Annotated[
-        dict[Label, Annotated[ModelSpec, BeforeValidator(_model)]],
+        dict[Label, Annotated[ModelSpec, BeforeValidator(_model), AfterValidator(_allowed)]],
         Labelled,
         Field(min_length=1),
     ]
@@ -241,17 +263,28 @@ class Suite(Record):
         return self.eps if attack.eps is None else attack.eps
 
 
-def load_suite(path: str | Path) -> Suite:
+def load_suite(path: str | Path, *, allow_code: bool = False, model: str | None = None) -> Suite:
     """Read a suite.
+
+    Args:
+        path: of the file.
+        allow_code: whether its networks may be code, which a run of the suite then runs.
+        model: a network in place of the suite's, in the short form of suites; a file is looked for
+            in the working directory. It may be code.
 
     Raises:
         InvalidInputError: not YAML, unknown or missing keys, wrong values; the message names the
             line of each fault.
     """
     document = read_document(Path(path))
+    value = document.value
+    if model is not None and isinstance(value, dict):
+        value = {**value, "models": {label_of(model): _asked_for(model)}}
+        allow_code = True  # there is none but that of the caller
     try:
         suite = Suite.model_validate(
-            document.value, context={"folder": document.path.resolve().parent}
+            value,
+            context={"folder": document.path.resolve().parent, "allow_code": allow_code},
         )
     except ValidationError as error:
         raise _refusal(document, (_explain(fault) for fault in error.errors())) from None
@@ -261,6 +294,13 @@ def load_suite(path: str | Path) -> Suite:
         except QnadError as error:
             raise _refusal(document, [(("devices", label), str(error))]) from error
     return suite
+
+
+def _asked_for(model: str) -> ModelSpec:
+    try:
+        return ModelSpec.model_validate(_model(model), context={"folder": Path.cwd()})
+    except ValidationError as error:
+        raise InvalidInputError(f"{model}: {_explain(error.errors()[0])[1]}.") from None
 
 
 def _refusal(document: Document, faults: Iterable[tuple[Place, str]]) -> InvalidInputError:

@@ -6,25 +6,28 @@ It is one more factor and one more term of every output, so the compile takes th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from qnad_art.layers.kernels import Kernels
-from qnad_art.layers.linear_and_conv import QuantumConv1d, QuantumConv2d
-from qnad_art.layers.quantum_layer import QuantumLayer, state_of
-from qnad_art.layers.speed.deferred import Deferred, may_fold, watched
+from qnad_art.layers.linear_map import Convolution
+from qnad_art.layers.speed.accelerated import Accelerated
+from qnad_art.layers.speed.deferred import Deferred, is_observed, may_fold, postponed
+from qnad_art.layers.speed.kernel_cache import state_of
+from qnad_art.layers.speed.layer import FastLayer
 
 
-class _Folding(nn.Module):
+class _BatchNorm(Accelerated):
     """Batch norm that lets the layer before it do its work, where it can."""
 
     def forward(self, input: Tensor) -> Tensor:
         """As the plain layer's."""
         if isinstance(input, Deferred) and not torch.is_grad_enabled():
+            assert isinstance(self, (BatchNorm1d, BatchNorm2d))
             kernels = normalised_kernels(input.layer, self) if input.pending else None
             if kernels is not None:
                 return input.normalised(kernels)
@@ -33,23 +36,23 @@ class _Folding(nn.Module):
         return result
 
 
-class BatchNorm1d(_Folding, nn.BatchNorm1d):
+class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
     """:class:`torch.nn.BatchNorm1d`, folded into the convolution before it."""
 
 
-class BatchNorm2d(_Folding, nn.BatchNorm2d):
+class BatchNorm2d(_BatchNorm, nn.BatchNorm2d):
     """:class:`torch.nn.BatchNorm2d`, folded into the convolution before it."""
 
 
-class Sequential(nn.Sequential):
-    """:class:`torch.nn.Sequential`, where nobody is between a convolution and its batch norm."""
+class Sequential(Accelerated, nn.Sequential):
+    """:class:`torch.nn.Sequential`, where nothing is between a convolution and its batch norm."""
 
     def forward(self, input: Any) -> Any:
         """As the plain container's."""
         parts: list[Any] = list(self)
         place = 0
         while place < len(parts):
-            kernels = _folded(parts[place : place + 2], input)
+            kernels = self._folded(parts[place : place + 2], input)
             if kernels is None:
                 input = parts[place](input)
             else:
@@ -57,15 +60,21 @@ class Sequential(nn.Sequential):
             place += 1 if kernels is None else 2
         return input
 
+    def _folded(self, parts: list[nn.Module], x: object) -> Kernels | None:
+        """Kernels for a convolution and the batch norm after it, if that is what ``parts`` are."""
+        layer, norm = parts[0], parts[-1]
+        if not self.accelerated or not isinstance(layer, FastLayer) or not _follows(norm, layer):
+            return None
+        circuits = layer.engine is None and layer.tuned is None
+        if not circuits or not may_fold(layer, x) or is_observed(norm):
+            return None
+        return normalised_kernels(layer, norm)
+
 
 _FOLDING: dict[type[nn.Module], type[nn.Module]] = {
     nn.BatchNorm1d: BatchNorm1d,
     nn.BatchNorm2d: BatchNorm2d,
     nn.Sequential: Sequential,
-}
-_AFTER: dict[type[nn.Module], type[nn.Module]] = {
-    QuantumConv1d: BatchNorm1d,
-    QuantumConv2d: BatchNorm2d,
 }
 
 
@@ -77,59 +86,69 @@ def fold_batch_norm(network: nn.Module) -> None:
     for part in network.modules():
         if type(part) is not Sequential:
             for layer, norm in pairwise(part.children()):
-                if isinstance(layer, QuantumLayer) and type(norm) is _AFTER.get(type(layer)):
-                    layer.defers = True
+                if isinstance(layer, FastLayer) and _follows(norm, layer):
+                    layer.postpone = postponed
 
 
-def _folded(parts: Sequence[nn.Module], x: Any) -> Kernels | None:
-    """Kernels for a convolution and the batch norm after it, if that is what ``parts`` are."""
-    layer, norm = parts[0], parts[-1]
-    if not isinstance(layer, QuantumLayer) or type(norm) is not _AFTER.get(type(layer)):
-        return None
-    circuits = layer.engine is None and layer._tuned is None
-    if not circuits or not may_fold(layer, x) or watched(norm):
-        return None
-    return normalised_kernels(layer, norm)
+def _follows(norm: nn.Module, layer: FastLayer) -> TypeGuard[BatchNorm1d | BatchNorm2d]:
+    """Whether ``norm`` is a batch norm for the outputs of the convolution ``layer``."""
+    if not isinstance(layer.linear_map, Convolution):
+        return False
+    return type(norm) is (BatchNorm1d, BatchNorm2d)[len(layer.linear_map.kernel_size) - 1]
 
 
-def normalised_kernels(layer: QuantumLayer, norm: Any) -> Kernels | None:
+def normalised_kernels(layer: FastLayer, norm: BatchNorm1d | BatchNorm2d) -> Kernels | None:
     """The layer's kernels with the batch norm ``norm`` in them; ``None`` where that is no constant.
 
     Computed once and again when anything that they depend on changes.
     """
-    if norm.training or norm.running_mean is None or norm.num_features != layer.weight.shape[0]:
+    mean, variance = norm.running_mean, norm.running_var
+    if norm.training or mean is None or variance is None:
+        return None
+    if norm.num_features != layer.linear_map.outputs:
         return None
     own = [t for t in (norm.weight, norm.bias) if t is not None]
     trained = [*own, *([] if layer.bias is None else [layer.bias]), layer.weight]
     if torch.is_grad_enabled() and any(t.requires_grad for t in trained):
         return None
-    read = [*own, norm.running_mean, norm.running_var]
+    read = [*own, mean, variance]
     key = (layer.settings_key(), *map(state_of, read), norm.eps)
-    cache = layer._normalised
-    if cache is None or cache[0] != key:
-        with torch.inference_mode(False), torch.no_grad():
-            folded = _fold(layer.kernels(), layer, norm)
+
+    def fold() -> Kernels:
+        with torch.no_grad():
+            kernels = layer.kernels()
+            bias = layer.bias if kernels.bias is None else kernels.bias
+            folded = _fold(kernels, bias, norm, mean, variance)
         layer.invalidate()  # the others would be as much memory again
-        cache = layer._normalised = (key, folded, (read, layer._watched()))
-    kernels: Kernels = cache[1]
-    return kernels
+        return folded
+
+    return layer.normalised.get(key, (*read, *layer.in_the_key()), fold)
 
 
-def _fold(kernels: Kernels, layer: QuantumLayer, norm: Any) -> Kernels:
-    wide = torch.promote_types(norm.running_var.dtype, torch.float32)
-    factor = (norm.running_var.to(wide) + norm.eps).rsqrt()
+def _fold(
+    kernels: Kernels,
+    bias: Tensor | None,
+    norm: BatchNorm1d | BatchNorm2d,
+    mean: Tensor,
+    variance: Tensor,
+) -> Kernels:
+    wide = torch.promote_types(variance.dtype, torch.float32)
+    factor = (variance.to(wide) + norm.eps).rsqrt()
     if norm.weight is not None:
         factor = factor * norm.weight
-    term = -norm.running_mean.to(wide) * factor
+    term = -mean.to(wide) * factor
     if norm.bias is not None:
         term = term + norm.bias
-    bias = kernels.get("mean.bias", layer.bias)
 
     def scaled(kernel: Tensor) -> Tensor:
         return kernel.mul(factor.view(-1, *(1,) * (kernel.dim() - 1))).to(kernel.dtype)
 
-    folded = {
-        name: scaled(kernel) if name.startswith("mean.") or name == "noise" else kernel
-        for name, kernel in kernels.items()
-    }
-    return {**folded, "mean.bias": term if bias is None else bias * factor + term}
+    noise = kernels.variance
+    return replace(
+        kernels,
+        x=scaled(kernels.x),
+        constant=scaled(kernels.constant),
+        cos=None if kernels.cos is None else scaled(kernels.cos),
+        bias=term if bias is None else bias * factor + term,
+        variance=None if noise is None else replace(noise, scale=scaled(noise.scale)),
+    )

@@ -1,14 +1,14 @@
-"""Outputs that are computed when somebody looks at them, by when it may be known what for.
+"""Outputs of convolutions that are computed when they are first used, by a batch norm if it can.
 
-A layer that batch norm follows would rather compute normalised outputs, a pass over all of them
-less; but who else reads its output, it cannot know. So it hands out a :class:`Deferred`, which
-batch norm asks for normalised outputs and which for everybody else is the layer's own output.
+A convolution that batch norm follows had better compute normalised outputs, which saves a pass over
+all of them; but it cannot know who else will read its output. So it hands out a :class:`Deferred`,
+which batch norm asks for normalised outputs, and which is the layer's own output to all others.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,24 +17,28 @@ from torch.utils._pytree import tree_map_only
 
 from qnad_art.errors import InvalidInputError
 from qnad_art.layers.kernels import Kernels
+from qnad_art.layers.linear_map import Convolution
+from qnad_art.layers.noise_source import NoiseState
+from qnad_art.layers.speed.layer import FastLayer
 from qnad_art.layers.tracing import is_tracing
+
+Result = TypeVar("Result")
 
 
 class Deferred(Tensor):
     """The output of ``layer`` for a batch ``x``, not computed yet."""
 
-    layer: Any
+    layer: FastLayer
     x: Tensor
     output: Tensor | None
-    drawn: Any
+    drawn: NoiseState | None
     """State of the noise before normalised outputs were drawn."""
     version: int | None
     """Of ``x`` when the output was put off; without one in inference mode."""
 
     @classmethod
-    def of(cls, layer: Any, x: Tensor) -> Deferred:
-        """In the place of ``layer.compiled(x)``."""
-        shape = (len(x), *output_shape(layer, x))
+    def of(cls, layer: FastLayer, x: Tensor, shape: tuple[int, ...]) -> Deferred:
+        """In the place of ``layer.compiled(x)``, which has this shape."""
         result: Deferred = Tensor._make_wrapper_subclass(cls, shape, dtype=x.dtype, device=x.device)
         result.layer, result.x, result.output, result.drawn = layer, x, None, None
         result.version = _version(x)
@@ -50,8 +54,7 @@ class Deferred(Tensor):
         self._check_input()
         if self.layer.execution.shots is not None:
             self.drawn = self.layer.noise.state(self.x.device)
-        result: Tensor = self.layer.compiled(self.x, kernels)
-        return result
+        return self.layer.compiled(self.x, kernels)
 
     def settle(self) -> Tensor:
         """The output, now computed."""
@@ -59,15 +62,17 @@ class Deferred(Tensor):
             self._check_input()
         if self.pending:
             self.output = self.layer.compiled(self.x)
-        elif self.output is None:  # with the noise that is in the normalised outputs already
-            self.layer.defers = False
+        elif self.output is None and self.drawn is not None:
+            # With the noise that is in the normalised outputs already.
+            self.layer.postpone = None
             with self.layer.noise.resumed(self.x.device, self.drawn):
                 self.output = self.layer.compiled(self.x)
+        assert self.output is not None
         return self.output
 
     def _check_input(self) -> None:
         if _version(self.x) != self.version:
-            self.layer.defers = False
+            self.layer.postpone = None
             raise InvalidInputError(
                 "The input of a convolution was changed in place before the batch norm after it "
                 "ran. Run the pass again: this convolution is no longer put off until then."
@@ -77,45 +82,56 @@ class Deferred(Tensor):
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
-        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        args, kwargs = tree_map_only(Deferred, Deferred.settle, (args, kwargs or {}))
-        return func(*args, **kwargs)
+        cls,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        return func(*settled(args), **settled(kwargs or {}))
 
 
-def _version(x: Tensor) -> int | None:
-    return None if x.is_inference() else x._version
+def postponed(layer: FastLayer, x: Tensor) -> Tensor:
+    """What ``layer`` makes of ``x``: deferred, unless it may be needed otherwise.
+
+    No gradient would find its way through what is deferred.
+    """
+    linear_map = layer.linear_map
+    if (
+        isinstance(linear_map, Convolution)
+        and not torch.is_grad_enabled()
+        and layer.noise.in_a_pass
+        and type(x) is Tensor
+        and x.dtype == layer.weight.dtype
+        and x.numel() > 0
+        and x.is_contiguous()
+        and layer.weight.is_contiguous()
+        and may_fold(layer, x)
+    ):
+        return Deferred.of(layer, x, (len(x), *linear_map.output_shape(x)))
+    return layer.compiled(x)
 
 
-def may_defer(layer: Any, x: Tensor) -> bool:
-    """Whether a layer may put off what it computes from ``x``; no gradient would find its way."""
-    if not layer.defers or torch.is_grad_enabled() or not layer.noise.in_a_pass:
-        return False
-    if type(x) is not Tensor or x.dtype != layer.weight.dtype or x.numel() == 0:
-        return False
-    return x.is_contiguous() and layer.weight.is_contiguous() and may_fold(layer, x)
+def settled(result: Result) -> Result:
+    """``result`` with all that is deferred in it computed."""
+    computed: Result = tree_map_only(Deferred, Deferred.settle, result)
+    return computed
 
 
-def may_fold(layer: Any, x: Any) -> bool:
+def may_fold(layer: FastLayer, x: object) -> bool:
     """Whether nobody would notice a batch norm being folded into what ``layer`` makes of ``x``."""
-    if is_tracing() or torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type):
+    if not isinstance(x, Tensor) or x.dim() != layer.weight.dim() or is_observed(layer):
         return False
-    return x.dim() == layer.weight.dim() and not watched(layer)
+    recorded = is_tracing() or torch.compiler.is_compiling()
+    return not recorded and not torch.is_autocast_enabled(x.device.type)
 
 
-def watched(module: nn.Module) -> bool:
+def is_observed(module: nn.Module) -> bool:
     """Whether hooks look at what goes in or comes out of ``module``."""
     own = module._forward_hooks or module._forward_pre_hooks
     backward = module._backward_hooks or module._backward_pre_hooks
     return bool(own or backward or modules._has_any_global_hook())
 
 
-def output_shape(layer: Any, x: Tensor) -> tuple[int, ...]:
-    """Shape of a convolution's output for an image of the batch ``x``."""
-    sizes = x.shape[2:]
-    if layer.padding == "same":
-        return (layer.out_channels, *sizes)
-    padding = (0,) * len(sizes) if layer.padding == "valid" else layer.padding
-    steps = zip(sizes, padding, layer.dilation, layer.kernel_size, layer.stride, strict=True)
-    spatial = [math.floor((n + 2 * p - d * (k - 1) - 1) / s) + 1 for n, p, d, k, s in steps]
-    return (layer.out_channels, *spatial)
+def _version(x: Tensor) -> int | None:
+    return None if x.is_inference() else x._version

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from functools import cache
@@ -15,6 +16,7 @@ from art.attacks.evasion import AutoProjectedGradientDescent, ProjectedGradientD
 from art.defences.preprocessor import FeatureSqueezing, SpatialSmoothing, TotalVarMin
 from art.estimators.classification import PyTorchClassifier
 from art_fixtures import images, plain
+from fake_plugins import Fake
 from torch import nn
 
 from qnad_art.benchmark.defences import (
@@ -37,6 +39,7 @@ from qnad_art.defence import QNAD
 from qnad_art.device.catalogue import load_device
 from qnad_art.errors import ArtifactError, InvalidInputError, UnknownNameError
 from qnad_art.estimator import QuantumExecutedClassifier
+from qnad_art.plugins.discovery import VARIABLE
 
 # Settings with which a fit is over soon.
 SOON = {"epochs": 1, "batch_size": 64}
@@ -203,7 +206,7 @@ def test_content_is_json_that_builds_the_same_steps(name):
     assert build_steps(content) == steps
     assert steps_content(build_steps(content)) == content
     if name not in ("none", "art.defences.preprocessor.TotalVarMin"):
-        assert set(content[0]) == {"name", *type(steps[0]).model_fields}
+        assert type(steps[0]).model_fields.keys() - content[0].keys() <= {"strategy", "ranked_at"}
 
 
 @pytest.mark.parametrize(
@@ -585,6 +588,60 @@ def test_qnad_runs_on_the_device_with_the_plan_it_was_fitted(tmp_path):
     bare = defended({"name": "inherent", "percentile": 99.0, "headroom": 2.0}, tmp_path / "bare")
     assert bare.plan.injected == 0
     assert bare.module.execution.headroom == 2.0
+
+
+class Nowhere:
+    """A strategy of a plugin that says nothing of itself."""
+
+    name = "nowhere"
+
+    def __init__(self, fraction: float = 0.3, offset: int = 0) -> None:
+        self.fraction, self.offset = fraction, offset
+
+    def plan(self, module, x, y):
+        return dataclasses.replace(
+            module.plan,
+            strategy=self.name,
+            requested=self.fraction,
+            settings={"offset": self.offset},
+        )
+
+
+def test_qnad_takes_every_strategy_and_short_names_stand_for_it(tmp_path, monkeypatch):
+    tuned = build_steps({"name": "qnad", "strategy": "tuned", "epochs": 2, "epsilon": "6/255"})
+    assert tuned == build_steps({"name": "qnad-tuned", "epochs": 2, "epsilon": 6 / 255})
+    site = tmp_path / "site-packages"
+    Fake("qnad-nowhere", "strategy", f"nowhere = {__name__}:Nowhere").install(site)
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.setenv(VARIABLE, "qnad-nowhere")
+    (step,) = build_steps({"name": "qnad-nowhere", "offset": 3, "shots": 64})
+    assert "qnad-nowhere" in defence_names()
+    assert step.by == "qnad-nowhere 1.0"
+    assert build_steps(json.loads(json.dumps(steps_content([step])))) == (step,)
+    assert defended([step], tmp_path / "fit").plan.settings == {"offset": 3}
+    with pytest.raises(UnknownNameError, match="Did you mean 'offset'"):
+        build_steps({"name": "qnad", "strategy": "nowhere", "ofset": 3})
+
+
+def test_the_settings_that_name_recorded_results_stay():
+    (uniform,) = steps_identity(build_steps("qnad-uniform"))
+    execution = {
+        **{"shots": None, "allocation": "margin", "calibration_images": 512, "readout": "twirled"},
+        **{"gain": "calibrated", "headroom": 1.0, "bias": "classical", "percentile": None},
+        **{"include": ["*"], "exclude": [], "order": "stretched", "compute": None, "max_pairs": 8},
+    }
+    injected = {"fraction": 0.3, "pairs": 1, "polarity": "alternating", "scope": "global"}
+    assert uniform == {"name": "qnad-uniform", **execution, **injected, "ranked_at": None}
+    (random,) = steps_identity(build_steps("qnad-random"))
+    assert random == {"name": "qnad-random", **execution, **injected}
+    (tuned,) = steps_identity(build_steps("qnad-tuned"))
+    assert tuned == {
+        **{"name": "qnad-tuned", **execution, "bias": "quantum", "fraction": 0.3},
+        **{"codebook": "all", "ranked_on": "adversarial", "refresh": 0, "scope": "balanced"},
+        **{"epsilon": 0.3, "attack_steps": 3, "robust_weight": 0.7, "epochs": 5},
+        **{"batch_size": 128, "learning_rate": 0.02, "patience": None},
+        **{"validation_fraction": 0.1, "shot_noise": True, "precision": "float32"},
+    }
 
 
 @pytest.mark.slow

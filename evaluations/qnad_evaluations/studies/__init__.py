@@ -1,0 +1,1 @@
+"""Studies beside the suites: scripts, each run with ``python -m qnad_evaluations.studies.NAME``."""

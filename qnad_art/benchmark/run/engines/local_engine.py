@@ -1,0 +1,118 @@
+"""Processes of this machine: each thread of a pool keeps one, and talks to it through pipes.
+
+:class:`concurrent.futures.ProcessPoolExecutor` does not fit: when one of its processes is killed,
+it ends all others too, and one that is killed while it writes its answer blocks the pool for good.
+Here each process has two pipes that nobody else holds. So whoever dies, at whatever moment, the
+other side reads the end of the file.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from qnad_art.benchmark.run.engines.engine import ONE_THREAD, Engine, Job, cores
+
+
+@contextmanager
+def start(workers: int | None, address: None, gpu: bool) -> Iterator[Engine]:
+    """Context with worker processes of this machine, which end with it."""
+    engine = LocalEngine(workers or cores(), gpu=gpu)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+class WorkerDied(Exception):
+    """The process that carried out a job is gone; the message says how it ended."""
+
+
+class LocalEngine(Engine):
+    """Worker processes that start at once, and are replaced when they die.
+
+    Args:
+        count: how many.
+        gpu: whether they use the GPU.
+    """
+
+    def __init__(self, count: int, *, gpu: bool = False) -> None:
+        awaited = f"Starting workers ({count}), which import PyTorch and ART …"
+        super().__init__(awaited, WorkerDied, gpu=gpu)
+        self._count, self._closed = count, False
+        self._processes: dict[subprocess.Popen[str], IO[bytes]] = {}
+        self._mine = threading.local()
+        self._threads = ThreadPoolExecutor(count, "worker", self._start)
+        # The pool starts a thread only while all others are busy: let them wait for one another.
+        all_there = threading.Barrier(count, timeout=60)
+        for _ in range(count):
+            self._threads.submit(all_there.wait)
+
+    def submit(self, job: Job) -> Future[str]:
+        """Have a job carried out by the next process that is free."""
+        return self._threads.submit(self._ask, job.text)
+
+    def workers(self) -> int:
+        """How many processes there are, counting those that start."""
+        return self._count
+
+    def close(self) -> None:
+        """Kill all processes, whatever they are doing."""
+        self._closed = True
+        for process in list(self._processes):
+            process.kill()
+        self._threads.shutdown(cancel_futures=True)
+        for process in list(self._processes):
+            self._end(process)
+
+    def _ask(self, text: str) -> str:
+        process: subprocess.Popen[str] = self._mine.process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with suppress(OSError):
+            print(text, file=process.stdin, flush=True)
+            if (answer := process.stdout.readline()).endswith("\n"):
+                return answer
+        how = self._end(process)
+        self._start()
+        raise WorkerDied(how)
+
+    def _start(self) -> None:
+        """Start a process for this thread."""
+        errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed when the process has ended)
+        hidden = {} if self.gpu else {"CUDA_VISIBLE_DEVICES": ""}
+        path = os.pathsep.join(place for place in sys.path if place)
+        self._mine.process = subprocess.Popen(
+            [sys.executable, "-m", "qnad_art.benchmark.run.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env={**os.environ, **ONE_THREAD, **hidden, "PYTHONPATH": path},
+            encoding="utf-8",
+            # Python looks there first: never for modules of the folder that it was called in.
+            cwd=Path(__file__).parents[4],
+            # Ctrl-C in a terminal reaches the run alone, which decides when its workers end.
+            start_new_session=True,
+        )
+        self._processes[self._mine.process] = errors
+        if self._closed:
+            self._mine.process.kill()
+
+    def _end(self, process: subprocess.Popen[str]) -> str:
+        """How a process ended; waits for that."""
+        process.communicate()
+        status = process.returncode
+        how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+        with self._processes.pop(process) as errors:
+            errors.seek(0)
+            last = errors.read().decode(errors="replace").strip().splitlines()[-1:]
+        return ": ".join([how, *last])

@@ -1,0 +1,119 @@
+"""How a network is executed: one frozen object that is checked once and shared by all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from qnad_art.circuits.response import MAX_PAIRS, Readout, check_table
+from qnad_art.device.catalogue import DeviceLike
+from qnad_art.device.profile import DEFAULT_DEVICE, DeviceProfile
+from qnad_art.errors import InvalidInputError, UnknownNameError
+from qnad_art.layers.kernels import Bias, Gain, check_execution
+from qnad_art.network.calibration import check_percentile
+from qnad_art.placement.placement import Order, check_order
+
+Allocation = Literal["margin", "equal"]
+ALLOCATIONS: tuple[Allocation, ...] = ("margin", "equal")
+
+
+@dataclass(frozen=True)
+class ExecutionSettings:
+    """How a network is executed as circuits.
+
+    Args:
+        device: name, JSON file, Qiskit backend or profile, see
+            :func:`~qnad_art.device.catalogue.load_device`, which looks it up when it is needed.
+        shots: shots a product; ``None`` for the exact expectation.
+        readout: ``"twirled"`` or ``"raw"``, see :func:`~qnad_art.circuits.response.response_table`.
+        gain: ``"calibrated"`` or ``"raw"``, see :class:`~qnad_art.layers.kernels.Execution`.
+        headroom: s_w over the largest |weight| of an output, see
+            :class:`~qnad_art.layers.kernels.Execution`.
+        bias: ``"classical"`` or ``"quantum"``, likewise; ``None`` is what the crosstalk strategy
+            prefers, and ``"classical"`` without one.
+        percentile: of the activations taken as scale; ``None`` as
+            :meth:`~qnad_art.network.module.QuantumExecutedModule.calibrate`.
+        include, exclude: patterns over module names (``features.*``); a layer is converted if it
+            matches one of ``include`` and none of ``exclude``.
+        order, compute: see :func:`~qnad_art.placement.placement.device_placement`.
+        max_pairs: largest pair count that a plan may use.
+        allocation: of the shots: ``"margin"`` gives more to the outputs whose noise moves the
+            decision most, at the same total (:func:`~.shot_allocation.allocate_shots`);
+            ``"equal"`` the same to every product; ``None`` is ``"margin"`` under the plan of
+            :class:`~qnad_art.QNAD`, else ``"equal"``.
+        seed: of the shot noise, and of a crosstalk strategy that takes one; ``None`` takes a fresh
+            one for the noise.
+
+    Raises:
+        InvalidInputError: a value is out of range.
+    """
+
+    device: DeviceLike = DEFAULT_DEVICE
+    shots: int | None = None
+    readout: Readout = "twirled"
+    gain: Gain = "calibrated"
+    headroom: float = 1.0
+    bias: Bias | None = None
+    percentile: float | None = None
+    include: Sequence[str] = ("*",)
+    exclude: Sequence[str] = ()
+    order: Order = "stretched"
+    compute: Sequence[int] | None = None
+    max_pairs: int = MAX_PAIRS
+    allocation: Allocation | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        check_execution(self.shots, self.gain, self.headroom, self.bias or "classical")
+        check_table(self.readout, self.max_pairs)
+        check_order(self.order)
+        if self.percentile is not None:
+            check_percentile(self.percentile)
+        if self.allocation not in (None, *ALLOCATIONS):
+            raise InvalidInputError(
+                f"allocation {self.allocation!r} is not one of {', '.join(ALLOCATIONS)}."
+            )
+        for name in ("include", "exclude"):
+            patterns = getattr(self, name)
+            if isinstance(patterns, str):
+                raise InvalidInputError(f"{name} is {patterns!r}; give a list: [{patterns!r}].")
+            object.__setattr__(self, name, tuple(patterns))
+        if self.compute is not None:
+            object.__setattr__(self, "compute", tuple(int(qubit) for qubit in self.compute))
+
+    @classmethod
+    def of(cls, settings: ExecutionSettings | None, **changes: Any) -> ExecutionSettings:
+        """``settings``, or the defaults, with ``changes``.
+
+        Raises:
+            UnknownNameError: there is no such setting.
+        """
+        for name in changes:
+            if name not in SETTINGS:
+                raise UnknownNameError("setting of the execution:", name, SETTINGS)
+        return replace(settings or cls(), **changes)
+
+    def preferring(self, preferred: Mapping[str, Any]) -> ExecutionSettings:
+        """These settings, and what is preferred wherever they leave the choice (``None``)."""
+        left = {name: value for name, value in preferred.items() if getattr(self, name) is None}
+        return replace(self, **left)
+
+    def recorded(self) -> dict[str, Any]:
+        """The settings as plain values; the device by its name."""
+        values = {name: getattr(self, name) for name in SETTINGS}
+        device = self.device
+        name = device.name if isinstance(device, DeviceProfile) else getattr(device, "name", device)
+        return {**values, "device": str(name)}
+
+    def __str__(self) -> str:
+        """All settings on a line."""
+        return ", ".join(f"{name}={_shown(value)}" for name, value in self.recorded().items())
+
+
+SETTINGS = tuple(field.name for field in fields(ExecutionSettings))
+"""Names of the settings."""
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)

@@ -1,7 +1,0 @@
-"""``qnad bench``: what this package costs, as ratios to what it replaces, side by side.
-
-A *measurement* (:mod:`qnad_art.performance.measurements`) is a named function that gives
-:class:`~qnad_art.performance.results.Result`; results go into a JSON file, from which the tables
-are written (:mod:`qnad_art.performance.tables`) and against which later runs are checked
-(:mod:`qnad_art.performance.check`).
-"""
