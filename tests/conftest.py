@@ -1,6 +1,7 @@
 """Fixtures of all tests: a cache of the session's own, devices, networks, random crosstalk."""
 
 import os
+import sys
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 
 from qnad_art.device.catalogue import load_device
 from qnad_art.device.profile import DeviceProfile, Edge
-from qnad_art.plugins.discovery import without_plugins
+from qnad_art.plugins.discovery import VARIABLE, without_plugins
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # with more, processes and threads fight for the cores
@@ -101,3 +102,28 @@ def random_crosstalk():
         return module
 
     return install
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Function: install these distributions, here and for processes started from here.
+
+    They are on the allow-list, so that plugins which are really installed play no part.
+    """
+    monkeypatch.delenv(VARIABLE, raising=False)
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    before = set(sys.modules)
+
+    def install(*distributions):
+        names = [name for each in distributions for name in each.install(folder)]
+        monkeypatch.setenv(VARIABLE, ",".join(names))
+        monkeypatch.syspath_prepend(folder)
+        paths = [str(folder), os.environ.get("PYTHONPATH", "")]
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+        return folder
+
+    yield install
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(folder)):
+            del sys.modules[name]

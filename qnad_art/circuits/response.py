@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from qnad_art.circuits.aer_noise import DeviceErrors, site_noise_model
 from qnad_art.circuits.crosstalk_models import crosstalk_model
+from qnad_art.circuits.injection import phase_turn
 from qnad_art.circuits.product import Site, append_pair, prepare_neighbour
 from qnad_art.circuits.timed import rz_terms, site_responses
 from qnad_art.device.profile import DeviceProfile
@@ -108,9 +109,8 @@ def response_table(
         if cache:
             _write(path, both)
     values = both[READOUTS.index(readout)]
-    model = crosstalk_model(device)
     turns = [
-        [model.turn(device, site, count) for count in range(-max_pairs, max_pairs + 1)]
+        [phase_turn(device, site, count) for count in range(-max_pairs, max_pairs + 1)]
         for site in sites
     ]
     return ResponseTable(device.name, device.hash, readout, sites, values, np.array(turns))
@@ -118,9 +118,8 @@ def response_table(
 
 def _responses(errors: DeviceErrors, site: Site, max_pairs: int) -> Array:
     """C by (readout, signed pairs) at one site, shape (2, 2·max_pairs + 1, 3, 3)."""
-    model = crosstalk_model(errors.device)
-    if model.timed:
-        return site_responses(errors, site, max_pairs, echoed=model.echoed)
+    if crosstalk_model(errors.device).timed:
+        return site_responses(errors, site, max_pairs)
     return _site_values(errors.device, site, max_pairs)
 
 

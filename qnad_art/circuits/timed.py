@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qnad_art.circuits.aer_noise import DeviceErrors
+from qnad_art.circuits.crosstalk_models import CrosstalkModel, crosstalk_model
 from qnad_art.circuits.product import Site
 from qnad_art.circuits.timeline import Operation, append_timeline, shifted
 from qnad_art.circuits.words import Word, flip_seconds, window_seconds, word
@@ -31,7 +32,14 @@ _ANGLES = (0.0, np.pi / 2, np.pi)
 
 
 def product_operations(
-    device: DeviceProfile, site: Site, count: int, *, theta: Any, phi: Any, echoed: bool, flip: bool
+    device: DeviceProfile,
+    site: Site,
+    count: int,
+    *,
+    theta: Any,
+    phi: Any,
+    model: CrosstalkModel,
+    flip: bool,
 ) -> tuple[list[Operation], float]:
     """Operations of one product and of its word, and the second in which the window starts.
 
@@ -43,7 +51,7 @@ def product_operations(
     qubit = site.qubit
     sx = device.qubits[qubit].sx_duration
     served = count != 0
-    block = word(device, site, count, echoed=echoed) if served else None
+    block = word(device, site, count, model=model) if served else None
     begin = 2 * sx if served else 0.0
     opens = begin + (block.seconds if block else 0.0)
     window = window_seconds(device)
@@ -64,7 +72,14 @@ def product_operations(
 
 
 def product_circuit_in_time(
-    errors: DeviceErrors, site: Site, count: int, *, theta: Any, phi: Any, echoed: bool, flip: bool
+    errors: DeviceErrors,
+    site: Site,
+    count: int,
+    *,
+    theta: Any,
+    phi: Any,
+    model: CrosstalkModel,
+    flip: bool,
 ) -> QuantumCircuit:
     """Circuit of one product on the qubits of its site, without the measurement.
 
@@ -74,15 +89,15 @@ def product_circuit_in_time(
 
     device, beside = errors.device, site.beside is not None
     operations, opens = product_operations(
-        device, site, 0 if beside else count, theta=theta, phi=phi, echoed=echoed, flip=flip
+        device, site, 0 if beside else count, theta=theta, phi=phi, model=model, flip=flip
     )
     if beside and count:
-        made = word(device, site, count, echoed=echoed)
+        made = word(device, site, count, model=model)
         operations = [*made.block(), *shifted(operations, made.seconds - opens)]
         opens = made.seconds
     circuit = Circuit(len(site.qubits))
     until = end_seconds(device, opens, flip=flip)
-    append_timeline(circuit, errors, operations, qubits=site.qubits, until=until, echoed=echoed)
+    append_timeline(circuit, errors, operations, qubits=site.qubits, until=until, model=model)
     return circuit
 
 
@@ -91,23 +106,26 @@ def end_seconds(device: DeviceProfile, opens: float, *, flip: bool) -> float:
     return opens + window_seconds(device) + (flip_seconds(device) if flip else 0.0)
 
 
-def site_responses(errors: DeviceErrors, site: Site, most: int, *, echoed: bool) -> Array:
+def site_responses(errors: DeviceErrors, site: Site, most: int) -> Array:
     """C by (readout, signed count) at one site, (2, 2·most + 1, 3, 3): twirled, then raw."""
-    plain = _fitted(_late(errors, (site.qubit,), (), 0.0, [_ground(0)], False))[:, 0]
+    model = crosstalk_model(errors.device)
+    plain = _fitted(_late(errors, (site.qubit,), (), 0.0, [_ground(0)], model))[:, 0]
     values = np.tile(plain[:, None], (1, 2 * most + 1, 1, 1))
     if site.neighbour is not None and most:
-        made = {sign: word(errors.device, site, sign, echoed=echoed) for sign in (1, -1)}
+        made = {sign: word(errors.device, site, sign, model=model) for sign in (1, -1)}
         for sign in (1, -1):
             if sign > 0 or made[-1] != made[1]:  # beside a word the sign hardly ever matters
-                words = _words(errors, site, sign, most, echoed)
+                words = _words(errors, site, sign, most, model)
             for count, found in enumerate(words, 1):
                 values[:, most + sign * count] = found
     return values
 
 
-def _words(errors: DeviceErrors, site: Site, sign: int, most: int, echoed: bool) -> list[Array]:
+def _words(
+    errors: DeviceErrors, site: Site, sign: int, most: int, model: CrosstalkModel
+) -> list[Array]:
     """C, (readout, 3, 3), of the words of one sign with 1, 2, … units."""
-    made = word(errors.device, site, sign, echoed=echoed)
+    made = word(errors.device, site, sign, model=model)
     qubits = site.qubits if site.beside is None else site.qubits[1:]
     begun = qubits[:1] if site.beside is None else ()
     prepare, unit, *endings = _superops(
@@ -118,16 +136,16 @@ def _words(errors: DeviceErrors, site: Site, sign: int, most: int, echoed: bool)
             _Part(made.unit, made.unit_seconds, qubits),
             *(_ending(errors, site, made, flip) for flip in (False, True) if begun),
         ],
-        echoed=echoed,
+        model=model,
     )
     powers = [unit @ prepare]
     for _ in range(most - 1):
         powers.append(unit @ powers[-1])
     if site.beside is not None:
         states = [power @ _ground(len(qubits)) for power in powers]
-        late = _late(errors, site.qubits, made.restore, made.edge_seconds, states, echoed)
+        late = _late(errors, site.qubits, made.restore, made.edge_seconds, states, model)
         return list(_fitted(late).swapaxes(0, 1))
-    row, inputs = _readout(errors, site.qubit), _inputs(errors, site.qubit)
+    row, inputs = _readout(errors, site.qubit), _inputs(errors, site.qubit, model)
     plain, flipped = (
         [row @ _reduced(ending @ power, len(qubits)) for power in powers] for ending in endings
     )
@@ -152,7 +170,7 @@ def _late(
     restore: Sequence[Operation],
     opens: float,
     states: Sequence[Complex],
-    echoed: bool,
+    model: CrosstalkModel,
 ) -> Array:
     """⟨Z⟩ of a product that runs in the window, (flip, state, θ, φ).
 
@@ -165,12 +183,12 @@ def _late(
     parts = []
     for flip, a, b in np.ndindex(2, 3, 3):
         product, _ = product_operations(
-            errors.device, site, 0, theta=_ANGLES[a], phi=_ANGLES[b], echoed=echoed, flip=bool(flip)
+            errors.device, site, 0, theta=_ANGLES[a], phi=_ANGLES[b], model=model, flip=bool(flip)
         )
         operations = [*restore, *shifted(product, opens)]
         until = end_seconds(errors.device, opens, flip=bool(flip))
         parts.append(_Part(operations, until, qubits[1:]))
-    channels = _superops(errors, qubits, parts, echoed=echoed)
+    channels = _superops(errors, qubits, parts, model=model)
     joint = np.stack([_joint(_ground(1), state) for state in states], axis=1)
     means = [row @ _pauli(channel @ joint, len(qubits)) for channel in channels]
     return np.stack(means).reshape(2, 3, 3, -1).transpose(0, 3, 1, 2)
@@ -185,11 +203,11 @@ def _fitted(expected: Array) -> Array:
     return result
 
 
-def _inputs(errors: DeviceErrors, qubit: int) -> Array:
+def _inputs(errors: DeviceErrors, qubit: int, model: CrosstalkModel) -> Array:
     """Pauli vectors before the block as coefficients of f(θ) f(φ), (3, 3, 4)."""
     duration = errors.device.qubits[qubit].sx_duration
     gate = [Operation("sx", (qubit,), 0.0, duration)]
-    sx = _reduced(_superops(errors, (qubit,), [_Part(gate, duration)], echoed=False)[0], 1)
+    sx = _reduced(_superops(errors, (qubit,), [_Part(gate, duration)], model=model)[0], 1)
     terms = rz_terms()
     first = np.stack([sx @ term @ sx @ np.array([1.0, 0.0, 0.0, 1.0]) for term in terms])
     result: Array = np.einsum("bij,aj->abi", terms, first)
@@ -206,7 +224,7 @@ class _Part:
 
 
 def _superops(
-    errors: DeviceErrors, qubits: Sequence[int], parts: Sequence[_Part], *, echoed: bool
+    errors: DeviceErrors, qubits: Sequence[int], parts: Sequence[_Part], *, model: CrosstalkModel
 ) -> list[Complex]:
     """Superoperators (column-stacked) of parts on the same qubits, in one run of Aer."""
     from qiskit import QuantumCircuit
@@ -222,7 +240,7 @@ def _superops(
             part.operations,
             qubits=qubits,
             until=part.until,
-            echoed=echoed,
+            model=model,
             begun=part.begun,
         )
         circuit.append(SaveSuperOp(len(qubits)), circuit.qubits)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qnad_art.circuits.aer_noise import DeviceErrors
+from qnad_art.circuits.crosstalk_models import CrosstalkModel
 from qnad_art.device.profile import DeviceProfile
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def append_timeline(
     *,
     qubits: Sequence[int],
     until: float,
-    echoed: bool,
+    model: CrosstalkModel,
     begun: Sequence[int] = (),
 ) -> None:
     """Append operations, and what happens to their qubits in between.
@@ -75,19 +76,18 @@ def append_timeline(
 
     Args:
         circuit: gets the operations; its qubit i is ``qubits[i]``.
-        errors: of the device, whose ZZ rates are taken too. Those of gates come from the noise
-            model that the circuit is run with.
+        errors: errors of the device. Those of its gates come from the noise model with which the
+            circuit is run.
         operations: in any order; none overlaps another on a qubit.
         qubits: physical qubits of the circuit.
         until: seconds; the waits end there.
-        echoed: whether a cx or ecr gate flips its control half-way.
+        model: gives the ZZ rates, and says whether gates echo.
         begun: qubits that have left |0⟩ before, at time 0.
     """
-    device = errors.device
     local = {physical: index for index, physical in enumerate(qubits)}
     every = [*operations, *_waits(operations, until, begun)]
-    coupling = _Coupling(circuit, device, local, every, begun)
-    for time, operation, action in _events(every, echoed):
+    coupling = _Coupling(circuit, errors.device, model, local, every, begun)
+    for time, operation, action in _events(every, model):
         if action == "rz":  # diagonal like the coupling: they commute
             circuit.rz(operation.angle, local[operation.qubits[0]])
             continue
@@ -102,12 +102,6 @@ def append_timeline(
         else:
             getattr(circuit, operation.name)(*where)
     coupling.turn(tuple(qubits), until)
-
-
-def zz_rate(device: DeviceProfile, first: int, second: int) -> float:
-    """ζ of two coupled qubits in rad/s."""
-    edge = device.edge_of[device.native_gate(first, second)]
-    return device.zz_scale * 2 * math.pi * edge.zz_hz
 
 
 def _waits(operations: Sequence[Operation], until: float, begun: Sequence[int]) -> list[Operation]:
@@ -127,12 +121,14 @@ def _waits(operations: Sequence[Operation], until: float, begun: Sequence[int]) 
     return waits
 
 
-def _events(operations: Sequence[Operation], echoed: bool) -> list[tuple[float, Operation, str]]:
+def _events(
+    operations: Sequence[Operation], model: CrosstalkModel
+) -> list[tuple[float, Operation, str]]:
     """(seconds, operation, what it does then), in order."""
     events = []
     for operation in operations:
         events.append((operation.centre, operation, operation.name))
-        if echoed and operation.name in ("cx", "ecr"):
+        if model.echoes(operation.name):
             events += [(operation.centre, operation, "echo"), (operation.end, operation, "echo")]
     # Of what happens at once on a qubit: the gate before its echo, in the order given.
     return sorted(events, key=lambda event: event[0])
@@ -145,6 +141,7 @@ class _Coupling:
         self,
         circuit: QuantumCircuit,
         device: DeviceProfile,
+        model: CrosstalkModel,
         local: dict[int, int],
         operations: Sequence[Operation],
         begun: Sequence[int],
@@ -156,7 +153,7 @@ class _Coupling:
                 first = self.begins.get(qubit, math.inf)
                 self.begins[qubit] = min(first, operation.start)
         self.pairs = {
-            (a, b): zz_rate(device, a, b)
+            (a, b): model.rate(device, a, b)
             for a in self.begins
             for b in device.neighbours[a]
             if a < b and b in self.begins

@@ -19,8 +19,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from qnad_art.circuits.crosstalk_models import CrosstalkModel
 from qnad_art.circuits.product import Site
-from qnad_art.circuits.timeline import Operation, shifted, zz_rate
+from qnad_art.circuits.timeline import Operation, shifted
 from qnad_art.device.profile import DeviceProfile
 from qnad_art.errors import InvalidInputError
 
@@ -57,7 +58,7 @@ class Word:
         return operations + shifted(self.restore, time)
 
 
-def word(device: DeviceProfile, site: Site, count: int, *, echoed: bool) -> Word:
+def word(device: DeviceProfile, site: Site, count: int, *, model: CrosstalkModel) -> Word:
     """What the neighbour of ``site`` does ``count`` times.
 
     Of a site beside another product, the part of that product's qubit is left out.
@@ -66,20 +67,20 @@ def word(device: DeviceProfile, site: Site, count: int, *, echoed: bool) -> Word
         device: durations and ZZ rates.
         site: with a neighbour.
         count: signed number of units.
-        echoed: whether cx and ecr gates flip their control half-way.
+        model: says whether gates echo, and the rates.
     """
     assert site.neighbour is not None
     served = site.qubit if site.beside is None else site.beside
-    flipped = [site.neighbour] if excites(device, site, echoed=echoed) else []
+    flipped = [site.neighbour] if excites(device, site, model=model) else []
     flipped += [served] if count < 0 else []
     edge = max((device.qubits[qubit].x_duration for qubit in flipped), default=0.0)
     here = [qubit for qubit in flipped if site.beside is None or qubit != served]
     flips = tuple(Operation("x", (q,), 0.0, device.qubits[q].x_duration) for q in here)
-    unit, seconds = _unit(device, site, served)
+    unit, seconds = _unit(device, site, served, model)
     return Word(flips, tuple(unit), flips, edge, seconds, abs(count))
 
 
-def excites(device: DeviceProfile, site: Site, *, echoed: bool) -> bool:
+def excites(device: DeviceProfile, site: Site, *, model: CrosstalkModel) -> bool:
     """Whether the neighbour must be in |1⟩ for the word to turn anything.
 
     The control of an echoed gate spends half of it in |1⟩ whatever it was; a pair of gates on the
@@ -90,22 +91,22 @@ def excites(device: DeviceProfile, site: Site, *, echoed: bool) -> bool:
     if site.partner is None:
         return False
     control, _ = site.gate(device)
-    return not (_echoes(device, echoed) and control == site.neighbour)
+    return not (model.echoes(device.two_qubit_gate) and control == site.neighbour)
 
 
-def turn(device: DeviceProfile, site: Site, count: int, *, echoed: bool) -> float:
+def turn(device: DeviceProfile, site: Site, count: int, *, model: CrosstalkModel) -> float:
     """Angle in rad, not wrapped, by which a word turns the weight's phase, relaxation aside."""
     if count == 0 or site.beside is not None or site.neighbour is None:
         return 0.0
     if site.kind == "pairs" and site.partner is None:
         return 0.0
-    made = word(device, site, count, echoed=echoed)
+    made = word(device, site, count, model=model)
     seconds = made.count * made.unit_seconds
     # Each pulse acts at its centre: the neighbour is in |1⟩ for as long as one X more.
     excited = made.edge_seconds + seconds
-    if not excites(device, site, echoed=echoed):
+    if not excites(device, site, model=model):
         excited = seconds / 2
-    return math.copysign(1, -count) * zz_rate(device, site.qubit, site.neighbour) * excited
+    return math.copysign(1, -count) * model.rate(device, site.qubit, site.neighbour) * excited
 
 
 def window_seconds(device: DeviceProfile) -> float:
@@ -118,20 +119,24 @@ def flip_seconds(device: DeviceProfile) -> float:
     return max(qubit.x_duration for qubit in device.qubits)
 
 
-def wait_seconds(device: DeviceProfile, first: int, second: int) -> float | None:
+def wait_seconds(
+    device: DeviceProfile, first: int, second: int, *, model: CrosstalkModel
+) -> float | None:
     """Length of a unit of waiting beside a neighbour, whole nanoseconds; ``None``: no lever."""
-    rate = abs(zz_rate(device, first, second))
+    rate = abs(model.rate(device, first, second))
     if rate * LONGEST_WAIT < UNIT_RADIANS:
         return None
     return max(SHORTEST_WAIT, round(UNIT_RADIANS / rate, 9))
 
 
-def _unit(device: DeviceProfile, site: Site, served: int) -> tuple[list[Operation], float]:
+def _unit(
+    device: DeviceProfile, site: Site, served: int, model: CrosstalkModel
+) -> tuple[list[Operation], float]:
     """One repetition, with the wait of the product's own qubit where it is here."""
     assert site.neighbour is not None
     waiting = [site.qubit] if site.beside is None else []
     if site.kind == "wait":
-        seconds = wait_seconds(device, served, site.neighbour)
+        seconds = wait_seconds(device, served, site.neighbour, model=model)
         if seconds is None:
             raise InvalidInputError(
                 f"The coupling of qubits {served} and {site.neighbour} is too weak: a wait of "
@@ -147,7 +152,3 @@ def _unit(device: DeviceProfile, site: Site, served: int) -> tuple[list[Operatio
         operations.append(Operation(device.two_qubit_gate, pair, start, gate.duration))
         operations += [Operation("delay", (q,), start, gate.duration) for q in waiting]
     return operations, 2 * gate.duration
-
-
-def _echoes(device: DeviceProfile, echoed: bool) -> bool:
-    return echoed and device.two_qubit_gate in ("cx", "ecr")

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from qnad_art.errors import DeviceError, UnknownNameError, faults
 from qnad_art.files.atomic import read_json, write_json
+from qnad_art.plugins.discovery import find_plugin
 
 if TYPE_CHECKING:
     from qiskit.providers import BackendV2
@@ -27,7 +28,6 @@ TwoQubitGate = Literal["cx", "ecr", "cz"]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-CrosstalkModelName = Literal["paper", "static-zz", "echoed"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 DEFAULT_DEVICE = "ibm_nairobi"
@@ -89,7 +89,7 @@ class DeviceProfile(BaseModel):
     edges: tuple[Edge, ...]
     zz_source: Literal["hamiltonian", "given", "typical", "none"] = "given"
     zz_scale: Probability = 1.0
-    crosstalk_model: CrosstalkModelName = "paper"
+    crosstalk_model: str = "paper"
 
     @model_validator(mode="after")
     def _edges_join_existing_qubits(self) -> DeviceProfile:
@@ -168,8 +168,8 @@ class DeviceProfile(BaseModel):
             crosstalk_model: another model, see :mod:`qnad_art.circuits.crosstalk_models`.
 
         Raises:
-            DeviceError: a factor that is negative or not finite, or no such model.
-            UnknownNameError: no such source.
+            DeviceError: a factor is negative or not finite.
+            UnknownNameError: the source or the model does not exist.
         """
         for source, factor in factors.items():
             if source not in SOURCES:
@@ -190,6 +190,7 @@ class DeviceProfile(BaseModel):
         notes = [f"{source}={factor:g}" for source, factor in factors.items()]
         update: dict[str, Any] = {"qubits": qubits, "edges": edges}
         if crosstalk_model is not None:
+            find_plugin("crosstalk model", crosstalk_model)
             notes.append(f"crosstalk={crosstalk_model}")
             update["crosstalk_model"] = crosstalk_model
         return self.model_copy(update={**update, "name": f"{self.name}[{','.join(notes)}]"})

@@ -133,9 +133,7 @@ class AerEngine(CircuitEngine):
         model = crosstalk_model(self.device)
         if not model.timed:
             return product_circuit(self.device, site, pairs, **angles, flip=flip, measure=False)
-        return product_circuit_in_time(
-            self._errors, site, pairs, **angles, echoed=model.echoed, flip=flip
-        )
+        return product_circuit_in_time(self._errors, site, pairs, **angles, model=model, flip=flip)
 
     def _noise_model(self, site: Site) -> NoiseModel:
         """Noise of the circuits of a site, readout included."""

@@ -226,7 +226,7 @@ def _run_timed(
                 own,
                 theta=product.theta,
                 phi=product.phi,
-                echoed=model.echoed,
+                model=model,
                 flip=flip,
             )
         )
@@ -256,7 +256,7 @@ def _simulate(
     from qiskit_aer import AerSimulator
 
     circuit = QuantumCircuit(len(cluster))
-    append_timeline(circuit, errors, operations, qubits=cluster, until=until, echoed=model.echoed)
+    append_timeline(circuit, errors, operations, qubits=cluster, until=until, model=model)
     circuit.save_probabilities([cluster.index(qubit) for qubit in wanted])
     noise = errors.model(cluster)
     simulator = AerSimulator(method="density_matrix", noise_model=noise)

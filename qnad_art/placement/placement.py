@@ -16,7 +16,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from qnad_art.circuits.crosstalk_models import crosstalk_model, disturbed
+from qnad_art.circuits.crosstalk_models import crosstalk_model
+from qnad_art.circuits.injection import disturbed, injection_sites
 from qnad_art.circuits.product import Site
 from qnad_art.device.profile import DeviceProfile
 from qnad_art.errors import DeviceError, InvalidInputError
@@ -243,7 +244,7 @@ def device_placement(
             "compute=…."
         )
     plain = [Site(qubit) for qubit in chosen]
-    sites = (*plain, *crosstalk_model(device).sites(device, chosen))
+    sites = (*plain, *injection_sites(device, chosen))
     return with_sites(Placement(chosen, (), order), device, sites)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qnad_art.circuits.crosstalk_models import crosstalk_model
+from qnad_art.circuits.injection import word_cost
 from qnad_art.circuits.product import Site
 from qnad_art.device.profile import DeviceProfile
 from qnad_art.errors import ArtifactError, InvalidInputError
@@ -91,8 +91,7 @@ class CrosstalkPlan:
     def added_seconds(self, device: DeviceProfile) -> float:
         """Circuit time in seconds that injection adds, counting each weight once."""
         self.check_device(device)
-        model = crosstalk_model(device)
-        costs = [model.cost(device, site) for site in self.sites]
+        costs = [word_cost(device, site) for site in self.sites]
         unit = torch.tensor([cost.unit_seconds for cost in costs], dtype=torch.float64)
         edge = torch.tensor([cost.edge_seconds for cost in costs], dtype=torch.float64)
         total = 0.0

@@ -8,6 +8,7 @@ from typing import Any
 
 _TYPES = {
     "device": "qnad_art.device.profile.DeviceProfile",
+    "crosstalk model": "qnad_art.circuits.crosstalk_models.CrosstalkModel",
     "strategy": "qnad_art.placement.plan.CrosstalkPlan",
     "engine": "qnad_art.engines.circuit.CircuitEngine",
     "attack": "qnad_art.benchmark.attacks.catalogue.AttackEntry",
@@ -45,14 +46,15 @@ def contract_fault(kind: str, name: str, loaded: Any) -> str | None:
         if not (inspect.isfunction(loaded) or isinstance(loaded, expected)):
             return f"is {what}, not a function or an instance of {_TYPES[kind]}"
         return _command_fault(name, loaded)
-    if kind in ("attack", "model"):
+    if kind in ("attack", "crosstalk model", "model"):
         if not isinstance(loaded, expected):
             return f"is {what}, not an instance of {_TYPES[kind]}"
     elif not (isinstance(loaded, type) and issubclass(loaded, expected)):
         return f"is {what}, not a subclass of {_TYPES[kind]}"
     elif inspect.isabstract(loaded):
         return f"does not define {', '.join(sorted(vars(loaded)['__abstractmethods__']))}"
-    if kind in ("defence", "model"):  # saved results and weights are read again by this name
+    # Saved results, weights and device profiles are read again by this name.
+    if kind in ("crosstalk model", "defence", "model"):
         own = loaded.usual.name if kind == "model" else getattr(loaded, "name", None)
         if own != name:
             return f"calls itself {own!r}, but is registered as {name!r}"

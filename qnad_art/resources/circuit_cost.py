@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from qnad_art.circuits.crosstalk_models import crosstalk_model
+from qnad_art.circuits.injection import word_cost
 from qnad_art.circuits.response import Readout
 from qnad_art.device.profile import DeviceProfile
 from qnad_art.placement.placement import Placement
@@ -83,7 +84,7 @@ class CircuitCost:
         self.flip = _seconds(qubit.x_duration for qubit in qubits)
         self.readout = _seconds(qubit.readout_duration or 0.0 for qubit in qubits)
         model = crosstalk_model(device)
-        costs = [model.cost(device, site) for site in sites]
+        costs = [word_cost(device, site) for site in sites]
         self.unit = _seconds(cost.unit_seconds for cost in costs)
         self.gates = torch.tensor([cost.unit_gates for cost in costs])
         self.edge = _seconds(cost.edge_seconds for cost in costs)

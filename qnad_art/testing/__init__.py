@@ -20,6 +20,7 @@ or, for one test per check::
 from qnad_art.testing.by_kind import checks_for
 from qnad_art.testing.check_attack import check_attack
 from qnad_art.testing.check_command import check_command
+from qnad_art.testing.check_crosstalk_model import check_crosstalk_model
 from qnad_art.testing.check_dataset import check_dataset
 from qnad_art.testing.check_defence import check_defence
 from qnad_art.testing.check_device import check_device
@@ -31,6 +32,7 @@ from qnad_art.testing.check_strategy import check_strategy
 __all__ = [
     "check_attack",
     "check_command",
+    "check_crosstalk_model",
     "check_dataset",
     "check_defence",
     "check_device",

@@ -7,6 +7,7 @@ from typing import Any
 from qnad_art.errors import UnknownNameError
 from qnad_art.testing import check_attack as attack
 from qnad_art.testing import check_command as command
+from qnad_art.testing import check_crosstalk_model as crosstalk_model
 from qnad_art.testing import check_dataset as dataset
 from qnad_art.testing import check_defence as defence
 from qnad_art.testing import check_device as device
@@ -18,6 +19,7 @@ from qnad_art.testing.checks import Check, Suite
 
 _SUITES: tuple[Suite[Any], ...] = (
     device.SUITE,
+    crosstalk_model.SUITE,
     strategy.SUITE,
     engine.SUITE,
     attack.SUITE,

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.linalg import expm
 
-from qnad_art.circuits.crosstalk_models import ECHOED, PAPER, STATIC_ZZ, disturbed
+from qnad_art.circuits.crosstalk_models import ECHOED, STATIC_ZZ
+from qnad_art.circuits.injection import disturbed, injection_sites
 from qnad_art.circuits.product import Site
 from qnad_art.circuits.response import response_table
 from qnad_art.circuits.words import LONGEST_WAIT, UNIT_RADIANS, turn, wait_seconds, word
@@ -44,18 +45,20 @@ class TestWithoutNoise:
 
     def test_a_wait_turns_for_as_long_as_the_neighbour_is_in_one(self):
         profile = device("static-zz")
-        unit = wait_seconds(profile, 0, 1)
+        unit = wait_seconds(profile, 0, 1, model=STATIC_ZZ)
         seconds = 5 * unit + profile.qubits[1].x_duration
-        assert turn(profile, WAIT, -5, echoed=False) == pytest.approx(rate(profile, 0, 1) * seconds)
+        assert turn(profile, WAIT, -5, model=STATIC_ZZ) == pytest.approx(
+            rate(profile, 0, 1) * seconds
+        )
         assert rate(profile, 0, 1) * unit == pytest.approx(UNIT_RADIANS, rel=0.02)
 
     def test_gates_turn_a_spectator_by_half_where_they_echo(self):
         profile = device("echoed")
         gate = profile.edge_of[profile.native_gate(1, 3)]
         half = rate(profile, 0, 1) * gate.duration
-        assert turn(profile, SPECTATOR, -1, echoed=True) == pytest.approx(half)
+        assert turn(profile, SPECTATOR, -1, model=ECHOED) == pytest.approx(half)
         whole = 2 * half + rate(profile, 0, 1) * profile.qubits[1].x_duration
-        assert turn(profile, SPECTATOR, -1, echoed=False) == pytest.approx(whole)
+        assert turn(profile, SPECTATOR, -1, model=STATIC_ZZ) == pytest.approx(whole)
 
     def test_a_calibrated_gate_contains_its_own_edge(self):
         profile = device("static-zz", *NOISE)
@@ -64,16 +67,16 @@ class TestWithoutNoise:
 
     @pytest.mark.parametrize("site", [WAIT, SPECTATOR])
     def test_the_sign_of_the_count_is_the_sign_of_the_turn(self, site):
-        for echoed in (False, True):
-            profile = device("echoed" if echoed else "static-zz")
-            one, other = (turn(profile, site, sign, echoed=echoed) for sign in (1, -1))
+        for model in (STATIC_ZZ, ECHOED):
+            profile = device(model.name)
+            one, other = (turn(profile, site, sign, model=model) for sign in (1, -1))
             assert one == pytest.approx(-other)
 
 
 def test_relaxation_while_waiting_is_that_of_the_master_equation():
     """dρ/dt with H = ζ|11⟩⟨11|, T1 and T2 of both qubits, against the units of a wait."""
     profile = device("static-zz", "gates", "readout", relaxation=5.0)
-    count, unit, x = 8, wait_seconds(profile, 0, 1), profile.qubits[1].x_duration
+    count, unit, x = 8, wait_seconds(profile, 0, 1, model=STATIC_ZZ), profile.qubits[1].x_duration
     sx = profile.qubits[0].sx_duration
     lower, number = np.array([[0, 1], [0, 0]]), np.diag([0.0, 1.0])
     generator = np.zeros((16, 16), complex)
@@ -121,21 +124,22 @@ def test_models_offer_what_they_can_turn():
     compute = (0, 2, 3, 4, 6)
     kinds = {
         (s.kind, s.partner is not None, s.beside is not None)
-        for s in ECHOED.sites(profile, compute)
+        for s in injection_sites(profile, compute)
     }
     assert ("wait", False, False) in kinds
     assert ("wait", False, True) in kinds
-    assert all(s.kind == "pairs" and s.beside is None for s in PAPER.sites(profile, compute))
+    first = injection_sites(device("paper"), compute)
+    assert all(site.kind == "pairs" and site.beside is None for site in first)
     assert disturbed(profile, WAIT) == (2, 3)
     assert disturbed(profile, Site(2, 1, 3)) == (0, 5)
 
 
 def test_a_tunable_coupler_is_no_lever():
-    torino = load_device("ibm_torino")
-    assert wait_seconds(torino, *next(iter(torino.edge_of))) is None
-    assert not [s for s in STATIC_ZZ.sites(torino, [0]) if s.kind == "wait"]
+    torino = load_device("ibm_torino[crosstalk=static-zz]")
+    assert wait_seconds(torino, *next(iter(torino.edge_of)), model=STATIC_ZZ) is None
+    assert not [s for s in injection_sites(torino, [0]) if s.kind == "wait"]
     with pytest.raises(InvalidInputError, match="too weak"):
-        word(torino, Site(0, torino.neighbours[0][0], kind="wait"), 1, echoed=False)
+        word(torino, Site(0, torino.neighbours[0][0], kind="wait"), 1, model=STATIC_ZZ)
     assert LONGEST_WAIT == 1e-6
 
 
@@ -179,7 +183,7 @@ class TestSources:
             ("ibm_nairobi[readuot=0]", UnknownNameError, "readout"),
             ("ibm_nairobi[readout]", DeviceError, "factor"),
             ("ibm_nairobi[readout=-1]", DeviceError, "-1"),
-            ("ibm_nairobi[crosstalk=none]", DeviceError, "static-zz"),
+            ("ibm_nairobi[crosstalk=none]", UnknownNameError, "static-zz"),
         ],
     )
     def test_what_is_none_is_refused_by_name(self, name, error, text):

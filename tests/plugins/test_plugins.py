@@ -45,31 +45,6 @@ EVERYTHING = (
 )
 
 
-@pytest.fixture
-def installed(tmp_path, monkeypatch):
-    """Function: install these distributions, here and for processes started from here.
-
-    They are on the allow-list, so that plugins which are really installed play no part.
-    """
-    monkeypatch.delenv(VARIABLE, raising=False)
-    folder = tmp_path / "site-packages"
-    folder.mkdir()
-    before = set(sys.modules)
-
-    def install(*distributions):
-        names = [name for each in distributions for name in each.install(folder)]
-        monkeypatch.setenv(VARIABLE, ",".join(names))
-        monkeypatch.syspath_prepend(folder)
-        paths = [str(folder), os.environ.get("PYTHONPATH", "")]
-        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
-        return folder
-
-    yield install
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(folder)):
-            del sys.modules[name]
-
-
 def qnad(*arguments):
     result = CliRunner().invoke(app, arguments, env={"COLUMNS": "300"})
     if result.exception is not None and not isinstance(result.exception, SystemExit):
@@ -170,6 +145,7 @@ def test_every_kind_takes_plugins(installed):
         Fake(f"qnad-{kind.replace(' ', '-')}", kind, f"extra = {target}")
         for kind, target in {
             "device": "qnad_art.device.catalogue:ideal",
+            "crosstalk model": "qnad_art.circuits.crosstalk_models:ECHOED",
             "strategy": "qnad_art.crosstalk.uniform:Uniform",
             "engine": "qnad_art.engines.aer:AerEngine",
             "attack": "qnad_art.benchmark.attacks.catalogue:PGD",

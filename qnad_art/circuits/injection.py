@@ -1,0 +1,92 @@
+"""Which crosstalk a device can inject, what it does to the weight, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qnad_art.circuits.crosstalk_models import crosstalk_model
+from qnad_art.circuits.product import Site, zz_angle
+from qnad_art.circuits.words import turn, wait_seconds, word
+from qnad_art.device.profile import DeviceProfile
+
+
+def injection_sites(device: DeviceProfile, compute: Sequence[int]) -> list[Site]:
+    """Sites at which crosstalk can be injected, in order of preference.
+
+    Under a model in time: waits, two hops, one hop, and the sites beside them. Otherwise: one hop,
+    two hops.
+    """
+    model = crosstalk_model(device)
+    direct = [Site(q, n) for q in compute for n in device.neighbours[q]]
+    spectators = [
+        Site(site.qubit, site.neighbour, partner)
+        for site in direct
+        if site.neighbour is not None
+        for partner in device.neighbours[site.neighbour]
+        if partner != site.qubit
+    ]
+    if not model.timed:
+        return direct + spectators
+    waits = [
+        Site(site.qubit, site.neighbour, kind="wait")
+        for site in direct
+        if site.neighbour is not None
+        and wait_seconds(device, site.qubit, site.neighbour, model=model) is not None
+    ]
+    served = waits + spectators
+    return served + direct + [b for site in served for b in beside(device, compute, site)]
+
+
+def phase_turn(device: DeviceProfile, site: Site, count: int) -> float:
+    """Angle in rad, not wrapped, by which a word turns the weight's phase."""
+    model = crosstalk_model(device)
+    if model.timed:
+        return turn(device, site, count, model=model)
+    return 2 * count * zz_angle(device, site) if site.neighbour is not None else 0.0
+
+
+def word_cost(device: DeviceProfile, site: Site) -> WordCost:
+    """What a word of a site adds to a circuit."""
+    model = crosstalk_model(device)
+    if site.neighbour is None or site.beside is not None:
+        return WordCost()
+    if not model.timed:
+        polarity = 2 * device.qubits[site.neighbour].x_duration
+        seconds = 2 * device.edge_of[site.gate(device)].duration
+        return WordCost(seconds, 2, (0.0, polarity), (0, 2))
+    words = [word(device, site, sign, model=model) for sign in (1, -1)]
+    edges = [2 * made.edge_seconds for made in words]
+    flips = [2 * len(made.prepare) for made in words]
+    gates = 2 if site.kind == "pairs" else 0
+    return WordCost(words[0].unit_seconds, gates, (edges[0], edges[1]), (flips[0], flips[1]))
+
+
+@dataclass(frozen=True)
+class WordCost:
+    """What a word adds to a circuit.
+
+    Args:
+        unit_seconds, unit_gates: of each unit, seconds and two-qubit gates.
+        edge_seconds, flips: seconds and X gates besides, of positive and of negative counts.
+    """
+
+    unit_seconds: float = 0.0
+    unit_gates: int = 0
+    edge_seconds: tuple[float, float] = (0.0, 0.0)
+    flips: tuple[int, int] = (0, 0)
+
+
+def disturbed(device: DeviceProfile, site: Site) -> tuple[int, ...]:
+    """Other qubits that feel what the neighbour of ``site`` (and its partner) do."""
+    near = {q for helper in site.qubits[1:] for q in device.neighbours[helper]}
+    return tuple(sorted(near - set(site.qubits)))
+
+
+def beside(device: DeviceProfile, compute: Sequence[int], site: Site) -> list[Site]:
+    """The sites of products that start after the word of ``site`` on qubits which it disturbs."""
+    return [
+        Site(qubit, site.neighbour, site.partner, site.kind, beside=site.qubit)
+        for qubit in disturbed(device, site)
+        if qubit in compute
+    ]
