@@ -343,7 +343,7 @@ class TestPlanFiles:
         else:
             pairs = pairs[:1]
         replace(plan, layers={**plan.layers, "3": LayerPlan(site, pairs)}).save(tmp_path / "plan")
-        with pytest.raises(ArtifactError, match="layer '3'"):
+        with pytest.raises(ArtifactError, match="Layer '3'"):
             CrosstalkPlan.load(tmp_path / "plan")
 
     def test_contradictory_plans_are_refused_by_the_module_too(self, plan, problem):

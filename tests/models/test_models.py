@@ -166,7 +166,7 @@ class TestWeights:
         [
             ({"qnad_art": "weights.9"}, "weights.9"),
             ({"qnad_art": "weights.1", "architecture": "{"}, "damaged"),
-            ({"qnad_art": "weights.1", "architecture": "{}"}, "unusable"),
+            ({"qnad_art": "weights.1", "architecture": "{}"}, "names an invalid architecture"),
             (
                 {
                     "qnad_art": "weights.1",

@@ -484,7 +484,7 @@ def test_the_doctor_survives_what_would_take_this_process_along(installed):
     for broken in harmful:
         assert re.search(f"BROKEN.*{broken.plugin.name} 1.0\n.*{broken.reason}", result.output)
     assert lines_with(result.output, "ok", "atlantis")
-    assert "4 plugins besides those of qnad-art, 3 broken." in result.output
+    assert "4 plugins besides the built-in ones, 3 broken." in result.output
 
 
 def test_the_doctor_remarks_on_slow_imports_and_version_conflicts(installed):

@@ -21,6 +21,7 @@ from qnad_art.training.adversarial import (
     split_validation,
 )
 from qnad_art.training.adversarial_loop import AdversarialLoop
+from qnad_art.training.execution import Circuits
 from qnad_art.training.finetune import adversarial_finetune, finetuning_loop
 
 
@@ -188,7 +189,7 @@ def test_the_shot_noise_goes_on_where_it_was(tmp_path, monkeypatch):
     straight = tuning(64, epochs=3)
     straight.run()
     settings = {"epochs": 3, "checkpoint": tmp_path / "run"}
-    monkeypatch.setattr(AdversarialLoop, "_noise_states", lambda self: {})
+    monkeypatch.setattr(Circuits, "noise", lambda self: {})
     with pytest.raises(Interrupted):
         tuning(64, on_epoch=interrupt, **settings).run()
     resumed = tuning(64, resume=True, **settings)

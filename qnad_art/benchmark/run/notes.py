@@ -8,16 +8,29 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from qnad_art.errors import QnadError
+
 
 def note(run: Path, key: str, line: str | None) -> None:
-    """Add a line on the progress of a job; ``None`` says that it begins."""
-    with (run / "progress" / f"{key}.jsonl").open("a", encoding="utf-8") as file:
-        # The first break ends what a worker was writing when it died.
-        file.write(f"\n{json.dumps(line)}\n")
+    """Add a line on the progress of a job; ``None`` says that it begins.
+
+    Raises:
+        QnadError: the folder of the run is not there.
+    """
+    try:
+        with (run / "progress" / f"{key}.jsonl").open("a", encoding="utf-8") as file:
+            # The first break ends what a worker was writing when it died.
+            file.write(f"\n{json.dumps(line)}\n")
+    except OSError as error:
+        raise QnadError(
+            f"{socket.gethostname()} cannot write to {run} ({error}): all workers must see the "
+            "folder of the run under the same path."
+        ) from error
 
 
 class Notes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 import threading
 import time
@@ -56,14 +55,14 @@ def _outcome(job: dict[str, Any]) -> dict[str, Any]:
     run, key = Path(job["run"]), job["work"]["key"]
 
     def say(line: str) -> None:
-        with suppress(OSError):  # it is only a line
+        with suppress(QnadError):  # it is only a line
             note(run, key, line)
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", QnadWarning)
         try:
-            _begin(run, key)
+            note(run, key, None)
             worker, started = _worker(job["gpu"]), time.perf_counter()
             done = worker.carry_out(job, say)
             outcome: dict[str, Any] = {"done": done, "seconds": time.perf_counter() - started}
@@ -74,16 +73,6 @@ def _outcome(job: dict[str, Any]) -> dict[str, Any]:
     for text in sorted({str(warning.message) for warning in caught}):
         say(f"warning: {text}")
     return outcome
-
-
-def _begin(run: Path, key: str) -> None:
-    try:
-        note(run, key, None)
-    except OSError as error:
-        raise QnadError(
-            f"{socket.gethostname()} cannot write to {run} ({error}): all workers must see the "
-            "folder of the run under the same path."
-        ) from error
 
 
 def prepare() -> None:

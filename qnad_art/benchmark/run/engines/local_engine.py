@@ -13,11 +13,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import SimpleQueue
 from typing import IO
 
 from qnad_art.benchmark.run.engines.engine import ONE_THREAD, Engine, Job, cores
@@ -50,12 +50,11 @@ class LocalEngine(Engine):
         super().__init__(awaited, WorkerDied, gpu=gpu)
         self._count, self._closed = count, False
         self._processes: dict[subprocess.Popen[str], IO[bytes]] = {}
-        self._mine = threading.local()
-        self._threads = ThreadPoolExecutor(count, "worker", self._start)
-        # The pool starts a thread only while all others are busy: let them wait for one another.
-        all_there = threading.Barrier(count, timeout=60)
+        # Those without a job; None stands for one that has yet to start.
+        self._free: SimpleQueue[subprocess.Popen[str] | None] = SimpleQueue()
         for _ in range(count):
-            self._threads.submit(all_there.wait)
+            self._free.put(self._started())
+        self._threads = ThreadPoolExecutor(count, "worker")
 
     def submit(self, job: Job) -> Future[str]:
         """Have a job carried out by the next process that is free."""
@@ -75,23 +74,21 @@ class LocalEngine(Engine):
             self._end(process)
 
     def _ask(self, text: str) -> str:
-        process: subprocess.Popen[str] = self._mine.process
-        assert process.stdin is not None
-        assert process.stdout is not None
-        with suppress(OSError):
-            print(text, file=process.stdin, flush=True)
-            if (answer := process.stdout.readline()).endswith("\n"):
-                return answer
-        how = self._end(process)
-        self._start()
-        raise WorkerDied(how)
+        process, answer = self._free.get(), ""
+        try:
+            process = process or self._started()
+            answer = _answer(process, text)
+        finally:
+            self._free.put(process if answer else None)
+        if not answer:
+            raise WorkerDied(self._end(process))
+        return answer
 
-    def _start(self) -> None:
-        """Start a process for this thread."""
+    def _started(self) -> subprocess.Popen[str]:
         errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed when the process has ended)
         hidden = {} if self.gpu else {"CUDA_VISIBLE_DEVICES": ""}
         path = os.pathsep.join(place for place in sys.path if place)
-        self._mine.process = subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "qnad_art.benchmark.run.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -103,9 +100,10 @@ class LocalEngine(Engine):
             # Ctrl-C in a terminal reaches the run alone, which decides when its workers end.
             start_new_session=True,
         )
-        self._processes[self._mine.process] = errors
+        self._processes[process] = errors
         if self._closed:
-            self._mine.process.kill()
+            process.kill()
+        return process
 
     def _end(self, process: subprocess.Popen[str]) -> str:
         """How a process ended; waits for that."""
@@ -116,3 +114,14 @@ class LocalEngine(Engine):
             errors.seek(0)
             last = errors.read().decode(errors="replace").strip().splitlines()[-1:]
         return ": ".join([how, *last])
+
+
+def _answer(process: subprocess.Popen[str], text: str) -> str:
+    """The answer of a process to a job; empty if it died."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with suppress(OSError):
+        print(text, file=process.stdin, flush=True)
+        if (answer := process.stdout.readline()).endswith("\n"):
+            return answer
+    return ""
