@@ -14,7 +14,7 @@ from qnad_art.device.profile import DeviceProfile
 def injection_sites(device: DeviceProfile, compute: Sequence[int]) -> list[Site]:
     """Sites at which crosstalk can be injected, in order of preference.
 
-    Under a model in time: waits, two hops, one hop, and the sites beside them. Otherwise: one hop,
+    Under a model in time: waits, two hops, one hop, and the sites next to them. Otherwise: one hop,
     two hops.
     """
     model = crosstalk_model(device)
@@ -35,7 +35,7 @@ def injection_sites(device: DeviceProfile, compute: Sequence[int]) -> list[Site]
         and wait_seconds(device, site.qubit, site.neighbour, model=model) is not None
     ]
     served = waits + spectators
-    return served + direct + [b for site in served for b in beside(device, compute, site)]
+    return served + direct + [b for site in served for b in next_to(device, compute, site)]
 
 
 def phase_turn(device: DeviceProfile, site: Site, count: int) -> float:
@@ -49,7 +49,7 @@ def phase_turn(device: DeviceProfile, site: Site, count: int) -> float:
 def word_cost(device: DeviceProfile, site: Site) -> WordCost:
     """What a word of a site adds to a circuit."""
     model = crosstalk_model(device)
-    if site.neighbour is None or site.beside is not None:
+    if site.neighbour is None or site.next_to is not None:
         return WordCost()
     if not model.timed:
         polarity = 2 * device.qubits[site.neighbour].x_duration
@@ -67,8 +67,8 @@ class WordCost:
     """What a word adds to a circuit.
 
     Args:
-        unit_seconds, unit_gates: of each unit, seconds and two-qubit gates.
-        edge_seconds, flips: seconds and X gates besides, of positive and of negative counts.
+        unit_seconds, unit_gates: seconds and two-qubit gates of each unit.
+        edge_seconds, flips: further seconds and X gates, for positive and for negative counts.
     """
 
     unit_seconds: float = 0.0
@@ -83,10 +83,10 @@ def disturbed(device: DeviceProfile, site: Site) -> tuple[int, ...]:
     return tuple(sorted(near - set(site.qubits)))
 
 
-def beside(device: DeviceProfile, compute: Sequence[int], site: Site) -> list[Site]:
+def next_to(device: DeviceProfile, compute: Sequence[int], site: Site) -> list[Site]:
     """The sites of products that start after the word of ``site`` on qubits which it disturbs."""
     return [
-        Site(qubit, site.neighbour, site.partner, site.kind, beside=site.qubit)
+        Site(qubit, site.neighbour, site.partner, site.kind, next_to=site.qubit)
         for qubit in disturbed(device, site)
         if qubit in compute
     ]

@@ -42,7 +42,7 @@ class Site:
     to the ZZ coupling with the neighbour (two hops; Algorithm 1, line 3). With ``kind="wait"``
     there are no gates: the neighbour waits in |1⟩.
 
-    ``beside`` is the qubit of another product, which the neighbour serves in the same time step.
+    ``next_to`` is the qubit of another product, which the neighbour serves in the same time step.
     The product here starts when the neighbour has finished, and meets what it leaves behind.
     """
 
@@ -50,13 +50,13 @@ class Site:
     neighbour: int | None = None
     partner: int | None = None
     kind: Kind = "pairs"
-    beside: int | None = None
+    next_to: int | None = None
 
     def to_json(self) -> Any:
         """Plain data: the qubits alone where the rest is as by default."""
-        if self.kind == "pairs" and self.beside is None:
+        if self.kind == "pairs" and self.next_to is None:
             return list(self.qubits)
-        return {"qubits": list(self.qubits), "kind": self.kind, "beside": self.beside}
+        return {"qubits": list(self.qubits), "kind": self.kind, "next_to": self.next_to}
 
     @classmethod
     def from_json(cls, content: Any) -> Site:
@@ -69,10 +69,10 @@ class Site:
         partner = qubits[2] if qubits[2:] else None
         if plain:
             return cls(qubits[0], neighbour, partner)
-        kind, beside = content["kind"], content["beside"]
+        kind, next_to = content["kind"], content["next_to"]
         if kind not in ("pairs", "wait"):
             raise ValueError(f"{kind!r} is neither pairs nor wait")
-        met = None if beside is None else int(beside)
+        met = None if next_to is None else int(next_to)
         return cls(qubits[0], neighbour, partner, kind, met)
 
     @property

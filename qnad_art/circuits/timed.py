@@ -3,7 +3,7 @@
 The parts of a word are exact superoperators of the qubits that it concerns, computed by Aer; the
 unit is multiplied up in NumPy. What a word leaves behind (its neighbour decays while it waits in
 |1⟩) is met by the products that start after it on other qubits: they have words of their own
-(:attr:`~qnad_art.circuits.product.Site.beside`), exact like all others.
+(:attr:`~qnad_art.circuits.product.Site.next_to`), exact like all others.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def product_operations(
 ) -> tuple[list[Operation], float]:
     """Operations of one product and of its word, and the second in which the window starts.
 
-    ``count`` is 0 for a product that starts in the window, also beside a word (which belongs to
+    ``count`` is 0 for a product that starts in the window, also next to a word (which belongs to
     another product). The product ends, and is measured,
     :func:`~qnad_art.circuits.words.window_seconds` later (and the X of the flipped half of twirled
     readout after that).
@@ -83,15 +83,15 @@ def product_circuit_in_time(
 ) -> QuantumCircuit:
     """Circuit of one product on the qubits of its site, without the measurement.
 
-    Of a site beside another product, the neighbour does what it does to serve that one.
+    Of a site next to another product, the neighbour does what it does to serve that one.
     """
     from qiskit import QuantumCircuit as Circuit
 
-    device, beside = errors.device, site.beside is not None
+    device, next_to = errors.device, site.next_to is not None
     operations, opens = product_operations(
-        device, site, 0 if beside else count, theta=theta, phi=phi, model=model, flip=flip
+        device, site, 0 if next_to else count, theta=theta, phi=phi, model=model, flip=flip
     )
-    if beside and count:
+    if next_to and count:
         made = word(device, site, count, model=model)
         operations = [*made.block(), *shifted(operations, made.seconds - opens)]
         opens = made.seconds
@@ -114,7 +114,7 @@ def site_responses(errors: DeviceErrors, site: Site, most: int) -> Array:
     if site.neighbour is not None and most:
         made = {sign: word(errors.device, site, sign, model=model) for sign in (1, -1)}
         for sign in (1, -1):
-            if sign > 0 or made[-1] != made[1]:  # beside a word the sign hardly ever matters
+            if sign > 0 or made[-1] != made[1]:  # next to a word the sign hardly ever matters
                 words = _words(errors, site, sign, most, model)
             for count, found in enumerate(words, 1):
                 values[:, most + sign * count] = found
@@ -126,8 +126,8 @@ def _words(
 ) -> list[Array]:
     """C, (readout, 3, 3), of the words of one sign with 1, 2, … units."""
     made = word(errors.device, site, sign, model=model)
-    qubits = site.qubits if site.beside is None else site.qubits[1:]
-    begun = qubits[:1] if site.beside is None else ()
+    qubits = site.qubits if site.next_to is None else site.qubits[1:]
+    begun = qubits[:1] if site.next_to is None else ()
     prepare, unit, *endings = _superops(
         errors,
         qubits,
@@ -141,7 +141,7 @@ def _words(
     powers = [unit @ prepare]
     for _ in range(most - 1):
         powers.append(unit @ powers[-1])
-    if site.beside is not None:
+    if site.next_to is not None:
         states = [power @ _ground(len(qubits)) for power in powers]
         late = _late(errors, site.qubits, made.restore, made.edge_seconds, states, model)
         return list(_fitted(late).swapaxes(0, 1))
@@ -175,9 +175,9 @@ def _late(
     """⟨Z⟩ of a product that runs in the window, (flip, state, θ, φ).
 
     Args:
-        qubits: the product's, then those of the word that it runs beside.
+        qubits: the product's, then those of the crosstalk next to it.
         restore: what is left of that word, from 0 on; the window opens at ``opens``.
-        states: that the word's qubits may be left in before it.
+        states: states in which the word's qubits may be before that.
     """
     site, row = Site(qubits[0]), _readout(errors, qubits[0])
     parts = []

@@ -33,9 +33,9 @@ class Operation:
 
     Args:
         name: ``sx``, ``x``, ``rz``, ``delay``, or the native two-qubit gate (control, target).
-        qubits: that it acts on.
+        qubits: the qubits that it acts on.
         start, duration: in seconds.
-        angle: of ``rz`` in rad, a number or a parameter.
+        angle: angle of ``rz`` in rad, a number or a parameter.
     """
 
     name: str

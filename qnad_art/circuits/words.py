@@ -29,7 +29,7 @@ UNIT_RADIANS = 0.06
 """Turn of the product by one unit of waiting; the shortest is :data:`SHORTEST_WAIT`."""
 SHORTEST_WAIT = 20e-9
 LONGEST_WAIT = 1e-6
-"""A coupling so weak that a unit would last longer is no lever: relaxation would win."""
+"""If the coupling is so weak that a unit would last longer, relaxation would win: no lever."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Word:
 def word(device: DeviceProfile, site: Site, count: int, *, model: CrosstalkModel) -> Word:
     """What the neighbour of ``site`` does ``count`` times.
 
-    Of a site beside another product, the part of that product's qubit is left out.
+    Of a site next to another product, the part of that product's qubit is left out.
 
     Args:
         device: durations and ZZ rates.
@@ -70,11 +70,11 @@ def word(device: DeviceProfile, site: Site, count: int, *, model: CrosstalkModel
         model: says whether gates echo, and the rates.
     """
     assert site.neighbour is not None
-    served = site.qubit if site.beside is None else site.beside
+    served = site.qubit if site.next_to is None else site.next_to
     flipped = [site.neighbour] if excites(device, site, model=model) else []
     flipped += [served] if count < 0 else []
     edge = max((device.qubits[qubit].x_duration for qubit in flipped), default=0.0)
-    here = [qubit for qubit in flipped if site.beside is None or qubit != served]
+    here = [qubit for qubit in flipped if site.next_to is None or qubit != served]
     flips = tuple(Operation("x", (q,), 0.0, device.qubits[q].x_duration) for q in here)
     unit, seconds = _unit(device, site, served, model)
     return Word(flips, tuple(unit), flips, edge, seconds, abs(count))
@@ -96,7 +96,7 @@ def excites(device: DeviceProfile, site: Site, *, model: CrosstalkModel) -> bool
 
 def turn(device: DeviceProfile, site: Site, count: int, *, model: CrosstalkModel) -> float:
     """Angle in rad, not wrapped, by which a word turns the weight's phase, relaxation aside."""
-    if count == 0 or site.beside is not None or site.neighbour is None:
+    if count == 0 or site.next_to is not None or site.neighbour is None:
         return 0.0
     if site.kind == "pairs" and site.partner is None:
         return 0.0
@@ -122,7 +122,7 @@ def flip_seconds(device: DeviceProfile) -> float:
 def wait_seconds(
     device: DeviceProfile, first: int, second: int, *, model: CrosstalkModel
 ) -> float | None:
-    """Length of a unit of waiting beside a neighbour, whole nanoseconds; ``None``: no lever."""
+    """Length of a unit of waiting next to a neighbour, whole nanoseconds; ``None``: no lever."""
     rate = abs(model.rate(device, first, second))
     if rate * LONGEST_WAIT < UNIT_RADIANS:
         return None
@@ -134,7 +134,7 @@ def _unit(
 ) -> tuple[list[Operation], float]:
     """One repetition, with the wait of the product's own qubit where it is here."""
     assert site.neighbour is not None
-    waiting = [site.qubit] if site.beside is None else []
+    waiting = [site.qubit] if site.next_to is None else []
     if site.kind == "wait":
         seconds = wait_seconds(device, served, site.neighbour, model=model)
         if seconds is None:

@@ -99,7 +99,7 @@ def build_codebook(
         index
         for index, site in enumerate(table.sites)
         if site.neighbour is not None
-        and site.beside is None
+        and site.next_to is None
         and (words != "one-hop" or site.partner is None)
     ]
     # Under some models a pair on the product's own edge turns nothing: noise alone is no lever.

@@ -118,8 +118,8 @@ def verify_steps(
         model=device.crosstalk_model,
         steps=len(made),
         products=len(products),
-        injected=sum(p.count != 0 and p.site.beside is None for p in products),
-        met=sum(p.count != 0 and p.site.beside is not None for p in products),
+        injected=sum(p.count != 0 and p.site.next_to is None for p in products),
+        met=sum(p.count != 0 and p.site.next_to is not None for p in products),
         largest_cluster=max(len(c) for step in made for c in _clusters(device, step)),
         largest_difference=max(
             float(np.abs(a - b).max()) for a, b in zip(found, compiled, strict=True)
@@ -218,7 +218,7 @@ def _run_timed(
     """⟨Z⟩ before readout, all operations of the step on one time line."""
     device, made = errors.device, []
     for product in step:
-        own = product.count if product.site.beside is None else 0
+        own = product.count if product.site.next_to is None else 0
         made.append(
             product_operations(
                 device,
@@ -299,7 +299,7 @@ def _clusters(device: DeviceProfile, step: Sequence[StepProduct]) -> list[list[i
     active = {
         qubit
         for p in step
-        for qubit in (p.site.qubits if p.count and p.site.beside is None else (p.site.qubit,))
+        for qubit in (p.site.qubits if p.count and p.site.next_to is None else (p.site.qubit,))
     }
     clusters = []
     while active:

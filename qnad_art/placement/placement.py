@@ -62,7 +62,7 @@ class Placement:
             tuple(
                 index
                 for index, site in enumerate(self.sites)
-                if site.qubit == q and site.neighbour is not None and site.beside is None
+                if site.qubit == q and site.neighbour is not None and site.next_to is None
             )
             for q in self.compute
         )
@@ -151,7 +151,7 @@ class Placement:
         kind = "wait" if any(s.kind == "wait" for s in self.sites) else "pairs"
         direct = torch.full((len(self.compute), len(helpers)), -1)
         for index, site in enumerate(self.sites):
-            first = site.partner is None and site.kind == kind and site.beside is None
+            first = site.partner is None and site.kind == kind and site.next_to is None
             if first and site.neighbour is not None:
                 direct[self.compute.index(site.qubit), helpers.index(site.neighbour)] = index
         generator = torch.Generator().manual_seed(0)

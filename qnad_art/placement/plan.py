@@ -72,7 +72,7 @@ class CrosstalkPlan:
 
     def words(self, layer: LayerPlan) -> Tensor:
         """Where a layer's weights have a word of their own, bool in the weight's shape."""
-        own = torch.tensor([s.neighbour is not None and s.beside is None for s in self.sites])
+        own = torch.tensor([s.neighbour is not None and s.next_to is None for s in self.sites])
         return (layer.pairs != 0) & own.to(layer.site.device)[layer.site.long()]
 
     @property
@@ -82,7 +82,7 @@ class CrosstalkPlan:
 
     def added_gates(self) -> int:
         """Number of injected two-qubit gates, counting each weight once."""
-        gates = torch.tensor([2 * (s.kind == "pairs" and s.beside is None) for s in self.sites])
+        gates = torch.tensor([2 * (s.kind == "pairs" and s.next_to is None) for s in self.sites])
         return sum(
             int((layer.pairs.long().abs() * gates[layer.site.long()]).sum())
             for layer in self.layers.values()

@@ -73,7 +73,7 @@ class _Tables:
         occupied: (sites, n), physical qubits that nothing else may use in the step.
         reached: (sites, m), other qubits that the word disturbs.
         plain: (sites,), the site of the same qubit without any word.
-        beside: (last + 1, sites), the site of a product on a qubit beside the word of a site.
+        next_to: (last + 1, sites), the site of a product on a qubit next to the word of a site.
         injecting: bool (sites,), whether the site has a word of its own.
         last: one more than there are qubits.
     """
@@ -81,7 +81,7 @@ class _Tables:
     occupied: Tensor
     reached: Tensor
     plain: Tensor
-    beside: Tensor
+    next_to: Tensor
     injecting: Tensor
     last: int
 
@@ -89,7 +89,7 @@ class _Tables:
     def of(cls, placement: Placement) -> _Tables:
         sites = placement.sites
         last = 1 + max(max(s.qubits) for s in sites)
-        own = [s.neighbour is not None and s.beside is None for s in sites]
+        own = [s.neighbour is not None and s.next_to is None for s in sites]
         number = {site: index for index, site in enumerate(sites)}
         reach = placement.disturbed or ((),) * len(sites)
         # What a pair on the product's own edge leaves behind depends on the product: keep out.
@@ -99,16 +99,16 @@ class _Tables:
             for i, s in enumerate(sites)
         ]
         reached = [list(reach[i]) if own[i] and not alone[i] else [] for i in range(len(sites))]
-        beside = torch.zeros(last + 1, len(sites), dtype=torch.int64)
+        next_to = torch.zeros(last + 1, len(sites), dtype=torch.int64)
         for index, site in enumerate(sites):
             for qubit in reached[index]:
                 met = Site(qubit, site.neighbour, site.partner, site.kind, site.qubit)
-                beside[qubit, index] = number.get(met, 0)  # only compute qubits run products
+                next_to[qubit, index] = number.get(met, 0)  # only compute qubits run products
         return cls(
             _padded(occupied, last),
             _padded(reached, last),
             torch.tensor([number[Site(s.qubit)] for s in sites]),
-            beside,
+            next_to,
             torch.tensor(own),
             last,
         )
@@ -148,7 +148,7 @@ class _Schedule:
         found = word.gather(1, torch.where(self.injected, tables.last, qubit) * horizon + steps)
         meets = ~self.injected & (found >= 0)
         source = found.clamp_min(0)
-        site = tables.beside[qubit, self.site.gather(1, source)]
+        site = tables.next_to[qubit, self.site.gather(1, source)]
         plain = torch.where(self.injected, self.site, tables.plain[self.site])
         own = torch.where(self.injected, self.pairs, 0)
         return torch.stack(

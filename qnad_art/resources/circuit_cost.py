@@ -89,7 +89,7 @@ class CircuitCost:
         self.gates = torch.tensor([cost.unit_gates for cost in costs])
         self.edge = _seconds(cost.edge_seconds for cost in costs)
         self.flips_of = torch.tensor([cost.flips for cost in costs])
-        self.own = torch.tensor([s.neighbour is not None and s.beside is None for s in sites])
+        self.own = torch.tensor([s.neighbour is not None and s.next_to is None for s in sites])
         # In time, the last part of a step has room for whole products: see circuits.words.
         self.before = SX_A_PRODUCT - 1 if model.timed else 0
         self.sx = _seconds(qubit.sx_duration for qubit in qubits)

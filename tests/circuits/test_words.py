@@ -109,7 +109,7 @@ def test_relaxation_while_waiting_is_that_of_the_master_equation():
 
 
 def test_a_neighbour_that_decayed_turns_the_products_that_start_after_it():
-    late = Site(2, 1, kind="wait", beside=0)
+    late = Site(2, 1, kind="wait", next_to=0)
     noisy = device("static-zz", "gates", "readout", relaxation=10.0)
     values = response_table(noisy, [late], max_pairs=8, cache=False).values[0]
     met, alone = values[16], values[8]
@@ -123,13 +123,13 @@ def test_models_offer_what_they_can_turn():
     profile = device("echoed")
     compute = (0, 2, 3, 4, 6)
     kinds = {
-        (s.kind, s.partner is not None, s.beside is not None)
+        (s.kind, s.partner is not None, s.next_to is not None)
         for s in injection_sites(profile, compute)
     }
     assert ("wait", False, False) in kinds
     assert ("wait", False, True) in kinds
     first = injection_sites(device("paper"), compute)
-    assert all(site.kind == "pairs" and site.beside is None for site in first)
+    assert all(site.kind == "pairs" and site.next_to is None for site in first)
     assert disturbed(profile, WAIT) == (2, 3)
     assert disturbed(profile, Site(2, 1, 3)) == (0, 5)
 
@@ -144,12 +144,12 @@ def test_a_tunable_coupler_is_no_lever():
 
 
 class TestSites:
-    @pytest.mark.parametrize("site", [WAIT, SPECTATOR, Site(2, 1, kind="wait", beside=0), Site(4)])
+    @pytest.mark.parametrize("site", [WAIT, SPECTATOR, Site(2, 1, kind="wait", next_to=0), Site(4)])
     def test_come_back_from_json(self, site):
         assert Site.from_json(site.to_json()) == site
 
     @pytest.mark.parametrize(
-        "content", [[], [1, 2, 3, 4], {"qubits": [1, 0], "kind": "x", "beside": None}]
+        "content", [[], [1, 2, 3, 4], {"qubits": [1, 0], "kind": "x", "next_to": None}]
     )
     def test_that_are_none_are_refused(self, content):
         with pytest.raises((ValueError, KeyError)):

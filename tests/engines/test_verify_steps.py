@@ -63,7 +63,7 @@ class TestMutations:
 
     def test_another_polarity(self, monkeypatch):
         def flipped(errors, step):
-            own = [p.count if p.site.beside is not None else -p.count for p in step]
+            own = [p.count if p.site.next_to is not None else -p.count for p in step]
             changed = [
                 steps.StepProduct(p.site, count, p.theta, p.phi)
                 for p, count in zip(step, own, strict=True)

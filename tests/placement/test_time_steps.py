@@ -88,7 +88,7 @@ class TestSideEffects:
     def test_words_that_would_disturb_each_other_are_in_different_steps(self, placed):
         reach = dict(zip(placed[0].sites, placed[0].disturbed, strict=True))
         for products in self.steps(placed):
-            words = [site for site, count in products if count and site.beside is None]
+            words = [site for site, count in products if count and site.next_to is None]
             for word in words:
                 for other in words:
                     if other != word:
@@ -99,15 +99,15 @@ class TestSideEffects:
         reach = dict(zip(placed[0].sites, placed[0].disturbed, strict=True))
         met = 0
         for products in self.steps(placed):
-            words = {site: count for site, count in products if count and site.beside is None}
+            words = {site: count for site, count in products if count and site.next_to is None}
             for site, count in products:
                 if site in words:
                     continue
                 near = [word for word in words if site.qubit in reach[word]]
-                assert len(near) == (site.beside is not None)
+                assert len(near) == (site.next_to is not None)
                 if near:
                     (word,) = near
-                    assert word == Site(site.beside, site.neighbour, site.partner, site.kind)
+                    assert word == Site(site.next_to, site.neighbour, site.partner, site.kind)
                     assert count == words[word]
                     met += 1
         assert met > 10
