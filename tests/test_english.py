@@ -30,8 +30,6 @@ UNREVISED = {
     "estimator.py",
     "layers",
     "network",
-    "paper",
-    "performance",
     "storage.py",
 }
 MODULES = [

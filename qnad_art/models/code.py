@@ -26,7 +26,7 @@ from qnad_art.errors import InvalidInputError, QnadError
 from qnad_art.models.architectures import Architecture, Model, ModelEntry, is_code, model_entry
 
 TRAINING = {"epochs": 20, "learning_rate": 0.02}
-"""How a network is trained whose code is no :class:`ModelEntry`, which would say it."""
+"""Training settings of a network whose code does not give a :class:`ModelEntry`."""
 
 
 def find_model(text: str) -> Model:

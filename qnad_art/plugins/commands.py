@@ -9,7 +9,7 @@ def build_command(name: str, made_of: Any) -> Any:
     """The command ``qnad NAME``, of the type that the installed Typer gives commands.
 
     Args:
-        name: of the command.
+        name: name of the command.
         made_of: a function whose parameters are its arguments and options, or a
             :class:`typer.Typer` with subcommands.
 
