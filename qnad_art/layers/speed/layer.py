@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,13 +21,7 @@ from qnad_art.layers.speed.kernel_cache import (
     state_of,
 )
 from qnad_art.layers.speed.sums import Constants, FastSums
-from qnad_art.layers.speed.variance import (
-    at_the_mean,
-    best_economy,
-    economise,
-    negligible_x,
-    reducible,
-)
+from qnad_art.layers.speed.variance import at_the_mean, best_economy, economise
 from qnad_art.layers.tracing import is_tracing
 
 
@@ -78,12 +71,11 @@ class FastLayer(Accelerated, QuantumLayer):
 
     def settings_key(self) -> Key:
         """Changes with anything that the kernels depend on, but for sites and pairs."""
-        weight, bias, execution, squares = self.in_the_key()
-        states = state_of(weight), None if bias is None else state_of(bias)
+        states = state_of(self.weight), None if self.bias is None else state_of(self.bias)
         chosen = (self.input_scale, self.input_spread, self.shot_share)
-        return (*states, id(execution), *chosen, id(squares))
+        return (*states, id(self.execution), *chosen, id(self.input_squares))
 
-    def in_the_key(self) -> tuple[Any, ...]:
+    def in_the_key(self) -> Key:
         """The objects whose ids are in :meth:`settings_key`."""
         return self.weight, self.bias, self.execution, self.input_squares
 
@@ -91,13 +83,13 @@ class FastLayer(Accelerated, QuantumLayer):
         """See :meth:`QuantumLayer.tune`; the variance is that of the mean activations."""
         super().tune(wanted)
         self._constants = {}
-        if not self.accelerated or self.tuned is None or self.input_squares is None:
-            return
-        variance = self.tuned.variance
-        if variance is not None and reducible(variance, grouped=self.linear_map.groups > 1):
-            if negligible_x(variance, scale_x=self.scale):
-                variance = replace(variance, x=None)
-            self.tuned = replace(self.tuned, variance=at_the_mean(variance, self.input_squares))
+        if self.tuned is not None and self.accelerated:
+            self.tuned = at_the_mean(
+                self.tuned,
+                scale_x=self.scale,
+                squares=self.input_squares,
+                grouped=self.linear_map.groups > 1,
+            )
 
     def invalidate(self) -> None:
         """See :meth:`QuantumLayer.invalidate`: the kept kernels."""
@@ -107,16 +99,13 @@ class FastLayer(Accelerated, QuantumLayer):
     def _compile(self) -> Kernels:
         self._constants = {}
         kernels = compile_in_blocks(self.weight, self.quantum_bias, self.how_products_run())
-        if kernels.variance is None:
-            return kernels
         economy = best_economy(
-            kernels.variance,
+            kernels,
             scale_x=self.scale,
             spread=self.input_spread,
             grouped=self.linear_map.groups > 1,
         )
-        variance = economise(kernels.variance, economy, self.input_squares)
-        return replace(kernels, variance=variance)
+        return economise(kernels, economy, self.input_squares)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_constants": {}}
