@@ -31,17 +31,19 @@ class KernelCache:
     def __init__(self) -> None:
         self._kept: tuple[Key, Kernels, Key] | None = None
 
-    def get(self, key: Key, named: Key, compile_them: Callable[[], Kernels]) -> Kernels:
+    def get(
+        self, key: Key, named: Callable[[], Key], compile_them: Callable[[], Kernels]
+    ) -> Kernels:
         """The kernels of ``key``.
 
-        ``named`` are the objects whose ids are in the key: holding them keeps their ids from being
-        given to others.
+        ``named`` gives the objects whose ids are in the key: holding them keeps their ids from
+        being given to others.
         """
         kept = self._kept
         if kept is None or kept[0] != key:
             _count_fused_steps()
             with torch.inference_mode(False):  # its tensors could not be used for gradients later
-                kept = self._kept = (key, compile_them(), named)
+                kept = self._kept = (key, compile_them(), named())
         return kept[1]
 
     def clear(self) -> None:

@@ -49,8 +49,12 @@ class FastLayer(Accelerated, QuantumLayer):
 
     def sums(self, kernels: Kernels) -> ProductSums:
         """See :meth:`QuantumLayer.sums`."""
-        plain = super().sums(kernels)
-        return FastSums(**vars(plain), constants=self._constants) if self.accelerated else plain
+        if not self.accelerated:
+            return super().sums(kernels)
+        bias, tuning = self.bias_after(kernels), self.tuned is not None
+        return FastSums(
+            self.linear_map, kernels, bias, self.scale, self.unsaturated, tuning, self._constants
+        )
 
     def kernels(self) -> Kernels:
         """See :meth:`QuantumLayer.kernels`; compiled again when anything they depend on changes.
@@ -61,19 +65,21 @@ class FastLayer(Accelerated, QuantumLayer):
         # While a pass is traced, kept kernels would become constants of the trace.
         if self.tuned is not None or not self.accelerated or is_tracing():
             return super().kernels()
-        kernels = self._own.get(self.settings_key(), self.in_the_key(), self._compile)
+        kernels = self._own.get(self.settings_key(), self.in_the_key, self._compile)
+        if not torch.is_grad_enabled():
+            return kernels
         weight, bias = self.weight, self.quantum_bias
-        trained = weight.requires_grad or (bias is not None and bias.requires_grad)
-        if trained and torch.is_grad_enabled():
-            products = self.how_products_run()
-            return differentiable(kernels, weight, bias, products, self.input_squares)
-        return kernels
+        if not (weight.requires_grad or (bias is not None and bias.requires_grad)):
+            return kernels
+        products = self.how_products_run()
+        return differentiable(kernels, weight, bias, products, self.input_squares)
 
     def settings_key(self) -> Key:
         """Changes with anything that the kernels depend on, but for sites and pairs."""
-        states = state_of(self.weight), None if self.bias is None else state_of(self.bias)
+        bias, execution, squares = self.bias, self.execution, self.input_squares
+        states = state_of(self.weight), None if bias is None else state_of(bias)
         chosen = (self.input_scale, self.input_spread, self.shot_share)
-        return (*states, id(self.execution), *chosen, id(self.input_squares))
+        return (*states, id(execution), *chosen, id(squares))
 
     def in_the_key(self) -> Key:
         """The objects whose ids are in :meth:`settings_key`."""
