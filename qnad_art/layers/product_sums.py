@@ -37,7 +37,7 @@ class Activations(NamedTuple):
         return Activations(change(x), change(cos), change(xcos))
 
 
-@dataclass(frozen=True)
+@dataclass  # one for each call: frozen, it would take four times as long to make
 class ProductSums:
     """The sums over a layer's products, of a batch of inputs.
 

@@ -127,14 +127,13 @@ class QuantumLayer(nn.Module):
 
     def sums(self, kernels: Kernels) -> ProductSums:
         """The sums over this layer's products with ``kernels``."""
-        return ProductSums(
-            self.linear_map,
-            kernels,
-            bias=self.bias if kernels.bias is None else kernels.bias,
-            scale=self.scale,
-            unsaturated=self.unsaturated,
-            constant_variance=self.tuned is not None,
-        )
+        bias, tuning = self.bias_after(kernels), self.tuned is not None
+        return ProductSums(self.linear_map, kernels, bias, self.scale, self.unsaturated, tuning)
+
+    def bias_after(self, kernels: Kernels) -> Tensor | None:
+        """What is added to the sums: the bias, or what the kernels have in its place."""
+        bias: Tensor | None = self.bias if kernels.bias is None else kernels.bias
+        return bias
 
     def kernels(self) -> Kernels:
         """The compiled kernels, a differentiable function of weight and bias."""

@@ -369,6 +369,17 @@ class TestGradients:
         assert x.grad.abs().sum() > 0
         assert all(p.grad is None for p in module.parameters())
 
+    @pytest.mark.parametrize("name", ["linear", "conv2d"])
+    def test_of_a_bias_alone_after_a_pass_without(self, name, case):
+        _, module, x = case(name)
+        (layer,) = module.layers.values()
+        layer.weight.requires_grad_(False)
+        with torch.no_grad():
+            module(x)
+        module(x).sum().backward()
+        positions = module(x)[0].numel() // len(layer.bias)
+        assert (layer.bias.grad == len(x) * positions).all()
+
     def test_after_inference_mode(self, case):
         _, module, x = case("conv2d")
         with torch.inference_mode():

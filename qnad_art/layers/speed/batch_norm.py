@@ -117,12 +117,11 @@ def normalised_kernels(layer: FastLayer, norm: BatchNorm1d | BatchNorm2d) -> Ker
     def fold() -> Kernels:
         with torch.no_grad():
             kernels = layer.kernels()
-            bias = layer.bias if kernels.bias is None else kernels.bias
-            folded = _fold(kernels, bias, norm, mean, variance)
+            folded = _fold(kernels, layer.bias_after(kernels), norm, mean, variance)
         layer.invalidate()  # the others would be as much memory again
         return folded
 
-    return layer.normalised.get(key, (*read, *layer.in_the_key()), fold)
+    return layer.normalised.get(key, lambda: (*read, *layer.in_the_key()), fold)
 
 
 def _fold(

@@ -22,7 +22,7 @@ def convolved(
     linear_map: LinearMap, x: Tensor, kernel: Tensor, bias: Tensor | None = None
 ) -> Tensor:
     """``linear_map(x, kernel, bias)``, with the faster gradient where there is one."""
-    if not _suits(linear_map, x, kernel, bias):
+    if not torch.is_grad_enabled() or not _suits(linear_map, x, kernel, bias):
         return linear_map(x, kernel, bias)
     result: Tensor = _Convolve.apply(x, kernel, bias, linear_map.padding, linear_map.dilation)
     return result
@@ -32,7 +32,7 @@ def _suits(
     linear_map: LinearMap, x: Tensor, kernel: Tensor, bias: Tensor | None
 ) -> TypeGuard[Convolution]:
     """Whether the gradient of ``x`` alone is asked for, and one more convolution gives it."""
-    if not torch.is_grad_enabled() or not x.requires_grad or kernel.requires_grad:
+    if not x.requires_grad or kernel.requires_grad:
         return False
     if not isinstance(linear_map, Convolution) or linear_map.padding_mode != "zeros":
         return False

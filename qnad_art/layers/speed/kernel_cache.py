@@ -7,7 +7,6 @@ the same: only where gradients of weights are asked for are kernels compiled aga
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -32,17 +31,19 @@ class KernelCache:
     def __init__(self) -> None:
         self._kept: tuple[Key, Kernels, Key] | None = None
 
-    def get(self, key: Key, named: Key, compile_them: Callable[[], Kernels]) -> Kernels:
+    def get(
+        self, key: Key, named: Callable[[], Key], compile_them: Callable[[], Kernels]
+    ) -> Kernels:
         """The kernels of ``key``.
 
-        ``named`` are the objects whose ids are in the key: holding them keeps their ids from being
-        given to others.
+        ``named`` gives the objects whose ids are in the key: holding them keeps their ids from
+        being given to others.
         """
         kept = self._kept
         if kept is None or kept[0] != key:
             _count_fused_steps()
             with torch.inference_mode(False):  # its tensors could not be used for gradients later
-                kept = self._kept = (key, compile_them(), named)
+                kept = self._kept = (key, compile_them(), named())
         return kept[1]
 
     def clear(self) -> None:
@@ -90,26 +91,21 @@ def differentiable(
     The arguments are those of :func:`compile_kernels` that gave them, and the ``squares`` of
     :func:`~qnad_art.layers.speed.variance.economise`.
     """
-    recipe = _Recipe(
-        products, None if kernels.variance is None else economy_of(kernels.variance), squares
-    )
-    return kernels.with_tensors(
-        _KernelsOfWeight.apply(weight, bias, recipe, *kernels.tensors()),
-    )
+    recipe = _Recipe(products, economy_of(kernels), squares)
+    tensors = _KernelsOfWeight.apply(weight, bias, recipe, *kernels.tensors())
+    return kernels.with_tensors(tensors)
 
 
 class _Recipe(NamedTuple):
     """How kernels are compiled again."""
 
     products: Products
-    economy: Economy | None
+    economy: Economy
     squares: Squares | None
 
     def compile(self, weight: Tensor, bias: Tensor | None) -> Kernels:
         kernels = compile_kernels(weight, bias, self.products)
-        if kernels.variance is None or self.economy is None:
-            return kernels
-        return replace(kernels, variance=economise(kernels.variance, self.economy, self.squares))
+        return economise(kernels, self.economy, self.squares)
 
 
 class _KernelsOfWeight(torch.autograd.Function):

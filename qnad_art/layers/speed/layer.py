@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,13 +21,7 @@ from qnad_art.layers.speed.kernel_cache import (
     state_of,
 )
 from qnad_art.layers.speed.sums import Constants, FastSums
-from qnad_art.layers.speed.variance import (
-    at_the_mean,
-    best_economy,
-    economise,
-    negligible_x,
-    reducible,
-)
+from qnad_art.layers.speed.variance import at_the_mean, best_economy, economise
 from qnad_art.layers.tracing import is_tracing
 
 
@@ -56,8 +49,12 @@ class FastLayer(Accelerated, QuantumLayer):
 
     def sums(self, kernels: Kernels) -> ProductSums:
         """See :meth:`QuantumLayer.sums`."""
-        plain = super().sums(kernels)
-        return FastSums(**vars(plain), constants=self._constants) if self.accelerated else plain
+        if not self.accelerated:
+            return super().sums(kernels)
+        bias, tuning = self.bias_after(kernels), self.tuned is not None
+        return FastSums(
+            self.linear_map, kernels, bias, self.scale, self.unsaturated, tuning, self._constants
+        )
 
     def kernels(self) -> Kernels:
         """See :meth:`QuantumLayer.kernels`; compiled again when anything they depend on changes.
@@ -68,22 +65,23 @@ class FastLayer(Accelerated, QuantumLayer):
         # While a pass is traced, kept kernels would become constants of the trace.
         if self.tuned is not None or not self.accelerated or is_tracing():
             return super().kernels()
-        kernels = self._own.get(self.settings_key(), self.in_the_key(), self._compile)
+        kernels = self._own.get(self.settings_key(), self.in_the_key, self._compile)
+        if not torch.is_grad_enabled():
+            return kernels
         weight, bias = self.weight, self.quantum_bias
-        trained = weight.requires_grad or (bias is not None and bias.requires_grad)
-        if trained and torch.is_grad_enabled():
-            products = self.how_products_run()
-            return differentiable(kernels, weight, bias, products, self.input_squares)
-        return kernels
+        if not (weight.requires_grad or (bias is not None and bias.requires_grad)):
+            return kernels
+        products = self.how_products_run()
+        return differentiable(kernels, weight, bias, products, self.input_squares)
 
     def settings_key(self) -> Key:
         """Changes with anything that the kernels depend on, but for sites and pairs."""
-        weight, bias, execution, squares = self.in_the_key()
-        states = state_of(weight), None if bias is None else state_of(bias)
+        bias, execution, squares = self.bias, self.execution, self.input_squares
+        states = state_of(self.weight), None if bias is None else state_of(bias)
         chosen = (self.input_scale, self.input_spread, self.shot_share)
         return (*states, id(execution), *chosen, id(squares))
 
-    def in_the_key(self) -> tuple[Any, ...]:
+    def in_the_key(self) -> Key:
         """The objects whose ids are in :meth:`settings_key`."""
         return self.weight, self.bias, self.execution, self.input_squares
 
@@ -91,13 +89,13 @@ class FastLayer(Accelerated, QuantumLayer):
         """See :meth:`QuantumLayer.tune`; the variance is that of the mean activations."""
         super().tune(wanted)
         self._constants = {}
-        if not self.accelerated or self.tuned is None or self.input_squares is None:
-            return
-        variance = self.tuned.variance
-        if variance is not None and reducible(variance, grouped=self.linear_map.groups > 1):
-            if negligible_x(variance, scale_x=self.scale):
-                variance = replace(variance, x=None)
-            self.tuned = replace(self.tuned, variance=at_the_mean(variance, self.input_squares))
+        if self.tuned is not None and self.accelerated:
+            self.tuned = at_the_mean(
+                self.tuned,
+                scale_x=self.scale,
+                squares=self.input_squares,
+                grouped=self.linear_map.groups > 1,
+            )
 
     def invalidate(self) -> None:
         """See :meth:`QuantumLayer.invalidate`: the kept kernels."""
@@ -107,16 +105,13 @@ class FastLayer(Accelerated, QuantumLayer):
     def _compile(self) -> Kernels:
         self._constants = {}
         kernels = compile_in_blocks(self.weight, self.quantum_bias, self.how_products_run())
-        if kernels.variance is None:
-            return kernels
         economy = best_economy(
-            kernels.variance,
+            kernels,
             scale_x=self.scale,
             spread=self.input_spread,
             grouped=self.linear_map.groups > 1,
         )
-        variance = economise(kernels.variance, economy, self.input_squares)
-        return replace(kernels, variance=variance)
+        return economise(kernels, economy, self.input_squares)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_constants": {}}

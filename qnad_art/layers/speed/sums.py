@@ -23,11 +23,11 @@ from qnad_art.layers.speed.shot_noise import Variance, disturb_in_place, sum_of_
 from qnad_art.layers.speed.variance import Reduced
 from qnad_art.layers.tracing import is_tracing
 
-Constants = dict[tuple[str, torch.Size], tuple[Tensor, Tensor]]
-"""Constant terms that were kept, each with the kernel that it is of, by name and size of images."""
+Constants = dict[tuple[str, torch.Size], tuple[Tensor, Tensor, Tensor | None]]
+"""By name and size of images: a kernel, its constant term, and that as the bias of a linear map."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class FastSums(ProductSums):
     """The same sums in less time; ``constants`` is where their constant terms are kept."""
 
@@ -61,16 +61,15 @@ class FastSums(ProductSums):
     def _mean_and_shift(self, activations: Activations) -> tuple[Tensor, Tensor | None]:
         """The mean, and a constant still to be added to it."""
         x, cos, _ = activations
-        constant = self._kept_constant("mean", self.kernels.constant, self.bias, x)
-        everywhere = self._as_bias(constant)  # comes at no cost
-        mean = convolved(self.linear_map, x, self.kernels.x, everywhere)
+        constant, everywhere = self._kept_constant("mean", self.kernels.constant, self.bias, x)
+        mean = convolved(self.linear_map, x, self.kernels.x, everywhere)  # bias comes at no cost
         if cos is not None and self.kernels.cos is not None:
             mean = mean.add_(convolved(self.linear_map, cos, self.kernels.cos))
         # Of the mean's own type: otherwise torch would add by way of two copies of the mean.
         return mean, constant.to(mean.dtype) if everywhere is None else None
 
     def _variance(self, activations: Activations, kernels: VarianceKernels) -> Variance:
-        constant = self._kept_constant("variance", kernels.constant, kernels.bias, activations.x)
+        constant, _ = self._kept_constant("variance", kernels.constant, kernels.bias, activations.x)
         scale = self.linear_map.per_output(kernels.scale)
         values: Tensor | None = None
         for values_of, kernel in self.variance_terms(activations, kernels):
@@ -97,26 +96,29 @@ class FastSums(ProductSums):
         ones = squares.new_ones((1, 1, *self.linear_map.kernel_size))
         return convolved(self.linear_map, squares, ones)
 
-    def _kept_constant(self, name: str, kernel: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
-        """A constant term; one number an output where it is the same at all positions."""
-        tracked = kernel.requires_grad or (
-            bias is not None and bias.requires_grad and torch.is_grad_enabled()
-        )
-        if tracked or is_tracing():
-            return self.constant(kernel, bias, x)
-        kept = self.constants.get((name, x.shape[-2:]))
+    def _kept_constant(
+        self, name: str, kernel: Tensor, bias: Tensor | None, x: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """A constant term, and the same as the bias of a linear map, where all positions agree."""
+        key = (name, x.shape[-2:])
+        kept = self.constants.get(key)
+        trained = bias is not None and bias.requires_grad and torch.is_grad_enabled()
         # Other threads may be at it too: what counts is whose constant it is.
-        if kept is None or kept[0] is not kernel:
-            with torch.inference_mode(False), torch.no_grad():
-                value = self.constant(kernel, bias, x)
-                first = value.flatten(1)[:, 0] if value.dim() > 1 else value
-                if value.dim() > 1 and bool((value.flatten(1) == first[:, None]).all()):
-                    value = self.linear_map.per_output(first)
-            kept = self.constants[name, x.shape[-2:]] = (kernel, value)
-        return kept[1]
+        if kept is not None and kept[0] is kernel and not trained:
+            return kept[1:]
+        if trained or kernel.requires_grad or is_tracing():
+            value = self.constant(kernel, bias, x)
+            return value, self._as_bias(value)
+        with torch.inference_mode(False), torch.no_grad():
+            value = self.constant(kernel, bias, x)
+            first = value.flatten(1)[:, 0] if value.dim() > 1 else value
+            if value.dim() > 1 and bool((value.flatten(1) == first[:, None]).all()):
+                value = self.linear_map.per_output(first)
+            bias = self._as_bias(value)
+        self.constants[key] = (kernel, value, bias)
+        return value, bias
 
     def _as_bias(self, constant: Tensor) -> Tensor | None:
-        """``constant`` as the bias of a linear map, if it is the same at all positions."""
         if constant.numel() != self.linear_map.outputs:
             return None
         return constant.flatten().to(self.kernels.x.dtype)

@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from qnad_art.layers.kernels import VarianceKernels
+from qnad_art.layers.kernels import Kernels, VarianceKernels
 
 NEGLIGIBLE = 1e-3
 """Terms of the variance that cannot exceed this fraction of it are left out."""
@@ -63,39 +63,51 @@ class Economy(NamedTuple):
 
 
 def best_economy(
-    kernels: VarianceKernels, *, scale_x: float, spread: float | None, grouped: bool
+    kernels: Kernels, *, scale_x: float, spread: float | None, grouped: bool
 ) -> Economy:
     """The cheapest that is good enough; ``spread`` as in :func:`cheapest`, ``None`` if unknown."""
-    known = spread is not None and reducible(kernels, grouped=grouped)
-    form = cheapest(kernels, spread=spread) if known and spread is not None else "full"
-    return Economy(form, negligible_x(kernels, scale_x=scale_x))
+    variance = kernels.variance
+    if variance is None:
+        return Economy()
+    known = spread is not None and reducible(variance, grouped=grouped)
+    form = cheapest(variance, spread=spread) if known and spread is not None else "full"
+    return Economy(form, negligible_x(variance, scale_x=scale_x))
 
 
-def economy_of(kernels: VarianceKernels) -> Economy:
+def economy_of(kernels: Kernels) -> Economy:
     """The one that :func:`economise` made these kernels with."""
-    if not isinstance(kernels, Reduced):
-        form: Form = "full"
-    elif kernels.mixing.dim() > 1:
-        form = "mixed 16" if kernels.mixing.shape[1] <= 16 else "mixed 32"
-    else:
-        form = "uniform" if kernels.patterns is None else "shared"
-    return Economy(form, kernels.x is None)
+    variance = kernels.variance
+    form: Form = "full"
+    if isinstance(variance, Reduced):
+        if variance.mixing.dim() > 1:
+            form = "mixed 16" if variance.mixing.shape[1] <= 16 else "mixed 32"
+        else:
+            form = "uniform" if variance.patterns is None else "shared"
+    return Economy(form, variance is not None and variance.x is None)
 
 
-def economise(
-    kernels: VarianceKernels, economy: Economy, squares: Squares | None = None
-) -> VarianceKernels:
+def economise(kernels: Kernels, economy: Economy, squares: Squares | None = None) -> Kernels:
     """Cheaper kernels, right on average where the channels' mean ``squares`` are known."""
-    if economy.drop_x:
-        kernels = replace(kernels, x=None)
-    if economy.form == "full":
+    variance = kernels.variance
+    if variance is None:
         return kernels
-    return right_on_average(kernels, _MAKERS[economy.form](kernels), squares)
+    if economy.drop_x:
+        variance = replace(variance, x=None)
+    if economy.form != "full":
+        variance = right_on_average(variance, _MAKERS[economy.form](variance), squares)
+    return replace(kernels, variance=variance)
 
 
-def at_the_mean(kernels: VarianceKernels, squares: Squares) -> VarianceKernels:
+def at_the_mean(
+    kernels: Kernels, *, scale_x: float, squares: Squares | None, grouped: bool
+) -> Kernels:
     """``x2`` at the mean activations: no pass over them, and good enough to tune with."""
-    return right_on_average(kernels, replace(kernels, x2=None), squares)
+    variance = kernels.variance
+    if variance is None or squares is None or not reducible(variance, grouped=grouped):
+        return kernels
+    x = None if negligible_x(variance, scale_x=scale_x) else variance.x
+    rest = replace(variance, x=x, x2=None)
+    return replace(kernels, variance=right_on_average(variance, rest, squares))
 
 
 def reducible(kernels: VarianceKernels, *, grouped: bool) -> bool:
@@ -217,13 +229,4 @@ def _x2(kernels: VarianceKernels) -> Tensor:
 
 
 def _reduced(kernels: VarianceKernels, mixing: Tensor, patterns: Tensor | None = None) -> Reduced:
-    return Reduced(
-        scale=kernels.scale,
-        constant=kernels.constant,
-        x=kernels.x,
-        cos=kernels.cos,
-        xcos=kernels.xcos,
-        bias=kernels.bias,
-        mixing=mixing,
-        patterns=patterns,
-    )
+    return Reduced(**{**vars(kernels), "x2": None}, mixing=mixing, patterns=patterns)
