@@ -28,9 +28,9 @@ VALUES = 1 << 10
 ENTRIES = 1 << 22
 """Entries of all look-up tables together; sets how finely the weights' phases are told apart."""
 TOLERANCE = 0.004
-"""Of codewords whose values lie so close together, the one that turns least is used."""
+"""Codewords whose values lie so close together count as equal."""
 MAX_TURN = 1.2
-"""Rad: codewords that turn further are left out unless asked for."""
+"""Rad by which codewords of a crosstalk model in time turn at most, unless asked for otherwise."""
 
 Array = npt.NDArray[np.float64]
 
@@ -81,7 +81,7 @@ class Codebook:
 
 
 def build_codebook(
-    table: ResponseTable, *, words: Words, max_pairs: int, max_turn: float = MAX_TURN
+    table: ResponseTable, *, words: Words, max_pairs: int, max_turn: float | None = None
 ) -> Codebook:
     """Codebook of a device.
 
@@ -90,8 +90,9 @@ def build_codebook(
         words: ``"all"``: every edge, one hop and spectator, of every compute qubit; ``"one-hop"``:
             without spectators; ``"placed"``: only the edge that the weight is placed on.
         max_pairs: largest number of pairs in a codeword.
-        max_turn: rad, of the weight's phase, that a codeword may turn by at most: what turns less
-            feels a drift of the coupling less.
+        max_turn: angle in rad by which a codeword may turn the weight's phase at most. Of codewords
+            with near-equal values the one that turns least is then used: what turns less feels a
+            drift of the coupling less. ``None`` means no limit, and the one with fewest pairs.
     """
     if words not in WORDS:
         raise InvalidInputError(f"codebook {words!r} is not one of {', '.join(WORDS)}.")
@@ -136,18 +137,17 @@ def _tabulate(
     sites: list[int],
     angles: Array,
     max_pairs: int,
-    max_turn: float,
+    max_turn: float | None,
 ) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int8], Array, Array]:
     """Codewords by phase and wanted value for weights at ``home``, and the range within reach."""
-    counts = [k for k in range(-max_pairs, max_pairs + 1) if k]
-    turned = {
-        (site, count): abs(table.turns[site, count + table.max_pairs])
-        for site in sites
-        for count in counts
-    }
-    # No injection first, then by their turn: np.unique keeps the first of its equals.
-    within = [word for word, turn in turned.items() if turn <= max_turn]
-    words = [(home, 0), *sorted(within, key=lambda word: (turned[word], abs(word[1])))]
+    counts = sorted((k for k in range(-max_pairs, max_pairs + 1) if k), key=abs)
+    found = [(site, count) for count in counts for site in sites]
+    if max_turn is not None:
+        turns = np.abs(table.turns)
+        found = [word for word in found if turns[word[0], word[1] + table.max_pairs] <= max_turn]
+        found.sort(key=lambda word: turns[word[0], word[1] + table.max_pairs])
+    # No injection first, then in order of preference: np.unique keeps the first of its equals.
+    words = [(home, 0), *found]
     site, pairs = (np.array(part) for part in zip(*words, strict=True))
     response = table.values[site, pairs + table.max_pairs, 2]
     values = np.outer(np.cos(angles), response[:, 1]) + np.outer(np.sin(angles), response[:, 2])

@@ -12,13 +12,14 @@ import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from qnad_art.circuits.crosstalk_models import crosstalk_model
 from qnad_art.circuits.response import MAX_PAIRS
 from qnad_art.crosstalk.codebook import MAX_TURN, TOLERANCE, Words, build_codebook
 from qnad_art.crosstalk.criticality import FRACTION, Scope, select_critical, weight_gradients
@@ -29,7 +30,7 @@ from qnad_art.network.modes import evaluating
 from qnad_art.network.module import QuantumExecutedModule
 from qnad_art.placement.plan import CrosstalkPlan, LayerPlan, placed_layers
 from qnad_art.placement.time_steps import settled
-from qnad_art.training.adversarial import AdversarialSettings, perturb, split_validation
+from qnad_art.training.adversarial import LATER, AdversarialSettings, perturb, split_validation
 from qnad_art.training.adversarial_loop import AdversarialLoop
 from qnad_art.training.execution import Circuits
 
@@ -44,7 +45,8 @@ class Tuned(AdversarialSettings):
     Args:
         fraction: of the weights, in [0, 1], ranked by |∂L/∂w|.
         max_pairs: of a codeword (at most the module's table).
-        max_turn: rad that a codeword may turn a weight's phase by at most.
+        max_turn: angle in rad by which a codeword may turn a weight's phase at most. ``None`` means
+            1.2 under crosstalk models in time and no limit under ``paper``.
         codebook: what a weight may choose from: ``"all"`` edges, one hop and spectator, of all
             compute qubits; only the ``"one-hop"`` ones; or only the edge it was ``"placed"`` on.
             The choice among edges needs the placement's order ``"stretched"``; with another order
@@ -61,7 +63,7 @@ class Tuned(AdversarialSettings):
 
     fraction: float = FRACTION
     max_pairs: int = MAX_PAIRS
-    max_turn: float = MAX_TURN
+    max_turn: float | None = field(default=None, metadata=LATER)
     codebook: Words = "all"
     ranked_on: Literal["adversarial", "clean"] = "adversarial"
     refresh: int = 0
@@ -155,7 +157,7 @@ class _EffectiveWeights:
             module.execution.table,
             words=choice,
             max_pairs=settings.max_pairs,
-            max_turn=settings.max_turn,
+            max_turn=self._max_turn(),
         ).to(place)
         self.angles = {
             name: weight_angles(layer.product_weights(), module.execution)
@@ -269,6 +271,12 @@ class _EffectiveWeights:
                 unknown.copy_(torch.where(unknown.isnan() | ~free, start, unknown))
         with torch.no_grad():
             self.project()
+
+    def _max_turn(self) -> float | None:
+        """Limit of a codeword's turn: given, or what suits the crosstalk model."""
+        if self.settings.max_turn is not None:
+            return self.settings.max_turn
+        return MAX_TURN if crosstalk_model(self.module.device_profile).timed else None
 
     def _criticality(self, number: int) -> dict[str, Tensor]:
         """Signed gradients of the weights, on adversarial examples (PGD-5) or clean images."""

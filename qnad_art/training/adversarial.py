@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
@@ -50,6 +50,15 @@ class TuningEpoch:
             f"epoch {self.epoch:>{len(str(self.epochs))}}/{self.epochs}  loss {self.loss:.4f}  "
             f"validation: clean {self.clean:.1%}, robust {self.robust:.1%}  ({self.seconds:.1f} s)"
         )
+
+
+LATER = {"later": True}
+"""Metadata of a setting that came after results had been recorded."""
+
+
+def untouched(field: Field[Any], value: Any) -> bool:
+    """Whether a :data:`LATER` setting has its default, which names results as they were before."""
+    return bool(field.metadata.get("later")) and value == field.default
 
 
 @dataclass(frozen=True)
@@ -136,6 +145,7 @@ class AdversarialSettings:
     def recorded(self) -> dict[str, Any]:
         """The settings on which the result depends, as plain JSON."""
         left_out = {"on_epoch", "on_step", "checkpoint", "resume"}
+        left_out |= {f.name for f in fields(self) if untouched(f, getattr(self, f.name))}
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
         return {**values, **{name: list(values[name]) for name in ("clip", "mean", "std")}}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -29,7 +29,7 @@ from qnad_art.network.settings import SETTINGS, Allocation, ExecutionSettings
 from qnad_art.placement.placement import Order
 from qnad_art.placement.plan import CrosstalkPlan
 from qnad_art.plugins.discovery import load_plugin, provider
-from qnad_art.training.adversarial import AdversarialSettings
+from qnad_art.training.adversarial import AdversarialSettings, untouched
 
 if TYPE_CHECKING:
     from art.attacks import EvasionAttack
@@ -194,8 +194,8 @@ def _completed(strategy: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     if issubclass(made, AdversarialSettings):
         settings = {"epochs": EPOCHS, **settings}
     adapter = TypeAdapter[Any](made)
+    checked = adapter.validate_python(settings)
     left_out = {*traits(strategy).takes, *Qnad.model_fields}
-    content: dict[str, Any] = adapter.dump_python(
-        adapter.validate_python(settings), mode="json", exclude=left_out
-    )
+    left_out |= {f.name for f in fields(made) if untouched(f, getattr(checked, f.name))}
+    content: dict[str, Any] = adapter.dump_python(checked, mode="json", exclude=left_out)
     return content
