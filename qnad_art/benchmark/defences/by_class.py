@@ -15,6 +15,7 @@ from art.estimators.classification import PyTorchClassifier
 from pydantic import Field, JsonValue, SkipValidation, model_validator
 
 from qnad_art.benchmark.attacks import AttackSpec, stand_in
+from qnad_art.benchmark.defences.adversarial_training import proxy_of
 from qnad_art.benchmark.defences.base import Defence, Work
 from qnad_art.benchmark.defences.common import clip_range, copy_of
 from qnad_art.benchmark.defences.preprocessing import preprocessed
@@ -27,19 +28,15 @@ PREFIX = "art.defences."
 _FAMILIES = {"art.defences.preprocessor": Preprocessor, "art.defences.trainer": Trainer}
 _FROM_CLASSIFIER = {"clip_values", "channels_first", "device_type"}
 _NOT_SETTINGS = {"self", "classifier", "proxy_classifier", "kwargs", "verbose", "attack", "attacks"}
-_FIT_SETTINGS = ("nb_epochs", "batch_size")
+_FIT_SETTINGS = {"epochs": "nb_epochs", "batch_size": "batch_size"}
 _REFUSALS = (
-    ValueError,
-    TypeError,
-    ImportError,
-    AttributeError,
-    NotImplementedError,
-    AssertionError,
+    *(ValueError, TypeError, ImportError),
+    *(AttributeError, NotImplementedError, AssertionError),
 )
 
 
 def class_names() -> list[str]:
-    """Dotted names of ART's preprocessors and trainers that can be made."""
+    """Dotted names of ART's preprocessors and trainers, abstract classes left out."""
     return sorted(f"{family}.{name}" for family in _FAMILIES for name in _classes(family))
 
 
@@ -47,7 +44,7 @@ def build_by_class(name: str, settings: Mapping[str, Any]) -> Defence:
     """The step of a class inside ``art.defences``.
 
     Raises:
-        UnknownNameError: no such preprocessor or trainer, or it has no such setting.
+        UnknownNameError: there is no such preprocessor or trainer, or it has no such setting.
         InvalidInputError: ART refuses a value, or the class cannot serve as a defence here.
     """
     family, _, short = name.rpartition(".")
@@ -78,28 +75,33 @@ class ByClass(Defence):
     """A class of ART with settings.
 
     Args:
-        name: dotted, such as ``art.defences.preprocessor.TotalVarMin``.
-        settings: of its constructor (and of a trainer's ``fit``).
+        name: dotted name, such as ``art.defences.preprocessor.TotalVarMin``.
+        settings: arguments of its constructor, and of a trainer's ``fit``.
     """
 
     name: str  # type: ignore[misc]
     settings: dict[str, JsonValue] = Field(default_factory=dict)
 
     def content(self) -> dict[str, Any]:
-        """The settings, which a suite writes without the word."""
+        """The settings themselves: a suite writes them next to the name."""
         content: dict[str, Any] = super().content()["settings"]
         return content
 
     @classmethod
     @abstractmethod
     def taken_by(cls, art_class: Any) -> list[str]:
-        """Names of the settings that a class takes."""
+        """Names of the settings that a class of ART takes."""
 
     @property
     def art_class(self) -> Any:
         """ART's class."""
         family, _, short = self.name.rpartition(".")
         return _classes(family)[short]
+
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """Parameters of its constructor."""
+        return inspect.signature(self.art_class.__init__).parameters
 
     def _refusal(self, error: Exception) -> InvalidInputError:
         listed = ", ".join(f"{name} is {value!r}" for name, value in self.settings.items())
@@ -111,7 +113,7 @@ class ArtPreprocessor(ByClass):
 
     @classmethod
     def taken_by(cls, art_class: Any) -> list[str]:
-        """Names of the settings that a class takes."""
+        """Names of the settings that a preprocessor takes."""
         given = {"self", "verbose", "apply_fit", "apply_predict"} | _FROM_CLASSIFIER
         return sorted(set(inspect.signature(art_class.__init__).parameters) - given)
 
@@ -119,8 +121,8 @@ class ArtPreprocessor(ByClass):
     def _usable(self) -> ArtPreprocessor:
         if not self._make(stand_in()).apply_predict:
             raise InvalidInputError(
-                f"{self.name} acts in training only; it is no defence of its own. Take "
-                "'gaussian-augmentation', or one that acts on predictions."
+                f"{self.name} acts in training only, so it is not a defence by itself. Use "
+                "'gaussian-augmentation', or a preprocessor that acts on predictions."
             )
         return self
 
@@ -134,12 +136,9 @@ class ArtPreprocessor(ByClass):
             "channels_first": classifier.channels_first,
             "device_type": classifier.device_type,
         }
-        taken = inspect.signature(self.art_class.__init__).parameters
+        given = {name: value for name, value in values.items() if name in self.parameters}
         try:
-            return self.art_class(
-                **{name: value for name, value in values.items() if name in taken},
-                **self.settings,
-            )
+            return self.art_class(**given, **self.settings)
         except _REFUSALS as error:
             raise self._refusal(error) from error
 
@@ -147,17 +146,17 @@ class ArtPreprocessor(ByClass):
 class ArtTrainer(ByClass):
     """A trainer of ART, on a copy of the classifier with Adam.
 
-    Settings are those of the constructor and of ``fit`` (``nb_epochs`` is 5 unless given), besides
+    The settings are those of the constructor and of ``fit`` (``nb_epochs`` is 5 by default),
     ``learning_rate`` and, where the trainer takes attacks, ``attack``: a name, or a mapping with
     ``name``, ``eps`` and settings (default: PGD at 0.3).
     """
 
     @classmethod
     def taken_by(cls, art_class: Any) -> list[str]:
-        """Names of the settings that a class takes."""
+        """Names of the settings that a trainer takes."""
         made = set(inspect.signature(art_class.__init__).parameters)
         own = {"learning_rate"} | ({"attack"} if made & {"attack", "attacks"} else set())
-        return sorted((made - _NOT_SETTINGS) | own | set(_FIT_SETTINGS))
+        return sorted((made - _NOT_SETTINGS) | own | set(_FIT_SETTINGS.values()))
 
     @model_validator(mode="after")
     def _usable(self) -> ArtTrainer:
@@ -170,38 +169,24 @@ class ArtTrainer(ByClass):
         self._training().fit(classifier, work, folder)
 
     def apply(self, classifier: PyTorchClassifier, work: Work, folder: Path) -> PyTorchClassifier:
-        """The classifier with the weights that were trained."""
+        """The classifier with the trained weights."""
         return self._training().apply(classifier, work, folder)
 
-    def run(self, student: PyTorchClassifier, data: Dataset, epochs: int, batch_size: int) -> None:
-        """Train ``student``."""
-        trainer = self._make(student)
-        try:
-            trainer.fit(data.x, one_hot(data), nb_epochs=epochs, batch_size=batch_size)
-        except _REFUSALS as error:
-            raise self._refusal(error) from error
-        student.model.eval()
-
     def _training(self) -> _TrainedByClass:
-        asked = {
-            "epochs": self.settings.get("nb_epochs"),
-            "batch_size": self.settings.get("batch_size"),
-            "learning_rate": self.settings.get("learning_rate"),
-        }
+        names = {**_FIT_SETTINGS, "learning_rate": "learning_rate"}
+        asked = {field: self.settings.get(name) for field, name in names.items()}
         given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
         return _TrainedByClass(by_class=self, **given)
 
     def _make(self, student: PyTorchClassifier) -> Any:
-        taken = inspect.signature(self.art_class.__init__).parameters
-        settings = {name: value for name, value in self.settings.items() if name in taken}
-        settings.pop("attack", None)
-        made: dict[str, Any] = {}
+        taken = self.parameters
+        settings: dict[str, Any] = {k: v for k, v in self.settings.items() if k in taken}
         for name in {"attack", "attacks"} & set(taken):
-            made[name] = self._attack(student)
+            settings[name] = self._attack(student)
         if "proxy_classifier" in taken:
-            made["proxy_classifier"] = _proxy(student)
+            settings["proxy_classifier"] = proxy_of(student)
         try:
-            return self.art_class(student, **made, **settings)
+            return self.art_class(student, **settings)
         except _REFUSALS as error:
             raise self._refusal(error) from error
 
@@ -221,12 +206,9 @@ class _TrainedByClass(Training):
     by_class: Annotated[ArtTrainer, SkipValidation]
 
     def train(self, student: PyTorchClassifier, data: Dataset, work: Work) -> None:
-        self.by_class.run(student, data, self.epochs, self.batch_size)
-
-
-def _proxy(student: PyTorchClassifier) -> PyTorchClassifier:
-    from torch.optim import SGD
-
-    proxy = copy_of(student)
-    proxy.set_params(optimizer=SGD(proxy.model.parameters(), lr=0.01))
-    return proxy
+        trainer = self.by_class._make(student)
+        try:
+            trainer.fit(data.x, one_hot(data), nb_epochs=self.epochs, batch_size=self.batch_size)
+        except _REFUSALS as error:
+            raise self.by_class._refusal(error) from error
+        student.model.eval()

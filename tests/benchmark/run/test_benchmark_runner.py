@@ -517,7 +517,7 @@ class TestRunFolder:
             Run.begin(tmp_path, NoSuite(), {})
         with pytest.raises(InvalidInputError, match="not empty"), locked(tmp_path):
             pass
-        with pytest.raises(ArtifactError, match="no run folder"):
+        with pytest.raises(ArtifactError, match="not a run folder"):
             Run.open(tmp_path)
         assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
 
