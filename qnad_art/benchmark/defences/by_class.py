@@ -7,18 +7,18 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
 from art.defences.preprocessor.preprocessor import Preprocessor
 from art.defences.trainer.trainer import Trainer
 from art.estimators.classification import PyTorchClassifier
-from pydantic import Field, JsonValue, SkipValidation, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from qnad_art.benchmark.attacks import AttackSpec, stand_in
 from qnad_art.benchmark.defences.adversarial_training import proxy_of
 from qnad_art.benchmark.defences.base import Defence, Work
-from qnad_art.benchmark.defences.common import clip_range, copy_of
-from qnad_art.benchmark.defences.preprocessing import preprocessed
+from qnad_art.benchmark.defences.common import copy_of
+from qnad_art.benchmark.defences.preprocessing import FROM_CLASSIFIER, made_for, preprocessed
 from qnad_art.benchmark.defences.training import Training, one_hot
 from qnad_art.datasets.dataset import Dataset
 from qnad_art.errors import InvalidInputError, UnknownNameError
@@ -26,9 +26,8 @@ from qnad_art.training.budget import parse_budget
 
 PREFIX = "art.defences."
 _FAMILIES = {"art.defences.preprocessor": Preprocessor, "art.defences.trainer": Trainer}
-_FROM_CLASSIFIER = {"clip_values", "channels_first", "device_type"}
 _NOT_SETTINGS = {"self", "classifier", "proxy_classifier", "kwargs", "verbose", "attack", "attacks"}
-_FIT_SETTINGS = {"epochs": "nb_epochs", "batch_size": "batch_size"}
+_FIT_SETTINGS = ("nb_epochs", "batch_size")
 _REFUSALS = (
     *(ValueError, TypeError, ImportError),
     *(AttributeError, NotImplementedError, AssertionError),
@@ -98,11 +97,6 @@ class ByClass(Defence):
         family, _, short = self.name.rpartition(".")
         return _classes(family)[short]
 
-    @property
-    def parameters(self) -> Mapping[str, inspect.Parameter]:
-        """Parameters of its constructor."""
-        return inspect.signature(self.art_class.__init__).parameters
-
     def _refusal(self, error: Exception) -> InvalidInputError:
         listed = ", ".join(f"{name} is {value!r}" for name, value in self.settings.items())
         return InvalidInputError(f"{self.name}: {listed + '. ' if listed else ''}ART says: {error}")
@@ -114,7 +108,7 @@ class ArtPreprocessor(ByClass):
     @classmethod
     def taken_by(cls, art_class: Any) -> list[str]:
         """Names of the settings that a preprocessor takes."""
-        given = {"self", "verbose", "apply_fit", "apply_predict"} | _FROM_CLASSIFIER
+        given = {"self", "verbose", "apply_fit", "apply_predict", *FROM_CLASSIFIER}
         return sorted(set(inspect.signature(art_class.__init__).parameters) - given)
 
     @model_validator(mode="after")
@@ -131,19 +125,13 @@ class ArtPreprocessor(ByClass):
         return preprocessed(classifier, self._make(classifier), self.name, work)
 
     def _make(self, classifier: PyTorchClassifier) -> Preprocessor:
-        values = {
-            "clip_values": clip_range(classifier),
-            "channels_first": classifier.channels_first,
-            "device_type": classifier.device_type,
-        }
-        given = {name: value for name, value in values.items() if name in self.parameters}
         try:
-            return self.art_class(**given, **self.settings)
+            return made_for(classifier, self.art_class, **self.settings)
         except _REFUSALS as error:
             raise self._refusal(error) from error
 
 
-class ArtTrainer(ByClass):
+class ArtTrainer(ByClass, Training):
     """A trainer of ART, on a copy of the classifier with Adam.
 
     The settings are those of the constructor and of ``fit`` (``nb_epochs`` is 5 by default),
@@ -156,30 +144,31 @@ class ArtTrainer(ByClass):
         """Names of the settings that a trainer takes."""
         made = set(inspect.signature(art_class.__init__).parameters)
         own = {"learning_rate"} | ({"attack"} if made & {"attack", "attacks"} else set())
-        return sorted((made - _NOT_SETTINGS) | own | set(_FIT_SETTINGS.values()))
+        return sorted((made - _NOT_SETTINGS) | own | set(_FIT_SETTINGS))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_settings_of_training(cls, given: dict[str, Any]) -> dict[str, Any]:
+        names = {field: field for field in Training.model_fields} | {"epochs": "nb_epochs"}
+        asked = {field: given["settings"].get(name) for field, name in names.items()}
+        return {**given, **{field: value for field, value in asked.items() if value is not None}}
 
     @model_validator(mode="after")
     def _usable(self) -> ArtTrainer:
-        self._training()
         self._make(copy_of(stand_in()))
         return self
 
-    def fit(self, classifier: PyTorchClassifier, work: Work, folder: Path) -> None:
-        """Train, and write the weights."""
-        self._training().fit(classifier, work, folder)
-
-    def apply(self, classifier: PyTorchClassifier, work: Work, folder: Path) -> PyTorchClassifier:
-        """The classifier with the trained weights."""
-        return self._training().apply(classifier, work, folder)
-
-    def _training(self) -> _TrainedByClass:
-        names = {**_FIT_SETTINGS, "learning_rate": "learning_rate"}
-        asked = {field: self.settings.get(name) for field, name in names.items()}
-        given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-        return _TrainedByClass(by_class=self, **given)
+    def train(self, student: PyTorchClassifier, data: Dataset, work: Work) -> None:
+        """Train with ART's trainer."""
+        trainer = self._make(student)
+        try:
+            trainer.fit(data.x, one_hot(data), nb_epochs=self.epochs, batch_size=self.batch_size)
+        except _REFUSALS as error:
+            raise self._refusal(error) from error
+        student.model.eval()
 
     def _make(self, student: PyTorchClassifier) -> Any:
-        taken = self.parameters
+        taken = inspect.signature(self.art_class.__init__).parameters
         settings: dict[str, Any] = {k: v for k, v in self.settings.items() if k in taken}
         for name in {"attack", "attacks"} & set(taken):
             settings[name] = self._attack(student)
@@ -196,19 +185,3 @@ class ArtTrainer(ByClass):
         eps = parse_budget(str(settings.pop("eps", 0.3)), "eps")
         spec = AttackSpec.parse(settings)
         return spec.make(student, eps if spec.budgeted else None, batch_size=128)
-
-
-class _TrainedByClass(Training):
-    """The training of an :class:`ArtTrainer`."""
-
-    name: ClassVar[str] = "trainer of ART"
-
-    by_class: Annotated[ArtTrainer, SkipValidation]
-
-    def train(self, student: PyTorchClassifier, data: Dataset, work: Work) -> None:
-        trainer = self.by_class._make(student)
-        try:
-            trainer.fit(data.x, one_hot(data), nb_epochs=self.epochs, batch_size=self.batch_size)
-        except _REFUSALS as error:
-            raise self.by_class._refusal(error) from error
-        student.model.eval()

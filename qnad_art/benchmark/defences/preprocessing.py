@@ -6,8 +6,9 @@ can be chained, and their gradient is the identity (BPDA, Athalye et al. 2018) i
 
 from __future__ import annotations
 
-from abc import abstractmethod
+import inspect
 from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -25,6 +26,9 @@ from qnad_art.benchmark.defences.common import Count, clip_range, copy_of
 from qnad_art.benchmark.threats.victim import seeded, with_module
 from qnad_art.errors import InvalidInputError
 from qnad_art.layers.noise_source import NoiseSource
+
+FROM_CLASSIFIER = ("clip_values", "channels_first", "device_type")
+"""Arguments of ART's preprocessors that the classifier determines."""
 
 
 class Preprocessed(nn.Module):
@@ -83,15 +87,15 @@ class _StraightThrough(torch.autograd.Function):
 
 
 class Preprocessing(Defence):
-    """A preprocessor of ART before the network."""
+    """A preprocessor of ART before the network, with the step's settings as its arguments."""
 
-    @abstractmethod
-    def preprocessor(self, classifier: PyTorchClassifier) -> Preprocessor:
-        """ART's object, for images of ``classifier``."""
+    art_class: ClassVar[str]
 
     def apply(self, classifier: PyTorchClassifier, work: Work, folder: Path) -> PyTorchClassifier:
         """The classifier with the preprocessor in its module."""
-        return preprocessed(classifier, self.preprocessor(classifier), self.name, work)
+        art_class = getattr(import_module("art.defences.preprocessor"), self.art_class)
+        preprocessor = made_for(classifier, art_class, **self.model_dump())
+        return preprocessed(classifier, preprocessor, self.name, work)
 
 
 class FeatureSqueezing(Preprocessing):
@@ -102,14 +106,9 @@ class FeatureSqueezing(Preprocessing):
     """
 
     name: ClassVar[str] = "feature-squeezing"
+    art_class: ClassVar[str] = "FeatureSqueezing"
 
     bit_depth: Annotated[int, Field(strict=True, ge=1, le=64)] = 1
-
-    def preprocessor(self, classifier: PyTorchClassifier) -> Preprocessor:
-        """ART's object."""
-        from art.defences.preprocessor import FeatureSqueezing as Art
-
-        return Art(clip_values=clip_range(classifier), bit_depth=self.bit_depth)
 
 
 class SpatialSmoothing(Preprocessing):
@@ -120,14 +119,9 @@ class SpatialSmoothing(Preprocessing):
     """
 
     name: ClassVar[str] = "spatial-smoothing"
+    art_class: ClassVar[str] = "SpatialSmoothing"
 
     window_size: Count = 3
-
-    def preprocessor(self, classifier: PyTorchClassifier) -> Preprocessor:
-        """ART's object."""
-        from art.defences.preprocessor import SpatialSmoothing as Art
-
-        return Art(window_size=self.window_size, channels_first=classifier.channels_first)
 
 
 class JpegCompression(Preprocessing):
@@ -138,18 +132,17 @@ class JpegCompression(Preprocessing):
     """
 
     name: ClassVar[str] = "jpeg"
+    art_class: ClassVar[str] = "JpegCompression"
 
     quality: Annotated[int, Field(strict=True, ge=1, le=100)] = 50
 
-    def preprocessor(self, classifier: PyTorchClassifier) -> Preprocessor:
-        """ART's object."""
-        from art.defences.preprocessor import JpegCompression as Art
 
-        return Art(
-            clip_values=clip_range(classifier),
-            quality=self.quality,
-            channels_first=classifier.channels_first,
-        )
+def made_for(classifier: PyTorchClassifier, art_class: Any, **settings: Any) -> Preprocessor:
+    """A preprocessor of ART for images of ``classifier``."""
+    taken = inspect.signature(art_class.__init__).parameters
+    values = (clip_range(classifier), classifier.channels_first, classifier.device_type)
+    given = {name: v for name, v in zip(FROM_CLASSIFIER, values, strict=True) if name in taken}
+    return art_class(**given, **settings)
 
 
 def preprocessed(
@@ -181,7 +174,7 @@ def preprocessed(
             f"{name} makes images of shape {tried[0].shape[1:]} from {some.shape[1:]}, which the "
             "network cannot take."
         )
-    noise = None if np.array_equal(*tried) else NoiseSource(work.seed)
+    noise = None if np.array_equal(tried[0], tried[1]) else NoiseSource(work.seed)
     return with_module(classifier, Preprocessed(network, preprocessor, clip, noise))
 
 

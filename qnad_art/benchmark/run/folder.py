@@ -19,11 +19,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from qnad_art.benchmark.records import Cell, Record, Result
 from qnad_art.errors import ArtifactError, InvalidInputError, QnadError, QnadWarning, faults
@@ -32,7 +32,6 @@ from qnad_art.files.atomic import checksum, parse_json, read_json, write_bytes, 
 if TYPE_CHECKING:
     from qnad_art.benchmark.suites.suite import Suite
 
-FORMAT = 1
 LARGEST_ARRAYS = 1 << 32
 """Bytes that the arrays of one file may take in memory."""
 _CHECKSUM = "sha256"
@@ -41,6 +40,19 @@ _DAMAGED = (
     *(BadZipFile, EOFError, LookupError, MemoryError, OSError, OverflowError),
     *(RuntimeError, SyntaxError, TypeError, ValueError, struct.error, zlib.error),
 )
+
+
+class _Entry(Record):
+    key: str
+    cell: Cell
+
+
+class _Content(BaseModel):
+    """What ``suite.json`` holds; the suite itself is validated when it is used."""
+
+    format: Literal[1]
+    suite: dict[str, Any]
+    cells: tuple[_Entry, ...]
 
 
 class Failure(Record):
@@ -57,9 +69,10 @@ _FAILURES = TypeAdapter(tuple[Failure, ...])
 class Run:
     """A run folder, opened by :meth:`open` or made by :meth:`begin`."""
 
-    def __init__(self, folder: Path, content: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, content: _Content) -> None:
         self.folder = folder
         self._content = content
+        self._results = folder / "results.jsonl"
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
@@ -69,14 +82,14 @@ class Run:
             ArtifactError: the folder holds no run, or one that is damaged or of another format.
         """
         folder = Path(folder)
-        if not (folder / "suite.json").is_file():
-            raise ArtifactError(
-                f"{folder} is not a run folder: make one with `qnad evaluate SUITE`."
-            )
-        content = read_json(folder / "suite.json")
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ArtifactError(f"{folder}/suite.json does not have format {FORMAT}; run it again.")
-        return cls(folder, _unsealed(content, f"{folder}/suite.json"))
+        path = folder / "suite.json"
+        if not path.is_file():
+            raise ArtifactError(f"{folder} is not a run folder: `qnad evaluate SUITE` makes one.")
+        content = _unsealed(read_json(path), str(path))
+        try:
+            return cls(folder, _Content.model_validate(content))
+        except ValidationError as error:
+            raise ArtifactError(f"{path}: {faults(error)}; run the suite again.") from None
 
     @classmethod
     def begin(
@@ -94,8 +107,8 @@ class Run:
             InvalidInputError: the folder holds something else, or a run of other cells.
         """
         folder = Path(folder)
-        listed = [{"key": key, "cell": cell.model_dump(mode="json")} for key, cell in cells.items()]
-        content = {"format": FORMAT, "suite": suite.model_dump(mode="json"), "cells": listed}
+        listed = tuple(_Entry(key=key, cell=cell) for key, cell in cells.items())
+        content = _Content(format=1, suite=suite.model_dump(mode="json"), cells=listed)
         if (folder / "suite.json").is_file():
             run = cls.open(folder)
             if run.cells != dict(cells) and revise:
@@ -107,7 +120,7 @@ class Run:
                     "what fits and drop the rest."
                 )
         _refuse_foreign(folder)
-        write_json(folder / "suite.json", _sealed(content))
+        write_json(folder / "suite.json", _sealed(content.model_dump(mode="json")))
         return cls(folder, content)
 
     @cached_property
@@ -117,23 +130,14 @@ class Run:
 
         try:
             # The suite is only read here; `run_suite` asks again whether code may be run.
-            return Suite.model_validate(self._content["suite"], context={"allow_code": True})
-        except KeyError:
-            raise ArtifactError(f"{self.folder}/suite.json holds no suite.") from None
+            return Suite.model_validate(self._content.suite, context={"allow_code": True})
         except ValidationError as error:
             raise ArtifactError(f"{self.folder}/suite.json: {faults(error)}.") from None
 
     @cached_property
     def cells(self) -> dict[str, Cell]:
         """All cells of the suite by key, measured or not, in its order."""
-        try:
-            return {
-                entry["key"]: Cell.model_validate(entry["cell"]) for entry in self._content["cells"]
-            }
-        except (KeyError, TypeError):
-            raise ArtifactError(f"{self.folder}/suite.json lists no cells.") from None
-        except ValidationError as error:
-            raise ArtifactError(f"{self.folder}/suite.json, cells: {faults(error)}.") from None
+        return {entry.key: entry.cell for entry in self._content.cells}
 
     def results(self) -> list[Result]:
         """All results so far, in the order of the suite.
@@ -156,12 +160,9 @@ class Run:
     def append(self, result: Result) -> None:
         """Add a result, safely on disk when this returns; for one process at a time."""
         line = _line(result)
-        handle = os.open(self._results, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            written = os.write(handle, line)
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        with self._results.open("ab", buffering=0) as file:
+            written = file.write(line)
+            os.fsync(file.fileno())
         if written != len(line):
             raise OSError(f"The disk of {self._results} is full: free some space and run again.")
 
@@ -223,10 +224,6 @@ class Run:
         kept = [result for result in self.results() if cells.get(result.key) == result.cell]
         write_bytes(self._results, b"".join(_line(result) for result in kept))
         self.set_failures([f for f in self.failures() if cells.get(f.key) == f.cell])
-
-    @property
-    def _results(self) -> Path:
-        return self.folder / "results.jsonl"
 
 
 @contextmanager

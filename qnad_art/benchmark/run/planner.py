@@ -75,7 +75,7 @@ class Workload:
     def preparations_for(self, tasks: Sequence[Task]) -> list[Preparations]:
         """All preparations that ``tasks`` need, each after those that it needs itself."""
         needed = {key for task in tasks for key in task.needs}
-        for key, work in reversed(self.preparations.items()):
+        for key, work in reversed(list(self.preparations.items())):
             if key in needed:
                 needed.update(work.needs)
         return [work for key, work in self.preparations.items() if key in needed]
@@ -96,7 +96,7 @@ def workload_of(suite: Suite, *, data_dir: str | None = None, allow_code: bool =
     for label, spec in suite.models.items():
         if spec.code is not None and not allow_code:
             raise InvalidInputError(
-                f"Model {label!r} is code, {spec.code}: read it, then allow it with allow_code=True."
+                f"Model {label!r} is code, {spec.code}: read it, then give allow_code=True."
             )
     training, test = load_images(suite.data, data_dir)
     try:

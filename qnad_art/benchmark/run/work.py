@@ -90,7 +90,10 @@ def _prepare_network(bench: Workbench, unit: Network, folder: Path) -> None:
     if unit.model.ready:
         save_weights(load_network(unit.model, bench.training), path)
         return
-    from qnad_art.training.standard import train
+    from qnad_art.training.standard import EpochResult, train
+
+    def tell(epoch: EpochResult) -> None:
+        bench.say(f"epoch {epoch.epoch} of {epoch.epochs}, loss {epoch.loss:.4f}")
 
     network = untrained_network(unit.model, bench.training)
     # Hours of training survive a killed run.
@@ -101,9 +104,7 @@ def _prepare_network(bench: Workbench, unit: Network, folder: Path) -> None:
         unit.model.training(),
         checkpoint=checkpoint,
         resume=checkpoint.exists(),
-        on_epoch=lambda epoch: bench.say(
-            f"epoch {epoch.epoch} of {epoch.epochs}, loss {epoch.loss:.4f}"
-        ),
+        on_epoch=tell,
     )
     save_weights(network, path)
     checkpoint.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,11 +49,7 @@ class Latest:
 
 
 class Kept:
-    """Values that a worker keeps from one piece of work to the next.
-
-    Args:
-        gpu: whether classifiers are on the GPU.
-    """
+    """Values that a worker keeps between jobs; ``gpu`` says whether classifiers are on the GPU."""
 
     def __init__(self, gpu: bool) -> None:
         self.gpu = gpu
@@ -73,16 +70,8 @@ class Workbench:
     def __init__(self, folder: Path, source: Source, kept: Kept, say: Say) -> None:
         self.folder, self.say = folder, say
         self._source, self._kept = source, kept
-
-    @property
-    def training(self) -> Dataset:
-        """The training images."""
-        return self._images()[0]
-
-    @property
-    def test(self) -> Dataset:
-        """The test images."""
-        return self._images()[1]
+        images = kept.images.get(source.model_dump_json(), partial(_checked, source))
+        self.training, self.test = images
 
     def prepared(self, key: str) -> Path:
         """Folder of a preparation; it exists if and only if it is complete."""
@@ -155,10 +144,6 @@ class Workbench:
         (defence,) = build_steps(step.content)
         training = images_of_seed(self._source.data, self.training, victim.seed)
         return defence, base, Work(training, _device(step), victim.seed, self.say)
-
-    def _images(self) -> tuple[Dataset, Dataset]:
-        source = self._source
-        return self._kept.images.get(source.model_dump_json(), lambda: _checked(source))
 
     def _classifier(self, key: str, make: Callable[[], PyTorchClassifier]) -> PyTorchClassifier:
         classifier = self._kept.classifiers.get(f"{self.folder} {key}", make)
