@@ -1,4 +1,4 @@
-"""What the benchmark asks of a defence: settings, a slow ``fit`` and a fast ``apply``."""
+"""The interface of a defence in the benchmark: settings, a slow ``fit`` and a fast ``apply``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Work:
-    """What a defence may use.
+    """Everything that a defence may use.
 
     Args:
         training: training images and labels; the test images are never here.

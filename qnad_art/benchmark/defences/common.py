@@ -1,4 +1,4 @@
-"""What the defences share: kinds of settings, copies of classifiers, ranges of inputs."""
+"""Parts that defences share: kinds of settings, copies of classifiers, ranges of inputs."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
@@ -11,15 +11,7 @@ import numpy as np
 from art.estimators.classification import PyTorchClassifier
 
 from qnad_art.benchmark.protocol import Protocol
-from qnad_art.benchmark.records import (
-    Bits,
-    Cell,
-    CurvePoint,
-    Gate,
-    Interval,
-    Provenance,
-    Result,
-)
+from qnad_art.benchmark.records import Bits, Cell, CurvePoint, Gate, Interval, Provenance, Result
 from qnad_art.benchmark.statistics.intervals import accuracy_interval, wilson
 from qnad_art.benchmark.threats.ladder import Attack, Examples, ExampleStore, adversarial_examples
 from qnad_art.benchmark.threats.scoring import Score, score
@@ -90,8 +82,8 @@ def measure(
         from qnad_art.benchmark.audit.audit import audit_cell
 
         x, y = x[: protocol.audit_images], y[: protocol.audit_images]
-        found = fresh(x, y, draws=protocol.draws)
-        return _summary(found, protocol, seed, gates=audit_cell(victim, x, y, protocol, seed))
+        figures = _summary(fresh(x, y, draws=protocol.draws), protocol, seed)
+        return replace(figures, gates=audit_cell(victim, x, y, protocol, seed))
     if attack is None:
         return _summary(fresh(x, y, draws=protocol.draws), protocol, seed)
     if cell.rung is None:
@@ -114,45 +106,34 @@ def measure(
     else:
         draws = protocol.persistent_draws if persistent else protocol.draws
         found = fresh(examples.x, y, draws=draws)
-    return _summary(
-        found,
-        protocol,
-        seed,
-        every=persistent,
+    figures = _summary(found, protocol, seed)
+    return replace(
+        figures,
+        accuracy=figures.every_draw if persistent else figures.accuracy,
         norm=attack.norm if cell.eps is not None else None,
         single_step=attack.single_step,
         curve=examples.curve if cell.rung == "adaptive" else (),
         perturbation=_perturbation(examples, x),
         gradients=examples.gradients,
         queries=examples.queries,
-        arrays={"x_adv": examples.x, "predicted": found.predicted},
+        arrays={"x_adv": examples.x, **figures.arrays},
     )
 
 
-def _summary(
-    found: Score,
-    protocol: Protocol,
-    seed: int,
-    *,
-    every: bool = False,
-    **more: object,
-) -> Measured:
-    """The figures of a score; ``every`` takes images that are right in every draw as headline."""
+def _summary(found: Score, protocol: Protocol, seed: int) -> Measured:
+    """The figures of a score."""
     images = len(found.y)
-    every_draw = wilson(int(found.every_draw.sum()), images)
-    accuracy = accuracy_interval(
-        found.correct, seed=derived(seed, "bootstrap"), resamples=protocol.resamples
-    )
-    fields: dict[str, object] = {"arrays": {"predicted": found.predicted}, **more}
     return Measured(
-        accuracy=every_draw if every else accuracy,
+        accuracy=accuracy_interval(
+            found.correct, seed=derived(seed, "bootstrap"), resamples=protocol.resamples
+        ),
         majority=wilson(int(found.votes.sum()), images),
-        every_draw=every_draw,
+        every_draw=wilson(int(found.every_draw.sum()), images),
         images=images,
         draws=found.draws,
         correct=Bits.pack(found.correct),
         votes=Bits.pack(found.votes),
-        **fields,  # type: ignore[arg-type]
+        arrays={"predicted": found.predicted},
     )
 
 

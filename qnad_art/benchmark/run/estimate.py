@@ -166,7 +166,7 @@ def _timed(call: Callable[[], object]) -> float:
     torch.set_num_threads(1)
     try:
         for _ in range(3):
-            # Of this process: whatever else runs now says nothing about the hours to come.
+            # Time of this process only: the present load says nothing about the hours to come.
             started = time.process_time()
             call()
             taken.append(time.process_time() - started)

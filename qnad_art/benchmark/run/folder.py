@@ -48,7 +48,7 @@ class _Entry(Record):
 
 
 class _Content(BaseModel):
-    """What ``suite.json`` holds; the suite itself is validated when it is used."""
+    """Content of ``suite.json``; the suite itself is validated when it is used."""
 
     format: Literal[1]
     suite: dict[str, Any]
@@ -177,7 +177,7 @@ class Run:
         if whole == len(data):
             return
         warnings.warn(
-            f"{self._results} ends in half a line: that cell is measured again.",
+            f"{self._results} ends in half a line: its cell is measured again.",
             QnadWarning,
             stacklevel=2,
         )

@@ -85,7 +85,7 @@ def workload_of(suite: Suite, *, data_dir: str | None = None, allow_code: bool =
     """The work of a suite, named by the data, devices and weights files that are read here.
 
     Args:
-        suite, data_dir: as :func:`~qnad_art.benchmark.run.runner.run_suite`.
+        suite, data_dir: see :func:`~qnad_art.benchmark.run.runner.run_suite`.
         allow_code: whether code that the suite names may be run; it is run here.
 
     Raises:

@@ -75,7 +75,7 @@ def run_suite(
         suite: from :func:`~qnad_art.benchmark.suites.suite.load_suite`.
         folder: folder of the run, new or of the same suite; all workers must see it under this
             path.
-        data_dir: as :func:`qnad_art.datasets.dataset.load_dataset`.
+        data_dir: folder of data sets, see :func:`qnad_art.datasets.dataset.load_dataset`.
         allow_code: whether code that the suite names may be run, here and by the workers, which
             must see it under the same path or name.
         only: pattern of the cells to measure now, ``None`` for all; see :meth:`Workload.matching`.
@@ -157,6 +157,7 @@ def _jobs(
 def _execute(
     run: Run, jobs: Sequence[Job], record: _Record, engine: Engine, report: Report
 ) -> None:
+    """Have ``engine`` carry out jobs; record, log and report every event."""
     clock = _Clock(jobs)
     with Notes(run.folder) as notes:
         dispatch = Dispatch(jobs, engine, notes)

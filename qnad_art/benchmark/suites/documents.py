@@ -14,7 +14,7 @@ import yaml
 from qnad_art.errors import InvalidInputError
 
 LARGEST = 100_000
-"""Bytes that a document may have: as many as a hundred suites, read in two seconds."""
+"""Largest size of a document in bytes: a hundred suites, which are read in two seconds."""
 
 Place = Sequence[str | int]
 """Keys and indices on the way to a value."""

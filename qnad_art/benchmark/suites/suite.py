@@ -139,7 +139,7 @@ class ModelSpec(Record):
 
     @property
     def ready(self) -> str | None:
-        """Where its weights are; ``None`` if it is trained in the run."""
+        """File or name of its weights; ``None`` if it is trained in the run."""
         return self.weights or self.pretrained
 
     def training(self) -> TrainSettings:
@@ -202,7 +202,7 @@ def _data(value: Any) -> Any:
 
 
 class Suite(Record):
-    """What is measured.
+    """Everything that a run measures, and how.
 
     Args:
         name: name of the suite and of its run folder.
