@@ -125,7 +125,8 @@ class TestDispatch:
         engine, events = dispatched(tmp_path, jobs, scripts)
         assert set(done_in(events)) == {"unlucky", "other"}
         assert set(failed_in(events)) == {"killer", "after"}
-        assert "workers died repeatedly, the last one by: SIGKILL" in failed_in(events)["killer"].reason
+        reason = failed_in(events)["killer"].reason
+        assert "workers died repeatedly, the last one by: SIGKILL" in reason
         assert engine.attempts == {"unlucky": 3, "killer": 3, "other": 1}
         assert "A worker died (SIGKILL): job unlucky" in said_in(events)
 
