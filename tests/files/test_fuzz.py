@@ -359,7 +359,7 @@ class TestRuns:
         content = json.loads((run.folder / "results.jsonl").read_text().splitlines()[0])
         del content["sha256"]
         (run.folder / "results.jsonl").write_text(json.dumps({**content, "key": key}) + "\n")
-        with pytest.raises(ArtifactError, match="line 1 is no result"):
+        with pytest.raises(ArtifactError, match="line 1 is not a result"):
             run.results()
 
     def test_those_of_before_checksums_are_read(self, run):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,13 @@ from qnad_art.plugins.discovery import find_plugins, load_plugin, plugin_names
 
 NONE = "none"
 
-_WITH = "qnad-"
-"""``qnad-tuned`` is ``qnad`` with the strategy ``tuned``."""
-
 
 def defence_names() -> list[str]:
-    """Names of the defences; :func:`build_steps` takes classes of ART too."""
-    with_strategy = (_WITH + strategy for strategy in plugin_names("strategy"))
+    """Names of the defences; :func:`build_steps` takes classes of ART too.
+
+    ``qnad-tuned`` is ``qnad`` with the strategy ``tuned``, and so for every other strategy.
+    """
+    with_strategy = (f"qnad-{strategy}" for strategy in plugin_names("strategy"))
     return sorted({NONE, *plugin_names("defence"), *with_strategy})
 
 
@@ -28,14 +28,14 @@ def build_steps(spec: Any, folder: Path | None = None) -> tuple[Defence, ...]:
     """The steps of a defence.
 
     Args:
-        spec: a name; a mapping ``{"name": …}`` with settings beside it; a list of those, applied in
-            order; or steps. ``"none"`` is the empty composition. A name that begins with
-            ``art.defences.`` is a preprocessor or trainer of ART.
-        folder: that paths in settings start from; ``None`` for the working directory.
+        spec: a name; a mapping of ``name`` and settings; a list of those, applied in order; or
+            steps. ``"none"`` is the empty composition. A name that begins with ``art.defences.``
+            is a preprocessor or trainer of ART.
+        folder: folder that paths in settings start from; ``None`` for the working directory.
 
     Raises:
-        UnknownNameError: no such defence, or it has no such setting.
-        InvalidInputError: a value that cannot be used, or steps that do not go together.
+        UnknownNameError: there is no such defence, or it has no such setting.
+        InvalidInputError: a value cannot be used, or steps cannot be combined.
     """
     parts = spec if isinstance(spec, Sequence) and not isinstance(spec, str) else [spec]
     steps = tuple(step for part in parts for step in _step(part, folder))
@@ -44,17 +44,17 @@ def build_steps(spec: Any, folder: Path | None = None) -> tuple[Defence, ...]:
 
 
 def steps_content(steps: Sequence[Defence]) -> list[dict[str, Any]]:
-    """Name and all settings of every step as JSON, which :func:`build_steps` takes again."""
+    """Name and all settings of every step as JSON that :func:`build_steps` takes."""
     return [{"name": step.name, **step.content()} for step in steps]
 
 
 def steps_identity(steps: Sequence[Defence]) -> list[dict[str, Any]]:
-    """As :func:`steps_content`, but files are named by their content and not by their place."""
+    """As :func:`steps_content`, but files are named by their content and not by their path."""
     return [{"name": step.name, **step.identity()} for step in steps]
 
 
 def steps_in(value: Any, info: ValidationInfo) -> tuple[Defence, ...]:
-    """:func:`build_steps` as a validator: paths start from the ``folder`` of the context."""
+    """:func:`build_steps` as a validator; paths start from the ``folder`` of the context."""
     return build_steps(value, (info.context or {}).get("folder"))
 
 
@@ -89,10 +89,10 @@ def _step(part: Any, folder: Path | None) -> tuple[Defence, ...]:
     return (_checked(name, lambda: defence.model_validate(settings, context={"folder": folder})),)
 
 
-def _checked(name: str, build: Any) -> Defence:
+def _checked(name: str, build: Callable[[], Defence]) -> Defence:
     """``build()``, whose errors name the defence, the setting and its value."""
     try:
-        step: Defence = build()
+        return build()
     except ValidationError as error:
         first = error.errors()[0]
         cause = first.get("ctx", {}).get("error")
@@ -102,13 +102,12 @@ def _checked(name: str, build: Any) -> Defence:
         problem = "is missing" if first["type"] == "missing" else f"is {first['input']!r}"
         message = cause or first["msg"]
         raise InvalidInputError(f"Defence {name!r}: {setting} {problem}: {message}") from error
-    return step
 
 
 def _check_order(steps: Sequence[Defence]) -> None:
-    """Raise for steps of which one cannot work on what the others made."""
+    """Raise InvalidInputError for steps that cannot be combined."""
     for number, step in enumerate(steps):
-        # A control's reference is fitted to what the steps before it made.
+        # A control's reference is fitted to the result of the steps before it.
         _check_together([*steps[:number], *getattr(step, "of", ())])
     _check_together(steps)
 
@@ -118,13 +117,13 @@ def _check_together(steps: Sequence[Defence]) -> None:
     circuits = [name for step, name in zip(steps, names, strict=True) if step.executes]
     if len(circuits) > 1:
         raise InvalidInputError(
-            f"{' and '.join(circuits)} both run the network as circuits; take one of them."
+            f"{' and '.join(circuits)} both run the network as circuits; use one of them."
         )
     for kind in ("pni", "rse"):
         if names.count(kind) > 1:
-            raise InvalidInputError(f"{kind} stands twice; once is enough.")
+            raise InvalidInputError(f"{kind} is given twice; once is enough.")
     if circuits and "pni" in names:
         raise InvalidInputError(
-            f"pni and {circuits[0]} do not go together: circuits are made for fixed weights, and "
-            "parametric noise injection draws them anew in every pass."
+            f"pni and {circuits[0]} cannot be combined: circuits are made for fixed weights, and "
+            "parametric noise injection draws new ones in every pass."
         )

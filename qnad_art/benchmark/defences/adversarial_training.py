@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,13 +9,7 @@ from art.attacks.evasion import ProjectedGradientDescent
 from art.estimators.classification import PyTorchClassifier
 
 from qnad_art.benchmark.defences.base import Work
-from qnad_art.benchmark.defences.common import (
-    Count,
-    Epsilon,
-    NotNegative,
-    Positive,
-    copy_of,
-)
+from qnad_art.benchmark.defences.common import Count, Epsilon, NotNegative, Positive, copy_of
 from qnad_art.benchmark.defences.training import Training, one_hot
 from qnad_art.datasets.dataset import Dataset
 
@@ -27,7 +19,7 @@ class AdversarialTraining(Training):
 
     Args:
         epsilon: L∞ budget.
-        attack_steps: of PGD from a random start, each of 2.5 ε over their number.
+        attack_steps: number of steps of PGD, each of 2.5 ε / ``attack_steps``; the start is random.
     """
 
     epochs: Count = 5
@@ -55,26 +47,20 @@ class AdversarialTraining(Training):
 class Madry(AdversarialTraining):
     """Adversarial training with PGD. Madry et al., ICLR 2018, arXiv 1706.06083.
 
-    Settings: those of :class:`AdversarialTraining`.
+    The settings are those of :class:`AdversarialTraining`.
     """
 
     name: ClassVar[str] = "madry"
 
     def train(self, student: PyTorchClassifier, data: Dataset, work: Work) -> None:
-        """ART's trainer."""
+        """Train with ART's trainer."""
         from art.defences.trainer import AdversarialTrainerMadryPGD
 
         trainer = AdversarialTrainerMadryPGD(
-            student,
-            nb_epochs=self.epochs,
-            batch_size=self.batch_size,
-            eps=self.epsilon,
-            eps_step=self.step,
-            max_iter=self.attack_steps,
+            student, eps=self.epsilon, eps_step=self.step, max_iter=self.attack_steps
         )
         trainer.attack.set_params(batch_size=self.batch_size)
-        steps = self.epochs * self.batches(data)
-        trainer.fit(data.x, data.y, scheduler=self.annealed(student, steps))
+        self.annealed(trainer, student, data, by_batch=True)
 
 
 class Trades(AdversarialTraining):
@@ -83,7 +69,7 @@ class Trades(AdversarialTraining):
     Args:
         beta: weight of the divergence.
 
-    The others are those of :class:`AdversarialTraining`.
+    The other settings are those of :class:`AdversarialTraining`.
     """
 
     name: ClassVar[str] = "trades"
@@ -91,28 +77,23 @@ class Trades(AdversarialTraining):
     beta: NotNegative = 6.0
 
     def train(self, student: PyTorchClassifier, data: Dataset, work: Work) -> None:
-        """ART's trainer."""
+        """Train with ART's trainer."""
         from art.defences.trainer import AdversarialTrainerTRADESPyTorch
 
-        AdversarialTrainerTRADESPyTorch(student, self.pgd(student), beta=self.beta).fit(
-            data.x,
-            data.y,
-            batch_size=self.batch_size,
-            nb_epochs=self.epochs,
-            scheduler=self.annealed(student, self.epochs),
-        )
+        trainer = AdversarialTrainerTRADESPyTorch(student, self.pgd(student), beta=self.beta)
+        self.annealed(trainer, student, data)
 
 
 class Awp(AdversarialTraining):
     """Adversarial weight perturbation. Wu, Xia, Wang, NeurIPS 2020, arXiv 2004.05884.
 
     Args:
-        mode: the training underneath, ``"pgd"`` (Madry) or ``"trades"``.
+        mode: the training that the weights are perturbed in, ``"pgd"`` (Madry) or ``"trades"``.
         gamma: size of the perturbation, relative to the weights of a layer.
-        beta: of TRADES.
+        beta: weight of the divergence in TRADES.
         warmup: epochs without perturbation.
 
-    The others are those of :class:`AdversarialTraining`.
+    The other settings are those of :class:`AdversarialTraining`.
     """
 
     name: ClassVar[str] = "awp"
@@ -123,26 +104,19 @@ class Awp(AdversarialTraining):
     warmup: int = 0
 
     def train(self, student: PyTorchClassifier, data: Dataset, work: Work) -> None:
-        """ART's trainer, with a copy as its proxy."""
+        """Train with ART's trainer."""
         from art.defences.trainer import AdversarialTrainerAWPPyTorch
 
-        proxy = copy_of(student)
-        proxy.set_params(optimizer=torch.optim.SGD(proxy.model.parameters(), lr=0.01))
-        AdversarialTrainerAWPPyTorch(
+        trainer = AdversarialTrainerAWPPyTorch(
             student,
-            proxy,
+            proxy_of(student),
             self.pgd(student),
             mode=self.mode,
             gamma=self.gamma,
             beta=self.beta,
             warmup=self.warmup,
-        ).fit(
-            data.x,
-            data.y,
-            batch_size=self.batch_size,
-            nb_epochs=self.epochs,
-            scheduler=self.annealed(student, self.epochs),
         )
+        self.annealed(trainer, student, data)
 
 
 class FastAdversarialTraining(Training):
@@ -150,8 +124,9 @@ class FastAdversarialTraining(Training):
 
     Args:
         epsilon: L∞ budget.
-        epochs, batch_size: of training.
-        learning_rate: the peak, of SGD with momentum; it rises and falls linearly.
+        epochs, batch_size: settings of training.
+        learning_rate: peak of the learning rate, which rises and falls linearly; the optimizer is
+            SGD with momentum.
     """
 
     name: ClassVar[str] = "fast-adversarial-training"
@@ -161,7 +136,7 @@ class FastAdversarialTraining(Training):
     learning_rate: Positive = 0.05
 
     def train(self, student: PyTorchClassifier, data: Dataset, work: Work) -> None:
-        """ART's trainer."""
+        """Train with ART's trainer."""
         from art.defences.trainer import AdversarialTrainerFBFPyTorch
 
         AdversarialTrainerFBFPyTorch(student, eps=self.epsilon).fit(
@@ -169,24 +144,25 @@ class FastAdversarialTraining(Training):
         )
 
     def optimizer(self, student: PyTorchClassifier) -> torch.optim.Optimizer:
-        """SGD whose rate is the setting's share of the one that ART sets, which peaks at 0.21."""
+        """SGD at a fixed share of the rate that ART sets, which peaks at 0.21."""
         share = self.learning_rate / 0.21
 
         class Scaled(torch.optim.SGD):
             def step(self, closure: Any = None) -> Any:
-                with _scaled(self.param_groups, share):
+                rates = [group["lr"] for group in self.param_groups]
+                for group in self.param_groups:
+                    group["lr"] *= share
+                try:
                     return super().step(closure)
+                finally:
+                    for group, rate in zip(self.param_groups, rates, strict=True):
+                        group["lr"] = rate
 
         return Scaled(student.model.parameters(), lr=0.21, momentum=0.9)
 
 
-@contextmanager
-def _scaled(groups: list[dict[str, Any]], share: float) -> Iterator[None]:
-    rates = [group["lr"] for group in groups]
-    for group in groups:
-        group["lr"] *= share
-    try:
-        yield
-    finally:
-        for group, rate in zip(groups, rates, strict=True):
-            group["lr"] = rate
+def proxy_of(student: PyTorchClassifier) -> PyTorchClassifier:
+    """A copy of ``student`` with an optimizer of its own, in which AWP looks for a perturbation."""
+    proxy = copy_of(student)
+    proxy.set_params(optimizer=torch.optim.SGD(proxy.model.parameters(), lr=0.01))
+    return proxy

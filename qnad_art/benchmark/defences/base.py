@@ -1,4 +1,4 @@
-"""What a defence is to the benchmark: settings, an expensive ``fit`` and a cheap ``apply``."""
+"""The interface of a defence in the benchmark: settings, a slow ``fit`` and a fast ``apply``."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Work:
-    """What a defence may use.
+    """Everything that a defence may use.
 
     Args:
-        training: images and labels; the test images are never here.
+        training: training images and labels; the test images are never here.
         device: the quantum device of the cell.
-        seed: of everything random in the defence.
-        say: takes a line on progress.
+        seed: seed of everything random in the defence.
+        say: function that takes a line on progress.
     """
 
     training: Dataset
@@ -39,7 +39,7 @@ class Work:
 class Defence(BaseModel, ABC):
     """A step that turns a classifier into a defended one; its fields are its settings.
 
-    Steps compose: each gets what the one before it made. Neither method changes the classifier
+    Steps compose: each gets the result of the one before it. Neither method changes the classifier
     that it is given.
     """
 
@@ -47,31 +47,28 @@ class Defence(BaseModel, ABC):
 
     name: ClassVar[str]
     quantum: ClassVar[bool] = False
-    """Whether the step uses ``work.device``; a defence without one is measured on one device."""
+    """Whether the step uses ``work.device``; other defences are measured on one device only."""
+    noisy: ClassVar[bool] = False
+    """Whether predictions vary from draw to draw; used only to estimate how long a run takes."""
     executes: ClassVar[bool] = False
-    """Whether it runs the network as circuits, which of the steps of a defence only one can."""
+    """Whether the step runs the network as circuits; only one step of a defence can."""
 
     @classmethod
     def settings_of(cls, given: Mapping[str, Any]) -> Iterable[str]:
-        """Names of the settings that can be given, where some are ``given``."""
+        """Names of the settings that can be given together with those in ``given``."""
         return cls.model_fields
 
     @property
     def by(self) -> str | None:
-        """Distribution and version that it comes from; ``None`` if from this package."""
+        """Distribution and version that provide the step; ``None`` for this package."""
         return provider("defence", self.name)
 
-    @property
-    def noisy(self) -> bool:
-        """Whether predictions vary from draw to draw; only the estimate of time asks."""
-        return False
-
     def content(self) -> dict[str, Any]:
-        """Its settings as JSON, as a suite writes them beside the name."""
+        """The settings as JSON, as a suite writes them next to the name."""
         return self.model_dump(mode="json")
 
     def identity(self) -> dict[str, Any]:
-        """All that the step's outcome depends on, as JSON: its content, files by theirs."""
+        """The content, with files named by their content: all that the outcome depends on."""
         return self.content()
 
     def fit(self, classifier: PyTorchClassifier, work: Work, folder: Path) -> None:
@@ -79,4 +76,4 @@ class Defence(BaseModel, ABC):
 
     @abstractmethod
     def apply(self, classifier: PyTorchClassifier, work: Work, folder: Path) -> PyTorchClassifier:
-        """The defended classifier, from what :meth:`fit` wrote; the same at every call."""
+        """The defended classifier, made from what :meth:`fit` wrote; every call gives the same."""

@@ -7,17 +7,18 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
 from art.defences.preprocessor.preprocessor import Preprocessor
 from art.defences.trainer.trainer import Trainer
 from art.estimators.classification import PyTorchClassifier
-from pydantic import Field, JsonValue, SkipValidation, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from qnad_art.benchmark.attacks import AttackSpec, stand_in
+from qnad_art.benchmark.defences.adversarial_training import proxy_of
 from qnad_art.benchmark.defences.base import Defence, Work
-from qnad_art.benchmark.defences.common import clip_range, copy_of
-from qnad_art.benchmark.defences.preprocessing import preprocessed
+from qnad_art.benchmark.defences.common import copy_of
+from qnad_art.benchmark.defences.preprocessing import FROM_CLASSIFIER, made_for, preprocessed
 from qnad_art.benchmark.defences.training import Training, one_hot
 from qnad_art.datasets.dataset import Dataset
 from qnad_art.errors import InvalidInputError, UnknownNameError
@@ -25,21 +26,16 @@ from qnad_art.training.budget import parse_budget
 
 PREFIX = "art.defences."
 _FAMILIES = {"art.defences.preprocessor": Preprocessor, "art.defences.trainer": Trainer}
-_FROM_CLASSIFIER = {"clip_values", "channels_first", "device_type"}
 _NOT_SETTINGS = {"self", "classifier", "proxy_classifier", "kwargs", "verbose", "attack", "attacks"}
 _FIT_SETTINGS = ("nb_epochs", "batch_size")
 _REFUSALS = (
-    ValueError,
-    TypeError,
-    ImportError,
-    AttributeError,
-    NotImplementedError,
-    AssertionError,
+    *(ValueError, TypeError, ImportError),
+    *(AttributeError, NotImplementedError, AssertionError),
 )
 
 
 def class_names() -> list[str]:
-    """Dotted names of ART's preprocessors and trainers that can be made."""
+    """Dotted names of ART's preprocessors and trainers, abstract classes left out."""
     return sorted(f"{family}.{name}" for family in _FAMILIES for name in _classes(family))
 
 
@@ -47,7 +43,7 @@ def build_by_class(name: str, settings: Mapping[str, Any]) -> Defence:
     """The step of a class inside ``art.defences``.
 
     Raises:
-        UnknownNameError: no such preprocessor or trainer, or it has no such setting.
+        UnknownNameError: there is no such preprocessor or trainer, or it has no such setting.
         InvalidInputError: ART refuses a value, or the class cannot serve as a defence here.
     """
     family, _, short = name.rpartition(".")
@@ -78,22 +74,22 @@ class ByClass(Defence):
     """A class of ART with settings.
 
     Args:
-        name: dotted, such as ``art.defences.preprocessor.TotalVarMin``.
-        settings: of its constructor (and of a trainer's ``fit``).
+        name: dotted name, such as ``art.defences.preprocessor.TotalVarMin``.
+        settings: arguments of its constructor, and of a trainer's ``fit``.
     """
 
     name: str  # type: ignore[misc]
     settings: dict[str, JsonValue] = Field(default_factory=dict)
 
     def content(self) -> dict[str, Any]:
-        """The settings, which a suite writes without the word."""
+        """The settings themselves: a suite writes them next to the name."""
         content: dict[str, Any] = super().content()["settings"]
         return content
 
     @classmethod
     @abstractmethod
     def taken_by(cls, art_class: Any) -> list[str]:
-        """Names of the settings that a class takes."""
+        """Names of the settings that a class of ART takes."""
 
     @property
     def art_class(self) -> Any:
@@ -111,16 +107,16 @@ class ArtPreprocessor(ByClass):
 
     @classmethod
     def taken_by(cls, art_class: Any) -> list[str]:
-        """Names of the settings that a class takes."""
-        given = {"self", "verbose", "apply_fit", "apply_predict"} | _FROM_CLASSIFIER
+        """Names of the settings that a preprocessor takes."""
+        given = {"self", "verbose", "apply_fit", "apply_predict", *FROM_CLASSIFIER}
         return sorted(set(inspect.signature(art_class.__init__).parameters) - given)
 
     @model_validator(mode="after")
     def _usable(self) -> ArtPreprocessor:
         if not self._make(stand_in()).apply_predict:
             raise InvalidInputError(
-                f"{self.name} acts in training only; it is no defence of its own. Take "
-                "'gaussian-augmentation', or one that acts on predictions."
+                f"{self.name} acts in training only, so it is not a defence by itself. Use "
+                "'gaussian-augmentation', or a preprocessor that acts on predictions."
             )
         return self
 
@@ -129,79 +125,57 @@ class ArtPreprocessor(ByClass):
         return preprocessed(classifier, self._make(classifier), self.name, work)
 
     def _make(self, classifier: PyTorchClassifier) -> Preprocessor:
-        values = {
-            "clip_values": clip_range(classifier),
-            "channels_first": classifier.channels_first,
-            "device_type": classifier.device_type,
-        }
-        taken = inspect.signature(self.art_class.__init__).parameters
         try:
-            return self.art_class(
-                **{name: value for name, value in values.items() if name in taken},
-                **self.settings,
-            )
+            return made_for(classifier, self.art_class, **self.settings)
         except _REFUSALS as error:
             raise self._refusal(error) from error
 
 
-class ArtTrainer(ByClass):
+class ArtTrainer(ByClass, Training):
     """A trainer of ART, on a copy of the classifier with Adam.
 
-    Settings are those of the constructor and of ``fit`` (``nb_epochs`` is 5 unless given), besides
+    The settings are those of the constructor and of ``fit`` (``nb_epochs`` is 5 by default),
     ``learning_rate`` and, where the trainer takes attacks, ``attack``: a name, or a mapping with
     ``name``, ``eps`` and settings (default: PGD at 0.3).
     """
 
     @classmethod
     def taken_by(cls, art_class: Any) -> list[str]:
-        """Names of the settings that a class takes."""
+        """Names of the settings that a trainer takes."""
         made = set(inspect.signature(art_class.__init__).parameters)
         own = {"learning_rate"} | ({"attack"} if made & {"attack", "attacks"} else set())
         return sorted((made - _NOT_SETTINGS) | own | set(_FIT_SETTINGS))
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_settings_of_training(cls, given: dict[str, Any]) -> dict[str, Any]:
+        names = {field: field for field in Training.model_fields} | {"epochs": "nb_epochs"}
+        asked = {field: given["settings"].get(name) for field, name in names.items()}
+        return {**given, **{field: value for field, value in asked.items() if value is not None}}
+
     @model_validator(mode="after")
     def _usable(self) -> ArtTrainer:
-        self._training()
         self._make(copy_of(stand_in()))
         return self
 
-    def fit(self, classifier: PyTorchClassifier, work: Work, folder: Path) -> None:
-        """Train, and write the weights."""
-        self._training().fit(classifier, work, folder)
-
-    def apply(self, classifier: PyTorchClassifier, work: Work, folder: Path) -> PyTorchClassifier:
-        """The classifier with the weights that were trained."""
-        return self._training().apply(classifier, work, folder)
-
-    def run(self, student: PyTorchClassifier, data: Dataset, epochs: int, batch_size: int) -> None:
-        """Train ``student``."""
+    def train(self, student: PyTorchClassifier, data: Dataset, work: Work) -> None:
+        """Train with ART's trainer."""
         trainer = self._make(student)
         try:
-            trainer.fit(data.x, one_hot(data), nb_epochs=epochs, batch_size=batch_size)
+            trainer.fit(data.x, one_hot(data), nb_epochs=self.epochs, batch_size=self.batch_size)
         except _REFUSALS as error:
             raise self._refusal(error) from error
         student.model.eval()
 
-    def _training(self) -> _TrainedByClass:
-        asked = {
-            "epochs": self.settings.get("nb_epochs"),
-            "batch_size": self.settings.get("batch_size"),
-            "learning_rate": self.settings.get("learning_rate"),
-        }
-        given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-        return _TrainedByClass(by_class=self, **given)
-
     def _make(self, student: PyTorchClassifier) -> Any:
         taken = inspect.signature(self.art_class.__init__).parameters
-        settings = {name: value for name, value in self.settings.items() if name in taken}
-        settings.pop("attack", None)
-        made: dict[str, Any] = {}
+        settings: dict[str, Any] = {k: v for k, v in self.settings.items() if k in taken}
         for name in {"attack", "attacks"} & set(taken):
-            made[name] = self._attack(student)
+            settings[name] = self._attack(student)
         if "proxy_classifier" in taken:
-            made["proxy_classifier"] = _proxy(student)
+            settings["proxy_classifier"] = proxy_of(student)
         try:
-            return self.art_class(student, **made, **settings)
+            return self.art_class(student, **settings)
         except _REFUSALS as error:
             raise self._refusal(error) from error
 
@@ -211,22 +185,3 @@ class ArtTrainer(ByClass):
         eps = parse_budget(str(settings.pop("eps", 0.3)), "eps")
         spec = AttackSpec.parse(settings)
         return spec.make(student, eps if spec.budgeted else None, batch_size=128)
-
-
-class _TrainedByClass(Training):
-    """The training of an :class:`ArtTrainer`."""
-
-    name: ClassVar[str] = "trainer of ART"
-
-    by_class: Annotated[ArtTrainer, SkipValidation]
-
-    def train(self, student: PyTorchClassifier, data: Dataset, work: Work) -> None:
-        self.by_class.run(student, data, self.epochs, self.batch_size)
-
-
-def _proxy(student: PyTorchClassifier) -> PyTorchClassifier:
-    from torch.optim import SGD
-
-    proxy = copy_of(student)
-    proxy.set_params(optimizer=SGD(proxy.model.parameters(), lr=0.01))
-    return proxy

@@ -1,12 +1,13 @@
-"""The control of every noisy defence: Gaussian noise of the same variance, layer by layer."""
+"""The control for noisy defences: Gaussian noise of the same variance, layer by layer."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from art.estimators.classification import PyTorchClassifier
@@ -15,8 +16,12 @@ from torch import Tensor, nn
 
 from qnad_art.benchmark.defences import steps_content, steps_identity, steps_in
 from qnad_art.benchmark.defences.base import Defence, Work
-from qnad_art.benchmark.defences.common import Count, copy_of, shuffled
-from qnad_art.benchmark.defences.noise_modules import layers_with_weights, with_noisy_outputs
+from qnad_art.benchmark.defences.common import WEIGHTED, Count, copy_of, shuffled, wrap_layers
+from qnad_art.benchmark.defences.noise_modules import (
+    NoisyNetwork,
+    NoisyOutput,
+    layers_with_weights,
+)
 from qnad_art.benchmark.threats.victim import reseed, with_module
 from qnad_art.errors import ArtifactError, InvalidInputError
 from qnad_art.files.atomic import read_json, write_json
@@ -28,36 +33,32 @@ _NOISE = "noise.json"
 
 
 class GaussianControl(Defence):
-    """Gaussian noise on the output of every layer, so that it deviates as that of a defence does.
+    """Gaussian noise on the output of every layer, of the same variance as a defence causes there.
 
-    "Is quantum noise better than matched classical noise?" For every convolution and linear layer,
-    the variance of its output's deviation from that of the network without the defence, over
-    training images, is the same with this noise as with the defence. What the noise of earlier
-    layers brings along counts: a layer gets only what is still missing, none where it deviates more
-    already.
+    It answers whether quantum noise is better than matched classical noise. For every convolution
+    and linear layer, the variance of the output's deviation from the network without the defence,
+    over training images, is the same with this noise as with the defence. Deviations that the noise
+    of earlier layers causes count: a layer gets only the variance that is still missing, and none
+    if it already deviates more.
 
     Args:
-        of: the defence, as a suite writes it; it is fitted here, with the seed of this one.
-        images: that the variances are measured on.
+        of: the defence, as a suite writes it; it is fitted here, with the same seed.
+        images: number of training images on which the variances are measured.
     """
 
     name = "gaussian-control"
+    noisy: ClassVar[bool] = True
 
     of: Annotated[tuple[Defence, ...], PlainValidator(steps_in), PlainSerializer(steps_content)]
     images: Count = 512
 
     @property
     def quantum(self) -> bool:  # type: ignore[override]
-        """As the defence that it is the control of."""
+        """Whether the defence that it controls for uses a quantum device."""
         return any(step.quantum for step in self.of)
 
-    @property
-    def noisy(self) -> bool:
-        """Always."""
-        return True
-
     def identity(self) -> dict[str, Any]:
-        """Files of the defence by their content."""
+        """The content, with files of the defence named by their content."""
         return {**super().identity(), "of": steps_identity(self.of)}
 
     def fit(self, classifier: PyTorchClassifier, work: Work, folder: Path) -> None:
@@ -85,18 +86,24 @@ class GaussianControl(Defence):
         stds = content.get("std") if isinstance(content, dict) else None
         if not isinstance(stds, list) or not all(isinstance(std, float) for std in stds):
             raise ArtifactError(f"{path} does not hold the standard deviation of every layer.")
-        noisy = with_noisy_outputs(copy_of(classifier).model, stds, work.seed)
-        return with_module(classifier, noisy)
+        network, noise = copy_of(classifier).model, NoiseSource(work.seed)
+        layers = len(layers_with_weights(network))
+        if layers != len(stds):
+            raise InvalidInputError(f"Noise for {len(stds)} layers; the network has {layers}.")
+        wrap_layers(
+            network, WEIGHTED, lambda layer, number: NoisyOutput(layer, stds[number], noise)
+        )
+        return with_module(classifier, NoisyNetwork(network, noise))
 
 
 def layer_variances(network: nn.Module, plain: nn.Module, x: Tensor) -> list[float]:
     """Variance of each layer's output about that of ``plain``, over ``x`` (N, …) and units.
 
-    Layers are the convolutions and linear layers, in the order of ``named_modules``; a network that
-    runs them several times a pass (an ensemble) is compared run by run.
+    Layers are the convolutions and linear layers, in the order of ``named_modules``. A network that
+    runs them several times per pass (an ensemble) is compared run by run.
 
     Raises:
-        InvalidInputError: the networks do not have the same layers.
+        InvalidInputError: the networks do not have the same number of layers.
     """
     counts = [len(layers_with_weights(part)) for part in (network, plain)]
     if counts[0] != counts[1]:
@@ -122,10 +129,10 @@ def layer_variances(network: nn.Module, plain: nn.Module, x: Tensor) -> list[flo
 def matching_noise(
     plain: nn.Module, x: Tensor, wanted: list[float], noise: NoiseSource
 ) -> list[float]:
-    """Standard deviation of each layer's noise with which its output has the ``wanted`` variances.
+    """Standard deviation of the noise that gives each layer's output its ``wanted`` variance.
 
-    One pass over ``x`` twice, with noise and without: what a layer deviates already is seen in the
-    pass that the noise of the layers before it goes through.
+    One pass runs over ``x`` (N, …) with noise and without. When it reaches a layer, it shows how
+    much the output already deviates because of the noise of earlier layers.
     """
     stds: dict[nn.Module, float] = {}
     variance = dict(zip(layers_with_weights(plain), wanted, strict=True))
@@ -158,9 +165,10 @@ def _outputs(network: nn.Module) -> Iterator[list[list[Tensor]]]:
     found: list[list[Tensor]] = [[] for _ in layers]
     with ExitStack() as stack:
         for layer, outputs in zip(layers, found, strict=True):
-
-            def record(part: Any, inputs: Any, output: Tensor, to: Any = outputs) -> None:
-                to.append(output)
-
-            stack.callback(layer.register_forward_hook(record).remove)
+            hook = partial(_record, outputs)
+            stack.callback(layer.register_forward_hook(hook).remove)
         yield found
+
+
+def _record(outputs: list[Tensor], layer: nn.Module, inputs: Any, output: Tensor) -> None:
+    outputs.append(output)

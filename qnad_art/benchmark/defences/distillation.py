@@ -24,9 +24,9 @@ class DefensiveDistillation(Training):
     Wagner 2017).
 
     Args:
-        temperature: of the softmax in training; predictions are at 1.
+        temperature: temperature of the softmax in training; predictions are made at 1.
 
-    The others are those of :class:`~qnad_art.benchmark.defences.training.Training`.
+    The other settings are those of :class:`~qnad_art.benchmark.defences.training.Training`.
     """
 
     name: ClassVar[str] = "defensive-distillation"
@@ -35,7 +35,7 @@ class DefensiveDistillation(Training):
     temperature: Positive = 20.0
 
     def train(self, student: PyTorchClassifier, data: Dataset, work: Work) -> None:
-        """ART's transformer between probabilities at the temperature."""
+        """Train with ART's transformer, on probabilities at the temperature."""
         from art.defences.transformer.evasion import DefensiveDistillation as Distillation
 
         teacher = self._untrained(copy_of(student))
@@ -69,7 +69,7 @@ class _Tempered(nn.Module):
 
 
 class _LogLoss(nn.CrossEntropyLoss):
-    """Cross-entropy of probabilities; of the class whose soft labels ART leaves soft."""
+    """Cross-entropy of probabilities; ART leaves labels soft for this base class only."""
 
     def forward(self, input: Tensor, target: Any) -> Tensor:
         logs = input.clamp_min(torch.finfo(input.dtype).tiny).log()

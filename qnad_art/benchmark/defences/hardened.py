@@ -1,4 +1,4 @@
-"""Crosstalk that was tuned before: the plan of a folder that ``qnad harden`` wrote."""
+"""Crosstalk that has already been tuned: the plan of a folder that ``qnad harden`` wrote."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ if TYPE_CHECKING:
 class Hardened(Defence):
     """The network as circuits under the crosstalk plan of a hardened classifier.
 
-    Hours of tuning are done once, by ``qnad harden``, and measured in any suite. The plan is the
-    folder's, and so are readout, gain, headroom and placement. Activation scales are the folder's
-    too if the network is the one that was hardened; another network of the same architecture (does
-    a plan carry over?) gets its own, from training images.
+    Hours of tuning are done once, by ``qnad harden``, and measured in any suite. The folder gives
+    the plan, readout, gain, headroom and placement. It also gives the activation scales if the
+    network is the one that was hardened. Another network of the same architecture, which shows
+    whether a plan carries over, gets scales of its own from training images.
 
     Args:
-        folder: written by ``qnad harden`` or ``QuantumExecutedClassifier.save``, from the suite's
-            folder; or one of :data:`qnad_art.pretrained.PRETRAINED`.
-        shots: a product; ``None`` for the exact expectation, ``"saved"`` as in the folder.
-        allocation: of the shots, see :class:`~qnad_art.defence.QNAD`.
-        percentile: of the activations, taken as their scale, on training images; ``None`` for the
-            folder's scales, and for another network what suits the shots.
-        calibration_images: that set the activation scales.
+        folder: folder written by ``qnad harden`` or ``QuantumExecutedClassifier.save``, relative to
+            the suite's folder; or one of :data:`qnad_art.pretrained.PRETRAINED`.
+        shots: shots per product; ``None`` for the exact expectation, ``"saved"`` for the folder's.
+        allocation: how shots are allocated, see :class:`~qnad_art.defence.QNAD`.
+        percentile: percentile of the activations on training images that is taken as their scale;
+            ``None`` for the folder's scales, or for one that suits the shots if the network is
+            another.
+        calibration_images: number of images that set the activation scales.
     """
 
     name: ClassVar[str] = "hardened"
@@ -51,18 +52,18 @@ class Hardened(Defence):
 
     @property
     def path(self) -> Path:
-        """The folder."""
+        """Path of the folder."""
         return pretrained_folder(self.folder) if self.folder in PRETRAINED else Path(self.folder)
 
     @property
-    def noisy(self) -> bool:
-        """Whether there is shot noise; a folder that is not there yet has none."""
+    def noisy(self) -> bool:  # type: ignore[override]
+        """Whether there is shot noise; a folder that does not exist yet counts as without."""
         if self.shots != "saved":
             return self.shots is not None
         return (self.path / "manifest.json").exists() and self._saved().settings.shots is not None
 
     def identity(self) -> dict[str, Any]:
-        """The content of the folder instead of its place."""
+        """The settings, with the folder named by its content."""
         return {**self.content(), "folder": self._saved().checksum}
 
     def apply(
@@ -71,10 +72,12 @@ class Hardened(Defence):
         """The classifier as circuits under the folder's plan."""
         saved = self._saved()
         settings = replace(
-            saved.settings, device=work.device, percentile=self.percentile, seed=work.seed
+            saved.settings,
+            device=work.device,
+            shots=saved.settings.shots if self.shots == "saved" else self.shots,
+            percentile=self.percentile,
+            seed=work.seed,
         )
-        if self.shots != "saved":
-            settings = replace(settings, shots=self.shots)
         images = shuffled(work).x[: self.calibration_images]
         hardened = QuantumExecutedClassifier.from_art(classifier, images, settings=settings)
         hardened.plan = saved.plan()

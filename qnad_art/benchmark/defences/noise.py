@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from art.attacks.evasion import ProjectedGradientDescent
 from art.estimators.classification import PyTorchClassifier
 from torch import nn
+from torch.nn.utils import parametrize
 
 from qnad_art.benchmark.defences.adversarial_training import AdversarialTraining
 from qnad_art.benchmark.defences.base import Defence, Work
@@ -18,15 +18,19 @@ from qnad_art.benchmark.defences.common import (
     NotNegative,
     Positive,
     copy_of,
+    wrap_layers,
 )
 from qnad_art.benchmark.defences.noise_modules import (
-    with_noisy_convolutions,
-    with_noisy_input,
-    with_noisy_weights,
+    NoisyInput,
+    NoisyNetwork,
+    WeightNoise,
+    layers_with_weights,
 )
 from qnad_art.benchmark.defences.training import Training
 from qnad_art.benchmark.threats.victim import with_module
 from qnad_art.datasets.dataset import Dataset
+from qnad_art.errors import InvalidInputError
+from qnad_art.layers.noise_source import NoiseSource
 from qnad_art.network.module import AveragedDraws
 
 
@@ -34,28 +38,25 @@ class RandomizedSmoothing(Defence):
     """Mean of the softmax over copies of the image with Gaussian noise.
 
     Cohen, Rosenfeld, Kolter, ICML 2019, arXiv 1902.02918, with the mean in place of the vote, so
-    that there are gradients; no certificate. A network that never saw noise suffers: put
-    ``gaussian-augmentation`` before it.
+    that there are gradients; no certificate is computed. A network that never saw noise loses
+    accuracy: put ``gaussian-augmentation`` before this step.
 
     Args:
         sigma: standard deviation of the noise, in units of the input.
-        samples: noisy copies a prediction.
+        samples: noisy copies per prediction.
     """
 
     name: ClassVar[str] = "randomized-smoothing"
+    noisy: ClassVar[bool] = True
 
     sigma: Positive = 0.25
     samples: Count = 10
 
-    @property
-    def noisy(self) -> bool:
-        """Always."""
-        return True
-
     def apply(self, classifier: PyTorchClassifier, work: Work, folder: Path) -> PyTorchClassifier:
         """The classifier with the noise in its module."""
-        smoothed = with_noisy_input(copy_of(classifier).model, self.sigma, work.seed)
-        return _ensemble(classifier, smoothed, self.samples)
+        noise = NoiseSource(work.seed)
+        layer = NoisyInput(copy_of(classifier).model, self.sigma, noise)
+        return _ensemble(classifier, NoisyNetwork(layer, noise), self.samples)
 
 
 class Rse(Training):
@@ -66,23 +67,19 @@ class Rse(Training):
 
     Args:
         sigma_first: standard deviation of the noise before the first convolution.
-        sigma_inner: before the others.
-        samples: passes a prediction.
+        sigma_inner: standard deviation of the noise before the others.
+        samples: passes per prediction.
 
-    The others are those of :class:`~qnad_art.benchmark.defences.training.Training`.
+    The other settings are those of :class:`~qnad_art.benchmark.defences.training.Training`.
     """
 
     name: ClassVar[str] = "rse"
+    noisy: ClassVar[bool] = True
 
     epochs: Count = 15
     sigma_first: NotNegative = 0.2
     sigma_inner: NotNegative = 0.1
     samples: Count = 10
-
-    @property
-    def noisy(self) -> bool:
-        """Always."""
-        return True
 
     def apply(self, classifier: PyTorchClassifier, work: Work, folder: Path) -> PyTorchClassifier:
         """The ensemble of the network with noise."""
@@ -91,17 +88,18 @@ class Rse(Training):
 
     def prepared(self, student: PyTorchClassifier, work: Work) -> PyTorchClassifier:
         """The student with noise before its convolutions."""
-        noisy = with_noisy_convolutions(
-            student.model, CONVOLUTIONS, self.sigma_first, self.sigma_inner, work.seed
-        )
-        return with_module(student, noisy)
+        noise, network = NoiseSource(work.seed), student.model
+
+        def wrap(layer: nn.Module, number: int) -> nn.Module:
+            return NoisyInput(layer, self.sigma_inner if number else self.sigma_first, noise)
+
+        if not wrap_layers(network, CONVOLUTIONS, wrap):
+            raise InvalidInputError("The network has no convolution to put noise before.")
+        return with_module(student, NoisyNetwork(network, noise))
 
     def train(self, student: PyTorchClassifier, data: Dataset, work: Work) -> None:
-        """Plain training, every pass with another draw."""
-        steps = self.annealed(student, self.epochs)
-        student.fit(
-            data.x, data.y, batch_size=self.batch_size, nb_epochs=self.epochs, scheduler=steps
-        )
+        """Train plainly, with another draw of the noise in every pass."""
+        self.annealed(student, student, data)
         student.model.eval()
 
 
@@ -112,38 +110,35 @@ class Pni(AdversarialTraining):
     on PGD examples.
 
     Args:
-        alpha: with which training begins.
+        alpha: initial value of α.
 
-    The others are those of adversarial training (``madry``).
+    The other settings are those of adversarial training (``madry``).
     """
 
     name: ClassVar[str] = "pni"
+    noisy: ClassVar[bool] = True
 
     epsilon: Epsilon = 0.3
     alpha: NotNegative = 0.25
 
-    @property
-    def noisy(self) -> bool:
-        """Always."""
-        return True
-
     def prepared(self, student: PyTorchClassifier, work: Work) -> PyTorchClassifier:
-        """The student with noise on its weights."""
-        return with_module(student, with_noisy_weights(student.model, self.alpha, work.seed))
+        """The student with noise on the weights of its convolutions and linear layers."""
+        noise, network = NoiseSource(work.seed), student.model
+        layers: list[Any] = layers_with_weights(network)
+        if not layers:
+            raise InvalidInputError("The network has no weights to put noise on.")
+        for layer in layers:
+            parametrize.register_parametrization(
+                layer, "weight", WeightNoise(layer.weight, self.alpha, noise), unsafe=True
+            )
+        return with_module(student, NoisyNetwork(network, noise))
 
     def train(self, student: PyTorchClassifier, data: Dataset, work: Work) -> None:
-        """ART's trainer, the attack seeing the noise."""
+        """Train with ART's trainer; the attack sees the noise."""
         from art.defences.trainer import AdversarialTrainer
 
-        attack: ProjectedGradientDescent = self.pgd(student)
-        steps = self.annealed(student, self.epochs * self.batches(data))
-        AdversarialTrainer(student, attack, ratio=0.5).fit(
-            data.x,
-            data.y,
-            batch_size=self.batch_size,
-            nb_epochs=self.epochs,
-            scheduler=steps,
-        )
+        trainer = AdversarialTrainer(student, self.pgd(student), ratio=0.5)
+        self.annealed(trainer, student, data, by_batch=True)
         student.model.eval()
 
 

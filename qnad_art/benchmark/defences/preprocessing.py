@@ -1,12 +1,14 @@
 """Defences that change the input: ART's preprocessors, inside the network's module.
 
-In the module, an attack that rebuilds its classifier keeps them, they chain in any number, and
-their gradient is the identity (BPDA, Athalye et al. 2018) in every attack alike.
+Because they are in the module, attacks that rebuild their classifier keep them, any number of them
+can be chained, and their gradient is the identity (BPDA, Athalye et al. 2018) in every attack.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
+import inspect
+from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -25,64 +27,54 @@ from qnad_art.benchmark.threats.victim import seeded, with_module
 from qnad_art.errors import InvalidInputError
 from qnad_art.layers.noise_source import NoiseSource
 
+FROM_CLASSIFIER = ("clip_values", "channels_first", "device_type")
+"""Arguments of ART's preprocessors that the classifier determines."""
+
 
 class Preprocessed(nn.Module):
     """A network behind a preprocessor of ART.
 
     Args:
-        network: that sees the changed images.
-        preprocessor: takes and gives arrays.
-        clip: range of the input; what an attack or noise puts outside is clipped first.
+        network: the network; it sees the changed images.
+        preprocessor: ART's object, which takes and gives arrays.
+        clip: range of the input; values that an attack or noise puts outside are clipped first.
+        noise: source of the seeds of a preprocessor that draws from NumPy's generator; ``None`` for
+            a deterministic one.
     """
-
-    def __init__(
-        self, network: nn.Module, preprocessor: Preprocessor, clip: tuple[float, float]
-    ) -> None:
-        super().__init__()
-        self.network = network
-        self.preprocessor = preprocessor
-        self.clip = clip
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The network's output for the changed images."""
-        result: Tensor = self.network(_StraightThrough.apply(x, self.changed))
-        return result
-
-    def changed(self, x: Tensor) -> Tensor:
-        """Images as the network sees them, without gradient."""
-        images = np.clip(x.detach().cpu().numpy(), *self.clip)
-        changed, _ = self.preprocessor(images)
-        return torch.as_tensor(np.ascontiguousarray(changed)).to(x)
-
-
-class RandomlyPreprocessed(Preprocessed):
-    """A network behind a preprocessor that draws from NumPy's generator, which is seeded for it."""
 
     def __init__(
         self,
         network: nn.Module,
         preprocessor: Preprocessor,
         clip: tuple[float, float],
-        noise: NoiseSource,
+        noise: NoiseSource | None,
     ) -> None:
-        super().__init__(network, preprocessor, clip)
+        super().__init__()
+        self.network = network
+        self.preprocessor = preprocessor
+        self.clip = clip
         self.noise = noise
-        self.noisy = True
+        self.noisy = noise is not None
 
     def forward(self, x: Tensor) -> Tensor:
         """The network's output for the images as one draw changes them."""
-        with self.noise.forward_pass():
-            return super().forward(x)
+        with self.noise.forward_pass() if self.noise else nullcontext():
+            result: Tensor = self.network(_StraightThrough.apply(x, self.changed))
+        return result
 
     def changed(self, x: Tensor) -> Tensor:
         """Images as the network sees them, without gradient; without noise, in one fixed draw."""
-        draw = float(self.noise.normal_like(torch.empty(1, dtype=torch.float64)))
-        with seeded(int(abs(draw) * 2**48) % 2**32 if self.noisy else 0):
-            return super().changed(x)
+        images, seed = np.clip(x.detach().cpu().numpy(), *self.clip), 0
+        if self.noise is not None:
+            draw = float(self.noise.normal_like(torch.empty(1, dtype=torch.float64)))
+            seed = int(abs(draw) * 2**48) % 2**32 if self.noisy else 0
+        with seeded(seed):
+            changed, _ = self.preprocessor(images)
+        return torch.as_tensor(np.ascontiguousarray(changed)).to(x)
 
 
 class _StraightThrough(torch.autograd.Function):
-    """``change`` forwards, the identity backwards."""
+    """``change`` in the forward pass, the identity in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, change: Any) -> Tensor:
@@ -95,33 +87,28 @@ class _StraightThrough(torch.autograd.Function):
 
 
 class Preprocessing(Defence):
-    """A preprocessor of ART before the network."""
+    """A preprocessor of ART before the network, with the step's settings as its arguments."""
 
-    @abstractmethod
-    def preprocessor(self, classifier: PyTorchClassifier) -> Preprocessor:
-        """ART's object."""
+    art_class: ClassVar[str]
 
     def apply(self, classifier: PyTorchClassifier, work: Work, folder: Path) -> PyTorchClassifier:
         """The classifier with the preprocessor in its module."""
-        return preprocessed(classifier, self.preprocessor(classifier), self.name, work)
+        art_class = getattr(import_module("art.defences.preprocessor"), self.art_class)
+        preprocessor = made_for(classifier, art_class, **self.model_dump())
+        return preprocessed(classifier, preprocessor, self.name, work)
 
 
 class FeatureSqueezing(Preprocessing):
     """Fewer grey levels. Xu, Evans, Qi, NDSS 2018, arXiv 1704.01155.
 
     Args:
-        bit_depth: bits a channel.
+        bit_depth: bits per channel.
     """
 
     name: ClassVar[str] = "feature-squeezing"
+    art_class: ClassVar[str] = "FeatureSqueezing"
 
     bit_depth: Annotated[int, Field(strict=True, ge=1, le=64)] = 1
-
-    def preprocessor(self, classifier: PyTorchClassifier) -> Preprocessor:
-        """ART's object."""
-        from art.defences.preprocessor import FeatureSqueezing as Art
-
-        return Art(clip_values=clip_range(classifier), bit_depth=self.bit_depth)
 
 
 class SpatialSmoothing(Preprocessing):
@@ -132,36 +119,30 @@ class SpatialSmoothing(Preprocessing):
     """
 
     name: ClassVar[str] = "spatial-smoothing"
+    art_class: ClassVar[str] = "SpatialSmoothing"
 
     window_size: Count = 3
-
-    def preprocessor(self, classifier: PyTorchClassifier) -> Preprocessor:
-        """ART's object."""
-        from art.defences.preprocessor import SpatialSmoothing as Art
-
-        return Art(window_size=self.window_size, channels_first=classifier.channels_first)
 
 
 class JpegCompression(Preprocessing):
     """JPEG compression. Dziugaite, Ghahramani, Roy 2016, arXiv 1608.00853.
 
     Args:
-        quality: of the image, 1 to 100.
+        quality: quality of the compressed image, 1 to 100.
     """
 
     name: ClassVar[str] = "jpeg"
+    art_class: ClassVar[str] = "JpegCompression"
 
     quality: Annotated[int, Field(strict=True, ge=1, le=100)] = 50
 
-    def preprocessor(self, classifier: PyTorchClassifier) -> Preprocessor:
-        """ART's object."""
-        from art.defences.preprocessor import JpegCompression as Art
 
-        return Art(
-            clip_values=clip_range(classifier),
-            quality=self.quality,
-            channels_first=classifier.channels_first,
-        )
+def made_for(classifier: PyTorchClassifier, art_class: Any, **settings: Any) -> Preprocessor:
+    """A preprocessor of ART for images of ``classifier``."""
+    taken = inspect.signature(art_class.__init__).parameters
+    values = (clip_range(classifier), classifier.channels_first, classifier.device_type)
+    given = {name: v for name, v in zip(FROM_CLASSIFIER, values, strict=True) if name in taken}
+    return art_class(**given, **settings)
 
 
 def preprocessed(
@@ -170,7 +151,7 @@ def preprocessed(
     """A copy of ``classifier`` behind ``preprocessor``.
 
     Raises:
-        InvalidInputError: the preprocessor cannot take these images, or gives another shape; or
+        InvalidInputError: the preprocessor cannot take these images or changes their shape, or
             the classifier standardises its input, which would come first.
     """
     if not all(map(_is_identity, classifier.preprocessing_operations)):
@@ -193,14 +174,12 @@ def preprocessed(
             f"{name} makes images of shape {tried[0].shape[1:]} from {some.shape[1:]}, which the "
             "network cannot take."
         )
-    if np.array_equal(tried[0], tried[1]):
-        return with_module(classifier, Preprocessed(network, preprocessor, clip))
-    noise = NoiseSource(work.seed)
-    return with_module(classifier, RandomlyPreprocessed(network, preprocessor, clip, noise))
+    noise = None if np.array_equal(tried[0], tried[1]) else NoiseSource(work.seed)
+    return with_module(classifier, Preprocessed(network, preprocessor, clip, noise))
 
 
 def _is_identity(operation: Preprocessor) -> bool:
-    """Whether it is the standardisation by mean 0 and deviation 1 that ART adds to every one."""
+    """Whether it is the standardisation by mean 0 and deviation 1 that ART always adds."""
     if not isinstance(operation, StandardisationMeanStd | StandardisationMeanStdPyTorch):
         return False
     return bool(np.all(operation.mean == 0) and np.all(operation.std == 1))

@@ -1,4 +1,4 @@
-"""Quantum execution: inherent noise, and QNAD with any crosstalk strategy."""
+"""Quantum execution: with inherent noise, and under the crosstalk of any strategy (QNAD)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import ConfigDict, TypeAdapter, model_validator
 
 from qnad_art.benchmark.defences.base import Defence, Work
-from qnad_art.benchmark.defences.common import (
-    EPOCHS,
-    Count,
-    Epsilon,
-    Fraction,
-    Positive,
-    shuffled,
-)
+from qnad_art.benchmark.defences.common import EPOCHS, Count, Epsilon, Fraction, Positive, shuffled
 from qnad_art.circuits.response import Readout
 from qnad_art.crosstalk import build_strategy, strategy_settings, taken, traits
 from qnad_art.crosstalk.criticality import FRACTION
@@ -42,10 +35,10 @@ class Inherent(Defence):
     """The network as circuits on the device, with its inherent noise only.
 
     Args:
-        calibration_images: that set the activation scales.
+        calibration_images: number of images that set the activation scales.
 
-    The others are those of :class:`~qnad_art.network.settings.ExecutionSettings`; device and seed
-    are the cell's.
+    The other settings are those of :class:`~qnad_art.network.settings.ExecutionSettings`; device
+    and seed are the cell's.
     """
 
     name: ClassVar[str] = "inherent"
@@ -72,13 +65,13 @@ class Inherent(Defence):
         return self
 
     def settings(self, **work: Any) -> ExecutionSettings:
-        """Of the execution; device and seed come with the ``work``."""
+        """Settings of the execution; ``work`` adds device and seed, or replaces others."""
         own = {name: getattr(self, name) for name in SETTINGS if name in Inherent.model_fields}
         return ExecutionSettings(**{**own, **work})
 
     @property
-    def noisy(self) -> bool:
-        """With shots only: the expectation is exact."""
+    def noisy(self) -> bool:  # type: ignore[override]
+        """Whether there is shot noise; without shots the expectation is exact."""
         return self.shots is not None
 
     def apply(
@@ -99,20 +92,20 @@ class Inherent(Defence):
 
 
 class Qnad(Inherent):
-    """Quantum execution under the crosstalk plan that a strategy makes of the training images.
+    """Quantum execution under the crosstalk plan that a strategy makes from the training images.
 
     A suite may write ``qnad-tuned`` for ``qnad`` with ``strategy: tuned``, and so for every other
-    strategy.
+    strategy. Kundu et al., IEEE HOST 2024, doi 10.1109/HOST55342.2024.10545406.
 
     Args:
-        strategy: its name; its own settings stand beside it.
-        fraction: of the weights to put under crosstalk.
+        strategy: name of the strategy; its own settings are given next to it.
+        fraction: fraction of the weights to put under crosstalk.
         ranked_at: budget of the FGSM examples on which criticality is ranked (the paper ranks after
             the attack); ``None`` ranks on clean images. Only for strategies that rank weights on
             the images that they are given.
 
-    The others are those of :class:`Inherent`; the default of ``bias`` is what the strategy prefers.
-    Kundu et al., IEEE HOST 2024, doi 10.1109/HOST55342.2024.10545406.
+    The other settings are those of :class:`Inherent`; ``bias`` defaults to what the strategy
+    prefers.
     """
 
     name: ClassVar[str] = "qnad"
@@ -124,7 +117,7 @@ class Qnad(Inherent):
 
     @classmethod
     def settings_of(cls, given: Mapping[str, Any]) -> Iterable[str]:
-        """Those of the execution, and of the strategy all that is not filled in."""
+        """Settings of the execution, and those of the strategy that are not filled in here."""
         strategy = given.get("strategy", cls.model_fields["strategy"].default)
         own = set(strategy_settings(strategy)) - traits(strategy).takes
         return {*cls.model_fields, *own} - _useless(strategy)
@@ -132,7 +125,7 @@ class Qnad(Inherent):
     @model_validator(mode="before")
     @classmethod
     def _with_the_strategys(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """The settings of the strategy as well, all of them, as they name the results."""
+        """Add all settings of the strategy, defaults included, because they name the results."""
         valid, fields = cls.settings_of(given), cls.model_fields
         for name, value in given.items():
             if name not in valid and value is not None:
@@ -144,11 +137,11 @@ class Qnad(Inherent):
 
     @property
     def by(self) -> str | None:
-        """Where the strategy comes from."""
+        """Distribution and version that provide the strategy."""
         return provider("strategy", self.strategy)
 
     def content(self) -> dict[str, Any]:
-        """Under the short name, as results were recorded before ``qnad`` took a strategy."""
+        """The settings under the short name, by which recorded results are named."""
         left_out = {"strategy", *_useless(self.strategy)}
         kept = {name: v for name, v in super().content().items() if name not in left_out}
         return {"name": f"{self.name}-{self.strategy}", **kept}
@@ -181,7 +174,7 @@ class Qnad(Inherent):
 
 
 def _useless(strategy: str) -> set[str]:
-    """Settings that a strategy has no use for."""
+    """Settings that a strategy does not use."""
     return set() if traits(strategy).ranks else {"ranked_at"}
 
 
@@ -189,7 +182,7 @@ def _completed(strategy: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a strategy and the defaults of those not given, checked, as JSON."""
     made: type = load_plugin("strategy", strategy)
     if not is_dataclass(made):
-        build_strategy(strategy, **settings)  # which raises for what it cannot use
+        build_strategy(strategy, **settings)  # which raises for values that it cannot use
         return dict(settings)
     if issubclass(made, AdversarialSettings):
         settings = {"epochs": EPOCHS, **settings}

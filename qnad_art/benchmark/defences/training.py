@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from abc import abstractmethod
+from contextlib import redirect_stderr
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,13 +22,14 @@ from qnad_art.benchmark.defences.common import (
     Positive,
     clip_range,
     copy_of,
-    load_module,
-    quiet,
-    save_module,
 )
 from qnad_art.benchmark.threats.victim import seeded
 from qnad_art.datasets.dataset import Dataset
+from qnad_art.errors import ArtifactError
+from qnad_art.files.artifacts import load_tensors, save_tensors
 from qnad_art.training.adversarial import AdversarialSettings, Precision
+
+_WEIGHTS, _KIND = "weights.safetensors", "defence-weights"
 
 
 class Cosine(torch.optim.lr_scheduler.CosineAnnealingLR, torch.optim.lr_scheduler._LRScheduler):
@@ -34,10 +37,11 @@ class Cosine(torch.optim.lr_scheduler.CosineAnnealingLR, torch.optim.lr_schedule
 
 
 class Training(Defence):
-    """Trains a copy of the classifier, from the weights that it has.
+    """Trains a copy of the classifier, starting from its weights.
 
     Args:
-        epochs, batch_size, learning_rate: of Adam, annealed to zero along a cosine.
+        epochs, batch_size: settings of training.
+        learning_rate: initial learning rate of Adam, annealed to zero along a cosine.
     """
 
     epochs: Count = EPOCHS
@@ -49,35 +53,53 @@ class Training(Defence):
         student = self.prepared(copy_of(classifier), work)
         student.set_params(optimizer=self.optimizer(student))
         work.say(f"{self.name}: {self.epochs} epochs on {len(work.training):,} images")
-        with seeded(work.seed), quiet():
+        # ART's trainers always draw progress bars.
+        with seeded(work.seed), redirect_stderr(io.StringIO()):
             self.train(student, work.training, work)
-        save_module(student.model, folder)
+        save_tensors(folder / _WEIGHTS, student.model.state_dict(), kind=_KIND, header={})
 
     def apply(self, classifier: PyTorchClassifier, work: Work, folder: Path) -> PyTorchClassifier:
-        """The classifier with the weights that were trained."""
+        """The classifier with the trained weights.
+
+        Raises:
+            ArtifactError: the weights are missing, damaged, or for another architecture.
+        """
         student = self.prepared(copy_of(classifier), work)
-        load_module(student.model, folder)
+        path = folder / _WEIGHTS
+        tensors, _ = load_tensors(path, kind=_KIND)
+        try:
+            student.model.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise ArtifactError(f"{path} is for another network: {error}.") from error
         return student
 
     @abstractmethod
     def train(self, student: PyTorchClassifier, data: Dataset, work: Work) -> None:
-        """Train ``student``, which has an optimizer, in the seed's context."""
+        """Train ``student``, which has an optimizer; global generators start from the seed."""
 
     def prepared(self, student: PyTorchClassifier, work: Work) -> PyTorchClassifier:
-        """``student`` with what is to be trained besides its own weights."""
+        """``student`` with everything that is trained in addition to its own weights."""
         return student
 
     def optimizer(self, student: PyTorchClassifier) -> torch.optim.Optimizer:
-        """Of the weights."""
+        """Optimizer of the student's weights."""
         return torch.optim.Adam(student.model.parameters(), lr=self.learning_rate)
 
-    def annealed(self, student: PyTorchClassifier, steps: int) -> Cosine:
-        """The learning rate's way to zero."""
-        return Cosine(student.optimizer, T_max=steps)
+    def annealed(
+        self, trainer: Any, student: PyTorchClassifier, data: Dataset, *, by_batch: bool = False
+    ) -> None:
+        """Have ``trainer``, the student or a trainer of ART, train with the annealed rate.
 
-    def batches(self, data: Dataset) -> int:
-        """Of one epoch."""
-        return -(-len(data) // self.batch_size)
+        ``by_batch`` says that the trainer steps the schedule in every batch, not in every epoch.
+        """
+        batches = -(-len(data) // self.batch_size) if by_batch else 1
+        trainer.fit(
+            data.x,
+            data.y,
+            batch_size=self.batch_size,
+            nb_epochs=self.epochs,
+            scheduler=Cosine(student.optimizer, T_max=self.epochs * batches),
+        )
 
 
 class GaussianAugmentation(Training):
@@ -85,9 +107,9 @@ class GaussianAugmentation(Training):
 
     Args:
         sigma: standard deviation of the noise, in units of the input.
-        ratio: noisy copies an image, drawn anew in every epoch.
+        ratio: noisy copies per image, drawn anew in every epoch.
 
-    The others are those of :class:`Training`.
+    The other settings are those of :class:`Training`.
     """
 
     name: ClassVar[str] = "gaussian-augmentation"
@@ -96,13 +118,13 @@ class GaussianAugmentation(Training):
     ratio: Positive = 1.0
 
     def train(self, student: PyTorchClassifier, data: Dataset, work: Work) -> None:
-        """ART's augmentation, epoch by epoch."""
+        """Train on ART's augmentation, epoch by epoch."""
         from art.defences.preprocessor import GaussianAugmentation as Augmentation
 
         augmentation = Augmentation(
             sigma=self.sigma, ratio=self.ratio, clip_values=clip_range(student)
         )
-        schedule = self.annealed(student, self.epochs)
+        schedule = Cosine(student.optimizer, T_max=self.epochs)
         for _ in range(self.epochs):
             x, y = augmentation(data.x, data.y)
             student.fit(x, y, batch_size=self.batch_size, nb_epochs=1, scheduler=schedule)
@@ -132,11 +154,11 @@ class Finetune(Training):
 
     @model_validator(mode="after")
     def _usable(self) -> Finetune:
-        AdversarialSettings(**self.model_dump())  # which raises for what it cannot use
+        AdversarialSettings(**self.model_dump())  # which raises for values that it cannot use
         return self
 
     def train(self, student: PyTorchClassifier, data: Dataset, work: Work) -> None:
-        """The package's own loop."""
+        """Train in the package's own loop."""
         from qnad_art.training.finetune import adversarial_finetune
 
         inputs, _ = student._apply_preprocessing(data.x, y=None, fit=False)
@@ -153,5 +175,5 @@ class Finetune(Training):
 
 
 def one_hot(data: Dataset) -> np.ndarray:
-    """Labels as rows."""
+    """Labels as rows (N, classes)."""
     return np.eye(len(data.classes), dtype=np.float32)[data.y]

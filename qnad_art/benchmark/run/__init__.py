@@ -1,1 +1,1 @@
-"""Which cells are measured, in what order, by whom, and where the results are kept."""
+"""Runs: which cells are measured, in which order and by which workers, and where results are."""

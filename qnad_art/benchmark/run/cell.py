@@ -1,39 +1,30 @@
-"""Measuring one cell: adversarial examples of its rung, scored on fresh draws, with intervals."""
+"""Measure one cell: adversarial examples of its rung, scored on fresh draws, with intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
 from art.estimators.classification import PyTorchClassifier
 
 from qnad_art.benchmark.protocol import Protocol
-from qnad_art.benchmark.records import (
-    Bits,
-    Cell,
-    CurvePoint,
-    Gate,
-    Interval,
-    Provenance,
-    Result,
-)
+from qnad_art.benchmark.records import Bits, Cell, CurvePoint, Gate, Interval, Provenance, Result
 from qnad_art.benchmark.statistics.intervals import accuracy_interval, wilson
 from qnad_art.benchmark.threats.ladder import Attack, Examples, ExampleStore, adversarial_examples
 from qnad_art.benchmark.threats.scoring import Score, score
 from qnad_art.benchmark.threats.victim import Images, Labels, derived
 from qnad_art.errors import InvalidInputError
 
-__all__ = ["ExampleStore", "Measured", "Protocol", "measure"]
-
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of a cell; the fields are those of :class:`~.records.Result`.
+    """The figures of a cell; the fields are those of :class:`~.records.Result`.
 
-    ``arrays`` has what is kept on request and is no part of the result: ``predicted`` (draws, N)
-    class indices, and for attacks ``x_adv`` (N, …), of the rung ``seed-known`` (draws, N, …).
+    ``arrays`` is kept on request and is not part of the result: ``predicted`` (draws, N), class
+    indices, and for attacks ``x_adv`` (N, …), on the rung ``seed-known`` (draws, N, …).
     """
 
     accuracy: Interval
@@ -53,7 +44,7 @@ class Measured:
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def result(self, key: str, cell: Cell, *, seconds: float, provenance: Provenance) -> Result:
-        """The result, with what only the runner knows."""
+        """The result, with the fields that only the runner knows."""
         measured = {name: value for name, value in vars(self).items() if name != "arrays"}
         return Result(key=key, cell=cell, seconds=seconds, provenance=provenance, **measured)
 
@@ -74,36 +65,27 @@ def measure(
 
     Args:
         victim, plain: the defended classifier, and the network that it defends.
-        cell: what to measure; its kind, rung and ε.
-        attack: of an attack cell, else ``None``.
+        cell: the cell, which says its kind, rung and ε.
+        attack: attack of an attack cell; ``None`` for other cells.
         x, y: test images (N, …) and class indices (N,). An audit takes the first of them.
-        protocol: draws and samples.
-        seed: of everything random; give all defences the same, so that they meet the same
+        protocol: numbers of draws and samples.
+        seed: seed of everything random; give all defences the same, so that they meet the same
             attacks. The same seed gives the same figures, whatever ran before.
         reuse: examples made before, see :class:`~.threats.ExampleStore`.
     """
     if (cell.kind == "attack") != (attack is not None):
-        raise InvalidInputError(f"A cell of kind {cell.kind!r} with attack {attack}: one too many.")
-    if cell.kind == "audit":
-        return _audited(
-            victim, x[: protocol.audit_images], y[: protocol.audit_images], protocol, seed
+        raise InvalidInputError(
+            f"A cell of kind {cell.kind!r} with attack {attack}: attack cells have one, no other."
         )
+    fresh = partial(score, victim, seed=derived(seed, "score"), batch_size=protocol.batch_size)
+    if cell.kind == "audit":
+        from qnad_art.benchmark.audit.audit import audit_cell
+
+        x, y = x[: protocol.audit_images], y[: protocol.audit_images]
+        figures = _summary(fresh(x, y, draws=protocol.draws), protocol, seed)
+        return replace(figures, gates=audit_cell(victim, x, y, protocol, seed))
     if attack is None:
-        return _summary(_fresh(victim, x, y, protocol.draws, protocol, seed), protocol, seed)
-    return _attacked(victim, plain, cell, attack, x, y, protocol, seed, reuse)
-
-
-def _attacked(
-    victim: PyTorchClassifier,
-    plain: PyTorchClassifier,
-    cell: Cell,
-    attack: Attack,
-    x: Images,
-    y: Labels,
-    protocol: Protocol,
-    seed: int,
-    reuse: ExampleStore | None,
-) -> Measured:
+        return _summary(fresh(x, y, draws=protocol.draws), protocol, seed)
     if cell.rung is None:
         raise InvalidInputError("An attack cell needs a rung.")
     examples = adversarial_examples(
@@ -118,77 +100,45 @@ def _attacked(
         seed=seed,
         store=reuse,
     )
-    draws = protocol.persistent_draws if cell.rung == "persistent" else protocol.draws
+    persistent = cell.rung == "persistent"
     if examples.outputs is not None:
         found = Score.of(examples.outputs, y)
     else:
-        found = _fresh(victim, examples.x, y, draws, protocol, seed)
-    return _summary(
-        found,
-        protocol,
-        seed,
-        every=cell.rung == "persistent",
+        draws = protocol.persistent_draws if persistent else protocol.draws
+        found = fresh(examples.x, y, draws=draws)
+    figures = _summary(found, protocol, seed)
+    return replace(
+        figures,
+        accuracy=figures.every_draw if persistent else figures.accuracy,
         norm=attack.norm if cell.eps is not None else None,
         single_step=attack.single_step,
         curve=examples.curve if cell.rung == "adaptive" else (),
         perturbation=_perturbation(examples, x),
         gradients=examples.gradients,
         queries=examples.queries,
-        arrays={"x_adv": examples.x, "predicted": found.predicted},
+        arrays={"x_adv": examples.x, **figures.arrays},
     )
 
 
-def _audited(
-    victim: PyTorchClassifier, x: Images, y: Labels, protocol: Protocol, seed: int
-) -> Measured:
-    from qnad_art.benchmark.audit.audit import audit_cell
-
-    found = _fresh(victim, x, y, protocol.draws, protocol, seed)
-    return _summary(found, protocol, seed, gates=audit_cell(victim, x, y, protocol, seed))
-
-
-def _fresh(
-    victim: PyTorchClassifier, x: Images, y: Labels, draws: int, protocol: Protocol, seed: int
-) -> Score:
-    return score(
-        victim,
-        x,
-        y,
-        draws=draws,
-        seed=derived(seed, "score"),
-        batch_size=protocol.batch_size,
-    )
-
-
-def _summary(
-    found: Score,
-    protocol: Protocol,
-    seed: int,
-    *,
-    every: bool = False,
-    **more: object,
-) -> Measured:
-    """The figures of a score; ``every``: the headline figure is of images right in every draw."""
+def _summary(found: Score, protocol: Protocol, seed: int) -> Measured:
+    """The figures of a score."""
     images = len(found.y)
-    every_draw = wilson(int(found.every_draw.sum()), images)
-    accuracy = accuracy_interval(
-        found.correct, seed=derived(seed, "bootstrap"), resamples=protocol.resamples
-    )
-    fields: dict[str, object] = {"arrays": {"predicted": found.predicted}, **more}
     return Measured(
-        accuracy=every_draw if every else accuracy,
+        accuracy=accuracy_interval(
+            found.correct, seed=derived(seed, "bootstrap"), resamples=protocol.resamples
+        ),
         majority=wilson(int(found.votes.sum()), images),
-        every_draw=every_draw,
+        every_draw=wilson(int(found.every_draw.sum()), images),
         images=images,
         draws=found.draws,
         correct=Bits.pack(found.correct),
         votes=Bits.pack(found.votes),
-        **fields,  # type: ignore[arg-type]
+        arrays={"predicted": found.predicted},
     )
 
 
 def _perturbation(examples: Examples, x: Images) -> dict[Literal["linf", "l2"], float]:
-    """Median norms over images."""
+    """Median norms of the perturbation over images."""
     change = (examples.x - x).reshape(-1, x[0].size)
     return {
         "linf": float(np.median(np.abs(change).max(1))),

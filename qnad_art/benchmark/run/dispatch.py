@@ -1,4 +1,4 @@
-"""Jobs out to an engine, each after those that it needs; what comes of them back as events."""
+"""Send jobs to an engine, each after those that it needs, and report the outcome as events."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from qnad_art.benchmark.run.notes import Notes
 from qnad_art.errors import QnadError
 
 DEATHS = 3
-"""Workers that may die at a job before it counts as failed."""
+"""Number of workers that die at a job before it counts as failed."""
 _LOSSES = 10
-"""How often an engine may lose a job, also before it begins."""
+"""Number of times that an engine loses a job, even before it begins, until it counts as failed."""
 _LISTEN_SECONDS = 0.5
 _PATIENCE, _REMINDER = 10, 120
-"""Times of listening without a worker after which that is said, and said again."""
+"""Rounds of listening without a worker until the user is told, and is told again."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """A job's result, as the worker gave it, and the seconds that it took."""
+    """Result of a job, as the worker gave it, and the seconds that it took."""
 
     job: Job
     value: Any
@@ -37,7 +37,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """Why a job failed; ``details`` for the log."""
+    """Why a job failed; ``details`` are for the log."""
 
     job: Job
     reason: str
@@ -55,12 +55,12 @@ Event = Done | Failed | Said
 
 
 class Dispatch:
-    """Has jobs carried out.
+    """Has an engine carry out jobs.
 
     Args:
-        jobs: in the order of their urgency, each after those that it needs.
-        engine: that carries them out.
-        notes: of its workers.
+        jobs: the jobs, most urgent first, each after those that it needs.
+        engine: the engine.
+        notes: notes of the engine's workers.
     """
 
     def __init__(self, jobs: Sequence[Job], engine: Engine, notes: Notes) -> None:
@@ -69,7 +69,7 @@ class Dispatch:
             {job.key: [key for key in job.needs if key in self._left] for job in jobs}
         )
         self._ready: deque[str] = deque()
-        # An engine may cancel a job whose future nobody holds.
+        # Futures are kept because an engine may cancel a job without a reference to its future.
         self._submitted: dict[str, Submitted] = {}
         self._ended: SimpleQueue[str] = SimpleQueue()
         self._engine, self._notes = engine, notes
@@ -80,14 +80,14 @@ class Dispatch:
 
     @property
     def seconds_left(self) -> float:
-        """Until all jobs are done, if each takes what it is expected to."""
+        """Expected seconds until all jobs are done."""
         return sum(job.cost for job in self._left.values()) / max(1, self.workers)
 
     def events(self) -> Iterator[Event]:
-        """What happens, until every job is done or failed.
+        """Events, until every job is done or failed.
 
         Raises:
-            QnadError: the engine cannot go on.
+            QnadError: the engine cannot continue.
         """
         self._order.prepare()
         while self._submit():
@@ -101,7 +101,7 @@ class Dispatch:
             yield from self._outcome(self._left[key], self._submitted.pop(key))
 
     def _submit(self) -> bool:
-        """Give the engine the jobs that can be done now; whether it has any."""
+        """Give the engine the jobs that can be done now; return whether it has any."""
         self._ready += self._order.get_ready()
         limit = self._engine.limit or len(self._left)
         while self._ready and len(self._submitted) < limit:
@@ -114,7 +114,7 @@ class Dispatch:
         self._ended.put(key)
 
     def _heard(self) -> Iterator[Said]:
-        """What workers noted."""
+        """Lines from the notes of workers."""
         for key, line in self._notes.new():
             if (job := self._left.get(key)) is None:
                 continue
@@ -128,11 +128,11 @@ class Dispatch:
             self._begun[key] += 1
 
     def _missed(self) -> Iterator[Said]:
-        """A line now and then while there are no workers."""
+        """A line from time to time while there are no workers."""
         self.workers = self._engine.workers()
         self._alone = 0 if self.workers else self._alone + 1
         if self._alone % _REMINDER == _PATIENCE:
-            yield Said("No worker is there; waiting for the engine to start some.")
+            yield Said("There are no workers; waiting for the engine to start some.")
 
     def _outcome(self, job: Job, task: Submitted) -> Iterator[Event]:
         try:
@@ -140,7 +140,7 @@ class Dispatch:
         except self._engine.died as death:
             yield from self._died(job, str(death).partition("\n")[0])
         except (CancelledError, QnadError) as error:
-            raise QnadError(f"The engine cannot go on: {error}") from error
+            raise QnadError(f"The engine cannot continue: {error}") from error
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             yield from self._failed(job, reason, traceback.format_exc())
@@ -153,16 +153,16 @@ class Dispatch:
             yield Done(job, outcome["done"], outcome["seconds"])
 
     def _died(self, job: Job, how: str) -> Iterator[Event]:
-        """Try a job again after all that are ready, unless it is to blame."""
+        """Try a job again after all that are ready, unless it has failed too often."""
         self._lost[job.key] += 1
         if self._begun[job.key] < DEATHS and self._lost[job.key] < _LOSSES:
             self._ready.append(job.key)
             yield Said(f"A worker died ({how}): {job.label}")
         else:
-            yield from self._failed(job, f"its worker died again and again, the last: {how}")
+            yield from self._failed(job, f"its workers died repeatedly, the last one by: {how}")
 
     def _failed(self, job: Job, reason: str, details: str = "") -> Iterator[Failed]:
-        """A job failed, and with it those that need it."""
+        """Report that a job failed, and with it all jobs that need it."""
         del self._left[job.key]
         yield Failed(job, reason, details)
         lost = {job.key}
@@ -170,4 +170,4 @@ class Dispatch:
             if not lost.isdisjoint(other.needs):
                 lost.add(other.key)
                 del self._left[other.key]
-                yield Failed(other, f"it needs what failed: {job.label}: {reason}")
+                yield Failed(other, f"it needs {job.label}, which failed: {reason}")

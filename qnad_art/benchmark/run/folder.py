@@ -1,8 +1,8 @@
-"""The folder of a run: the suite, results as they come, what was prepared, and a log.
+"""The folder of a run: the suite, results as they come, preparations, and a log.
 
-``suite.json`` (the suite, and the keys of its cells), ``results.jsonl`` (one result a line),
-``failures.json``, ``prepared/KEY/``, ``examples/KEY.npz``, ``log.txt``; while it is measured also
-``progress/`` (:mod:`qnad_art.benchmark.run.notes`).
+It holds ``suite.json`` (the suite, and the keys of its cells), ``results.jsonl`` (one result per
+line), ``failures.json``, ``prepared/KEY/``, ``examples/KEY.npz`` and ``log.txt``; while the run is
+measured also ``progress/`` (:mod:`qnad_art.benchmark.run.notes`).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from qnad_art.benchmark.records import Cell, Record, Result
 from qnad_art.errors import ArtifactError, InvalidInputError, QnadError, QnadWarning, faults
@@ -32,15 +32,27 @@ from qnad_art.files.atomic import checksum, parse_json, read_json, write_bytes, 
 if TYPE_CHECKING:
     from qnad_art.benchmark.suites.suite import Suite
 
-FORMAT = 1
 LARGEST_ARRAYS = 1 << 32
 """Bytes that the arrays of one file may take in memory."""
 _CHECKSUM = "sha256"
-# All that the readers of zip and npy files raise, NotImplementedError (a RuntimeError) included.
+# Everything that the readers of zip and npy files raise; RuntimeError includes NotImplementedError.
 _DAMAGED = (
     *(BadZipFile, EOFError, LookupError, MemoryError, OSError, OverflowError),
     *(RuntimeError, SyntaxError, TypeError, ValueError, struct.error, zlib.error),
 )
+
+
+class _Entry(Record):
+    key: str
+    cell: Cell
+
+
+class _Content(BaseModel):
+    """Content of ``suite.json``; the suite itself is validated when it is used."""
+
+    format: Literal[1]
+    suite: dict[str, Any]
+    cells: tuple[_Entry, ...]
 
 
 class Failure(Record):
@@ -55,26 +67,29 @@ _FAILURES = TypeAdapter(tuple[Failure, ...])
 
 
 class Run:
-    """A run folder; open one with :meth:`open`, make one with :meth:`begin`."""
+    """A run folder, opened by :meth:`open` or made by :meth:`begin`."""
 
-    def __init__(self, folder: Path, content: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, content: _Content) -> None:
         self.folder = folder
         self._content = content
+        self._results = folder / "results.jsonl"
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
         """The run in ``folder``.
 
         Raises:
-            ArtifactError: there is none, it is damaged, or of another format.
+            ArtifactError: the folder holds no run, or one that is damaged or of another format.
         """
         folder = Path(folder)
-        if not (folder / "suite.json").is_file():
-            raise ArtifactError(f"{folder} is no run folder: make one with `qnad evaluate SUITE`.")
-        content = read_json(folder / "suite.json")
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ArtifactError(f"{folder}/suite.json is not of format {FORMAT}; run it again.")
-        return cls(folder, _unsealed(content, f"{folder}/suite.json"))
+        path = folder / "suite.json"
+        if not path.is_file():
+            raise ArtifactError(f"{folder} is not a run folder: `qnad evaluate SUITE` makes one.")
+        content = _unsealed(read_json(path), str(path))
+        try:
+            return cls(folder, _Content.model_validate(content))
+        except ValidationError as error:
+            raise ArtifactError(f"{path}: {faults(error)}; run the suite again.") from None
 
     @classmethod
     def begin(
@@ -83,17 +98,17 @@ class Run:
         """The run of ``suite`` in ``folder``, new or continued.
 
         Args:
-            folder, suite: of the run.
-            cells: all that the suite asks for, by key.
-            revise: whether the folder may hold a run of other cells. What was measured of those
-                that are still asked for is kept, the rest is dropped.
+            folder, suite: folder and suite of the run.
+            cells: all cells of the suite, by key.
+            revise: whether the folder may hold a run of other cells. Results of cells that are
+                still in the suite are kept, the others are dropped.
 
         Raises:
-            InvalidInputError: the folder holds something else, or the run of other cells.
+            InvalidInputError: the folder holds something else, or a run of other cells.
         """
         folder = Path(folder)
-        listed = [{"key": key, "cell": cell.model_dump(mode="json")} for key, cell in cells.items()]
-        content = {"format": FORMAT, "suite": suite.model_dump(mode="json"), "cells": listed}
+        listed = tuple(_Entry(key=key, cell=cell) for key, cell in cells.items())
+        content = _Content(format=1, suite=suite.model_dump(mode="json"), cells=listed)
         if (folder / "suite.json").is_file():
             run = cls.open(folder)
             if run.cells != dict(cells) and revise:
@@ -105,7 +120,7 @@ class Run:
                     "what fits and drop the rest."
                 )
         _refuse_foreign(folder)
-        write_json(folder / "suite.json", _sealed(content))
+        write_json(folder / "suite.json", _sealed(content.model_dump(mode="json")))
         return cls(folder, content)
 
     @cached_property
@@ -114,38 +129,30 @@ class Run:
         from qnad_art.benchmark.suites.suite import Suite
 
         try:
-            # To be read, not to be run: `run_suite` asks again.
-            return Suite.model_validate(self._content["suite"], context={"allow_code": True})
-        except KeyError:
-            raise ArtifactError(f"{self.folder}/suite.json holds no suite.") from None
+            # The suite is only read here; `run_suite` asks again whether code may be run.
+            return Suite.model_validate(self._content.suite, context={"allow_code": True})
         except ValidationError as error:
             raise ArtifactError(f"{self.folder}/suite.json: {faults(error)}.") from None
 
     @cached_property
     def cells(self) -> dict[str, Cell]:
         """All cells of the suite by key, measured or not, in its order."""
-        try:
-            return {
-                entry["key"]: Cell.model_validate(entry["cell"]) for entry in self._content["cells"]
-            }
-        except (KeyError, TypeError):
-            raise ArtifactError(f"{self.folder}/suite.json lists no cells.") from None
-        except ValidationError as error:
-            raise ArtifactError(f"{self.folder}/suite.json, cells: {faults(error)}.") from None
+        return {entry.key: entry.cell for entry in self._content.cells}
 
     def results(self) -> list[Result]:
         """All results so far, in the order of the suite.
 
         Raises:
-            ArtifactError: a line that is no result (half of a last line is left out).
+            ArtifactError: a line is not a result (half of a last line is left out).
         """
         found: dict[str, Result] = {}
-        for number, line in enumerate(self._lines(), 1):
+        data = self._results.read_bytes() if self._results.is_file() else b""
+        for number, line in enumerate(data.split(b"\n")[:-1], 1):
             try:
                 content = parse_json(line, where := f"{self._results}, line {number}")
                 result = Result.model_validate(_unsealed(content, where))
             except ValidationError as error:
-                raise ArtifactError(f"{where} is no result: {faults(error)}.") from None
+                raise ArtifactError(f"{where} is not a result: {faults(error)}.") from None
             found.setdefault(result.key, result)
         order = {key: place for place, key in enumerate(self.cells)}
         return sorted(found.values(), key=lambda result: order.get(result.key, len(order)))
@@ -153,17 +160,14 @@ class Run:
     def append(self, result: Result) -> None:
         """Add a result, safely on disk when this returns; for one process at a time."""
         line = _line(result)
-        handle = os.open(self._results, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            written = os.write(handle, line)
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        with self._results.open("ab", buffering=0) as file:
+            written = file.write(line)
+            os.fsync(file.fileno())
         if written != len(line):
             raise OSError(f"The disk of {self._results} is full: free some space and run again.")
 
     def repair(self) -> None:
-        """Clean up after a killed run: half a last line (with a warning), half a preparation."""
+        """Remove what a killed run left half: a last line (with a warning), preparations."""
         for unfinished in (self.folder / "prepared").glob(".*/"):
             shutil.rmtree(unfinished)
         if not self._results.is_file():
@@ -173,7 +177,7 @@ class Run:
         if whole == len(data):
             return
         warnings.warn(
-            f"{self._results} ends in half a line: that cell is measured again.",
+            f"{self._results} ends in half a line: its cell is measured again.",
             QnadWarning,
             stacklevel=2,
         )
@@ -182,7 +186,7 @@ class Run:
             os.fsync(file.fileno())
 
     def failures(self) -> tuple[Failure, ...]:
-        """Cells that failed the last time; raises ArtifactError where their list is damaged."""
+        """Cells that failed the last time; raises ArtifactError if the list is damaged."""
         path = self.folder / "failures.json"
         entries = read_json(path) if path.exists() else []
         try:
@@ -196,15 +200,15 @@ class Run:
         write_json(self.folder / "failures.json", entries)
 
     def prepared(self, key: str) -> Path:
-        """Folder of a preparation; it is there if and only if it is complete."""
+        """Folder of a preparation; it exists if and only if it is complete."""
         return self.folder / "prepared" / key
 
     def examples(self, key: str) -> dict[str, np.ndarray] | None:
-        """What was kept of a cell, if anything.
+        """Arrays that were kept of a cell, ``None`` if there are none.
 
         Returns:
-            ``x`` (N, …), ``y`` (N,), ``predicted`` (draws, N) and, of attack cells, ``x_adv``
-            (N, …), of the rung ``seed-known`` (draws, N, …).
+            ``x`` (N, …), ``y`` (N,), ``predicted`` (draws, N) and, for attack cells, ``x_adv``
+            (N, …), on the rung ``seed-known`` (draws, N, …).
         """
         return read_arrays(self.folder / "examples" / f"{key}.npz")
 
@@ -215,28 +219,19 @@ class Run:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
     def _keep(self, cells: Mapping[str, Cell]) -> None:
-        """Drop the results of all other cells."""
+        """Drop the results and failures of all cells that are not in ``cells``."""
         self.repair()
         kept = [result for result in self.results() if cells.get(result.key) == result.cell]
         write_bytes(self._results, b"".join(_line(result) for result in kept))
         self.set_failures([f for f in self.failures() if cells.get(f.key) == f.cell])
 
-    @property
-    def _results(self) -> Path:
-        return self.folder / "results.jsonl"
-
-    def _lines(self) -> Iterator[bytes]:
-        if self._results.is_file():
-            with self._results.open("rb") as file:
-                yield from (line for line in file if line.endswith(b"\n"))
-
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Context in which no other process writes to a run folder; the lock dies with its process.
+    """Context in which no other process writes to a run folder; the lock ends with the process.
 
     Raises:
-        QnadError: another process has it, or it is the folder of something else.
+        QnadError: another process holds the lock, or the folder is not a run's.
     """
     from filelock import FileLock, Timeout
 
@@ -257,7 +252,7 @@ def _refuse_foreign(folder: Path) -> None:
     if folder.is_dir() and not (folder / "suite.json").is_file():
         own = {"lock", "prepared"}
         if any(entry.name not in own for entry in folder.iterdir()):
-            raise InvalidInputError(f"{folder} is no run folder and not empty: give another.")
+            raise InvalidInputError(f"{folder} is not a run folder and not empty: give another.")
 
 
 def _line(result: Result) -> bytes:
@@ -271,7 +266,7 @@ def _sealed(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unsealed(content: Any, where: str) -> Any:
-    """Content without its checksum, once that fits; what the first versions wrote has none."""
+    """Content without its checksum, after a check; files of the first versions have none."""
     if not isinstance(content, dict) or _CHECKSUM not in content:
         return content
     rest = {name: value for name, value in content.items() if name != _CHECKSUM}
@@ -281,14 +276,14 @@ def _unsealed(content: Any, where: str) -> Any:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Replace ``path`` by arrays, in one step."""
+    """Write arrays to ``path`` in one step."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_bytes(path, buffer.getvalue())
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
-    """What :func:`write_arrays` wrote, ``None`` if it did not; raises ArtifactError if damaged."""
+    """Arrays of a file, ``None`` if there is no file; raises ArtifactError if it is damaged."""
     if not path.is_file():
         return None
     try:

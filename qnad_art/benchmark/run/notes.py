@@ -1,7 +1,7 @@
 """Notes of workers on the jobs that they are carrying out: ``progress/KEY.jsonl`` in the run.
 
-All workers see the run's folder, on every engine. So the run can tell how far a job is, and which
-jobs had begun when their workers died.
+All workers see the run's folder, on every engine. From the notes, the run knows how far a job is,
+and which jobs had begun when their workers died.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ def note(run: Path, key: str, line: str | None) -> None:
     """Add a line on the progress of a job; ``None`` says that it begins.
 
     Raises:
-        QnadError: the folder of the run is not there.
+        QnadError: the folder of the run cannot be written to.
     """
     try:
         with (run / "progress" / f"{key}.jsonl").open("a", encoding="utf-8") as file:
-            # The first break ends what a worker was writing when it died.
+            # The first line break ends a line that a worker was writing when it died.
             file.write(f"\n{json.dumps(line)}\n")
     except OSError as error:
         raise QnadError(
@@ -34,10 +34,10 @@ def note(run: Path, key: str, line: str | None) -> None:
 
 
 class Notes:
-    """The notes of a run as they come; a context, at whose end they are gone.
+    """The notes of a run as they come; a context, at whose end they are removed.
 
     Args:
-        run: its folder.
+        run: folder of the run.
     """
 
     def __init__(self, run: Path) -> None:
@@ -53,7 +53,7 @@ class Notes:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def new(self) -> Iterator[tuple[str, str | None]]:
-        """Lines that came since the last call, each with the key of its job."""
+        """Lines written since the last call, each with the key of its job."""
         for path in sorted(self._folder.glob("*.jsonl")):
             start = self._read.get(path, 0)
             data = path.read_bytes()[start:]

@@ -1,4 +1,4 @@
-"""The work of a suite: its cells as tasks, and the preparations that they need."""
+"""Plan the work of a suite: its cells as tasks, and the preparations that they need."""
 
 from __future__ import annotations
 
@@ -48,9 +48,10 @@ class Workload:
     """All work of a suite.
 
     Args:
-        preparations: by key, each after those that it needs.
+        source: what the run starts from.
+        preparations: preparations by key, each after those that it needs.
         tasks: the cells, in the order of the suite.
-        left_out: what is not measured, by reason, with the number of cells.
+        left_out: numbers of cells that are not measured, by reason.
     """
 
     source: Source
@@ -62,7 +63,7 @@ class Workload:
         """Tasks whose text matches a shell pattern such as ``*pgd*white-box*``; all for ``None``.
 
         Raises:
-            InvalidInputError: there is none.
+            InvalidInputError: no task matches.
         """
         tasks = [task for task in self.tasks if pattern is None or fnmatchcase(str(task), pattern)]
         if not tasks:
@@ -72,33 +73,30 @@ class Workload:
         return tasks
 
     def preparations_for(self, tasks: Sequence[Task]) -> list[Preparations]:
-        """What ``tasks`` are made from, each after what it is made from itself."""
-        needed: set[str] = set()
-        found = [key for task in tasks for key in task.needs]
-        while found:
-            key = found.pop()
-            if key not in needed:
-                needed.add(key)
-                found += self.preparations[key].needs
+        """All preparations that ``tasks`` need, each after those that it needs itself."""
+        needed = {key for task in tasks for key in task.needs}
+        for key, work in reversed(list(self.preparations.items())):
+            if key in needed:
+                needed.update(work.needs)
         return [work for key, work in self.preparations.items() if key in needed]
 
 
 def workload_of(suite: Suite, *, data_dir: str | None = None, allow_code: bool = False) -> Workload:
-    """The work of a suite; reads its data, devices and weights files to name it.
+    """The work of a suite, named by the data, devices and weights files that are read here.
 
     Args:
-        suite, data_dir: as :func:`~qnad_art.benchmark.run.runner.run_suite`.
+        suite, data_dir: see :func:`~qnad_art.benchmark.run.runner.run_suite`.
         allow_code: whether code that the suite names may be run; it is run here.
 
     Raises:
-        InvalidInputError: the suite names code that may not be run.
-        QnadError: data, a device or weights that are missing or damaged; two cells that are the
-            same under different labels.
+        InvalidInputError: the suite names code and may not run it, or names one measurement twice
+            under different labels.
+        QnadError: data, a device or weights are missing or damaged.
     """
     for label, spec in suite.models.items():
         if spec.code is not None and not allow_code:
             raise InvalidInputError(
-                f"Model {label!r} is code, {spec.code}: read it, then allow it, allow_code=True."
+                f"Model {label!r} is code, {spec.code}: read it, then give allow_code=True."
             )
     training, test = load_images(suite.data, data_dir)
     try:
@@ -114,8 +112,8 @@ def workload_of(suite: Suite, *, data_dir: str | None = None, allow_code: bool =
     for task in tasks:
         if task.key in seen:
             raise InvalidInputError(
-                f"{seen[task.key]} and {task} are the same measurement under two labels; leave "
-                "one of them out of the suite."
+                f"{seen[task.key]} and {task} are the same measurement under two labels; remove "
+                "one of them from the suite."
             )
         seen[task.key] = task
     source = source.model_copy(update={"code": planner.code})
@@ -139,9 +137,6 @@ class _Planner:
             for defence, steps in suite.defences.items():
                 for device in self._devices_for(defence, steps):
                     for seed in suite.seeds:
-                        victim = self._victim(
-                            model, network, defence, steps, device, devices[device], seed
-                        )
                         where = {
                             "model": model,
                             "data": self.training.name,
@@ -149,6 +144,7 @@ class _Planner:
                             "defence": defence,
                             "seed": seed,
                         }
+                        victim = self._victim(Cell(kind="clean", **where), network, devices[device])
                         yield from self._cells(where, victim)
 
     def _devices_for(self, defence: str, steps: tuple[Defence, ...]) -> tuple[str, ...]:
@@ -158,25 +154,25 @@ class _Planner:
         if len(labels) > 1:
             cells = len(list(self._conditions())) + 1 + self.suite.audit
             reason = f"defence {defence} uses no quantum device: only once, under {labels[0]}"
-            each = cells * (len(labels) - 1) * len(self.suite.seeds) * len(self.suite.models)
-            self.left_out[reason] = each
+            repeats = (len(labels) - 1) * len(self.suite.seeds) * len(self.suite.models)
+            self.left_out[reason] = cells * repeats
         return labels[:1]
 
     def _network(self, label: str, spec: ModelSpec) -> str:
+        """Key of a plain network; adds its preparation."""
         content: dict[str, Any]
         if spec.ready:
             content = {"weights": weights_hash(load_network(spec, self.training))}
         else:
-            settings = asdict(spec.training())
             content = {
                 "architecture": spec.architecture,
                 "by": provider("model", str(spec.architecture)),
-                "settings": settings,
+                "settings": asdict(spec.training()),
                 "training": self.source.training,
             }
         if spec.code is not None:
             content["architecture"] = code_address(spec.code)
-            if not spec.ready:  # which code may have read from anywhere
+            if not spec.ready:  # code may read initial weights from anywhere
                 content["start"] = weights_hash(untrained_network(spec, self.training))
         key = address("network", **content)
         if spec.code is not None:
@@ -184,18 +180,11 @@ class _Planner:
         self.preparations[key] = Network(key=key, label=f"network {label}", model=spec)
         return key
 
-    def _victim(
-        self,
-        model: str,
-        network: str,
-        defence: str,
-        steps: tuple[Defence, ...],
-        device: str,
-        profile: DeviceProfile,
-        seed: int,
-    ) -> Victim:
-        """The network under the defence; adds the preparations of its steps."""
-        victim = Victim(network=network, steps=(), seed=seed)
+    def _victim(self, cell: Cell, network: str, profile: DeviceProfile) -> Victim:
+        """The network under the defence of a cell; adds the preparations of its steps."""
+        steps, count = self.suite.defences[cell.defence], self.suite.data.fit_images
+        training = self.source.training
+        victim = Victim(network=network, steps=(), seed=cell.seed)
         settings = zip(steps, steps_content(steps), steps_identity(steps), strict=True)
         for step, content, identity in settings:
             key = address(
@@ -203,28 +192,24 @@ class _Planner:
                 base=victim.key,
                 step=identity,
                 by=step.by,
-                seed=seed,
-                training=self._fitted_on(),
+                seed=cell.seed,
+                training=training if count is None else f"{count} of {training}",
                 device=profile.hash if step.quantum else None,
             )
             added = Step(
                 key=key,
                 content=content,
                 fitted=type(step).fit is not Defence.fit,
-                device=self.suite.devices[device],
+                device=self.suite.devices[cell.device],
                 device_hash=profile.hash,
             )
             needs = victim.needs
-            victim = Victim(network=network, steps=(*victim.steps, added), seed=seed)
+            victim = victim.model_copy(update={"steps": (*victim.steps, added)})
             if added.fitted and key not in self.preparations:
-                where = f" · {device}" if step.quantum else ""
-                label = f"fit {content['name']} of {model}{where} · {defence} · seed {seed}"
+                where = f"{cell.model} · {cell.device}" if step.quantum else cell.model
+                label = f"fit {content['name']} of {where} · {cell.defence} · seed {cell.seed}"
                 self.preparations[key] = Fit(key=key, needs=needs, label=label, victim=victim)
         return victim
-
-    def _fitted_on(self) -> str:
-        count = self.suite.data.fit_images
-        return self.source.training if count is None else f"{count} of {self.source.training}"
 
     def _cells(self, where: Mapping[str, Any], victim: Victim) -> Iterator[Task]:
         yield self._task(Cell(kind="clean", **where), victim)
@@ -239,6 +224,7 @@ class _Planner:
             yield self._task(cell, victim, spec)
 
     def _conditions(self) -> Iterator[tuple[Rung, str, float | None]]:
+        """Rung, label of the attack, and ε of every attack cell of a victim."""
         for rung in self.suite.rungs:
             for label, attack in self.suite.attacks.items():
                 budgets = self.suite.budgets(attack) if attack.spec.budgeted else (None,)
@@ -246,6 +232,7 @@ class _Planner:
                     yield rung, label, eps
 
     def _task(self, cell: Cell, victim: Victim, spec: AttackSpec | None = None) -> Task:
+        """The task of a cell; adds the examples that it starts from."""
         protocol, attack = self.suite.protocol, None
         if spec is not None:
             attack = Attacked(
@@ -278,21 +265,16 @@ class _Planner:
         )
         if attack is None or not task.starts_from_transfer:
             return task
-        transfer = self._transfer(cell, victim.network, attack)
-        return task.model_copy(update={"needs": (*task.needs, transfer)})
-
-    def _transfer(self, cell: Cell, network: str, attack: Attacked) -> str:
-        key = attack.key("transfer", network)
+        network, examples = victim.network, attack.key("transfer", victim.network)
         budget = "" if attack.eps is None else f" · ε {attack.eps:.4g}"
         label = f"examples of {cell.attack}{budget} on {cell.model} · seed {cell.seed}"
-        self.preparations[key] = Transfer(
-            key=key, needs=(network,), label=label, network=network, attack=attack
+        self.preparations[examples] = Transfer(
+            key=examples, needs=(network,), label=label, network=network, attack=attack
         )
-        return key
+        return task.model_copy(update={"needs": (*task.needs, examples)})
 
     def _shared(self) -> tuple[Origin, ...]:
-        """Examples that more than one rung of the suite starts from."""
-        rungs = set(self.suite.rungs)
-        stepwise: tuple[Origin, ...] = ("white-box",) if rungs & {"adaptive", "persistent"} else ()
-        strongest: tuple[Origin, ...] = ("adaptive", "black-box") if "persistent" in rungs else ()
-        return ("transfer", *stepwise, *strongest)
+        """Origins of examples that more than one rung of the suite starts from."""
+        if "persistent" in self.suite.rungs:
+            return ("transfer", "white-box", "adaptive", "black-box")
+        return ("transfer", "white-box") if "adaptive" in self.suite.rungs else ("transfer",)

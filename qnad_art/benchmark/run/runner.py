@@ -1,7 +1,7 @@
-"""A run: the work that is still to do is sent to workers, and results are written as they come.
+"""Run a suite: outstanding work is sent to workers, and results are written as they come.
 
-This process alone writes results, each one safely on disk before the next is looked at. So a run
-that is killed at any moment goes on where it was.
+Only this process writes results, and each is safely on disk before it takes the next. So a run that
+is killed at any moment continues where it was.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from qnad_art.plugins.discovery import VARIABLE
 
 _TRUSTED_SECONDS = 10.0
 _TRUSTED_SHARE = 0.1
-"""Of all that is expected: the first jobs are not like the others."""
+"""How much of the expected time counts as confirmed: the first jobs are not like the others."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is.
+    """Progress of a run.
 
     Args:
-        jobs, of: how many are done (cells and preparations), and how many there are.
-        seconds_left: expected.
+        jobs, of: how many cells and preparations are done, and how many there are.
+        seconds_left: expected time that is left.
     """
 
     jobs: int
@@ -51,7 +51,7 @@ class Progress:
 
 
 Report = Callable[[str, Progress | None], object]
-"""Takes a line on what happened, and where the run is now, once it is under way."""
+"""Takes a line on what happened and, once the run is under way, its progress."""
 
 
 def run_suite(
@@ -73,25 +73,26 @@ def run_suite(
 
     Args:
         suite: from :func:`~qnad_art.benchmark.suites.suite.load_suite`.
-        folder: of the run, new or of the same suite; all workers must see it under this path.
-        data_dir: as :func:`qnad_art.datasets.dataset.load_dataset`.
+        folder: folder of the run, new or of the same suite; all workers must see it under this
+            path.
+        data_dir: folder of data sets, see :func:`qnad_art.datasets.dataset.load_dataset`.
         allow_code: whether code that the suite names may be run, here and by the workers, which
             must see it under the same path or name.
         only: pattern of the cells to measure now, ``None`` for all; see :meth:`Workload.matching`.
-        engine: its name, or one that is there.
-        workers, address, gpu: of an engine by name, as
-            :func:`~qnad_art.benchmark.run.engines.choice.start_engine` takes them.
-        sinks: names of :mod:`qnad_art.benchmark.run.sinks` that get the results too. One that fails
-            is told of in ``report`` and disturbs nothing.
+        engine: name of an engine, or a running engine.
+        workers, address, gpu: settings of an engine given by name, see
+            :func:`~qnad_art.benchmark.run.engines.choice.start_engine`.
+        sinks: names of :mod:`qnad_art.benchmark.run.sinks` that also get the results. If one fails,
+            ``report`` is told, and the run continues.
         revise: whether the folder may hold a run of other cells, see :meth:`Run.begin`.
-        report: called for everything that happens; the log gets it too.
+        report: function that is called for everything that happens, which is also logged.
 
     Returns:
-        The run: its results, and its failures where cells could not be measured.
+        The run: its results, and its failures if cells could not be measured.
 
     Raises:
-        QnadError: the folder is of another suite or in use, something that the suite names cannot
-            be used, or there are no workers.
+        QnadError: the folder holds another suite or is in use, something that the suite names
+            cannot be used, or the engine cannot continue.
     """
     workload = workload_of(suite, data_dir=data_dir, allow_code=allow_code)
     chosen = workload.matching(only)
@@ -104,25 +105,25 @@ def run_suite(
         tasks = [task for task in chosen if task.key not in measured]
         there = len(chosen) - len(tasks)
         report(f"{folder}: {len(tasks):,} cells to measure, {there:,} are there.", None)
-        with _open(sinks, run, report) as outlet:
+        with _open(sinks, run, report) as outlet, ExitStack() as stack:
             for result in results:
                 outlet.take(result)
-            if tasks:
-                record = _Record(run, tasks, outlet)
-                with ExitStack() as stack:
-                    if not isinstance(engine, Engine):
-                        place = start_engine(engine, workers=workers, address=address, gpu=gpu)
-                        engine = stack.enter_context(place)
-                        report(engine.awaited, None)
-                    costs = estimate(workload).seconds  # while workers start
-                    jobs = _jobs(run, workload, tasks, costs, gpu=engine.gpu)
-                    _execute(run, jobs, record, engine, report)
+            if not tasks:
+                return run
+            record = _Record(run, tasks, outlet)
+            if not isinstance(engine, Engine):
+                place = start_engine(engine, workers=workers, address=address, gpu=gpu)
+                engine = stack.enter_context(place)
+                report(engine.awaited, None)
+            costs = estimate(workload).seconds  # while workers start
+            jobs = _jobs(run, workload, tasks, costs, gpu=engine.gpu)
+            _execute(run, jobs, record, engine, report)
     return run
 
 
 @contextmanager
 def _open(names: Sequence[str], run: Run, report: Report) -> Iterator[Sinks]:
-    """Sinks that are closed when the run ends or is stopped."""
+    """Context with sinks that are closed when the run ends or is stopped."""
     sinks = Sinks(names, run, run.folder / "report")
     try:
         yield sinks
@@ -136,7 +137,7 @@ def _open(names: Sequence[str], run: Run, report: Report) -> Iterator[Sinks]:
 def _jobs(
     run: Run, workload: Workload, tasks: Sequence[Task], costs: Mapping[str, float], *, gpu: bool
 ) -> list[Job]:
-    """Preparations that are not there yet, then the tasks."""
+    """Jobs of missing preparations, then those of the tasks."""
     preparations = workload.preparations_for(tasks)
     missing = [unit for unit in preparations if not run.prepared(unit.key).is_dir()]
     common = {
@@ -156,6 +157,7 @@ def _jobs(
 def _execute(
     run: Run, jobs: Sequence[Job], record: _Record, engine: Engine, report: Report
 ) -> None:
+    """Have ``engine`` carry out jobs; record, log and report every event."""
     clock = _Clock(jobs)
     with Notes(run.folder) as notes:
         dispatch = Dispatch(jobs, engine, notes)
@@ -170,17 +172,17 @@ def _execute(
 
 
 class _Record:
-    """Writes what comes of jobs into the run, and gives it to the sinks."""
+    """Writes the outcome of jobs into the run, and gives results to the sinks."""
 
     def __init__(self, run: Run, tasks: Sequence[Task], sinks: Sinks) -> None:
         self._run, self._sinks = run, sinks
         self._cells = {task.key: task.cell for task in tasks}
-        # The others failed before and are not tried now.
+        # Other cells failed before and are not tried now.
         self._failures = [f for f in run.failures() if f.key not in self._cells]
         run.set_failures(self._failures)
 
     def take(self, event: Event) -> str:
-        """Write an event; the line that tells of it."""
+        """Write an event; return a line that describes it."""
         if isinstance(event, Said):
             return event.line
         if isinstance(event, Failed):
@@ -195,20 +197,20 @@ class _Record:
         return f"{event.job.label}{figure} ({event.seconds:.1f} s)"
 
     def _failed(self, event: Failed) -> str:
-        cell = self._cells.get(event.job.key)
-        if cell is not None:
-            failure = Failure(key=event.job.key, cell=cell, reason=event.reason)
+        key = event.job.key
+        if key in self._cells:
+            failure = Failure(key=key, cell=self._cells[key], reason=event.reason)
             self._failures.append(failure)
             self._run.set_failures(self._failures)
         return f"FAILED {event.job.label}: {event.reason}"
 
 
 class _Clock:
-    """Expected time, corrected by how long things really take."""
+    """Expected time, corrected by how long jobs really take."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self._of = len(jobs)
-        # As if some work had taken what was expected.
+        # It starts as if some work had taken as long as expected.
         trusted = max(_TRUSTED_SECONDS, _TRUSTED_SHARE * sum(job.cost for job in jobs))
         self._jobs, self._expected, self._taken = 0, trusted, trusted
 

@@ -1,9 +1,9 @@
-"""Sinks: where the results of a run go besides its own folder."""
+"""Sinks: places that get the results of a run in addition to its folder."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,20 +11,18 @@ from typing import TYPE_CHECKING
 from qnad_art.plugins.discovery import call_plugin, load_plugin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from qnad_art.benchmark.records import Result
     from qnad_art.benchmark.run.folder import Run
 
 
 class Sink(ABC):
-    """Takes results as they come; the base keeps them in :attr:`results`.
+    """Takes results as they come; this base class keeps them in :attr:`results`.
 
-    A run that goes on gives its earlier results again: ``result.key`` says which are the same.
+    A run that continues gives its earlier results again: ``result.key`` identifies them.
 
     Args:
-        run: that is measured.
-        folder: where files belong; it may not exist yet.
+        run: the run that is measured.
+        folder: folder for the sink's files; it may not exist yet.
     """
 
     def __init__(self, run: Run, folder: Path) -> None:
@@ -33,36 +31,37 @@ class Sink(ABC):
         self.results: list[Result] = []
 
     def take(self, result: Result) -> None:
-        """Called once for every result."""
+        """Take a result; called once for each."""
         self.results.append(result)
 
     @abstractmethod
     def close(self) -> Sequence[str]:
-        """Called when the run has ended, however; where the results are now, for people."""
+        """Finish, when the run has ended in whatever way; say where the results are now."""
 
 
 class Sinks:
-    """Several sinks by name; one that fails is left out from then on and disturbs nothing.
+    """Several sinks by name; one that fails is left out from then on, and the run continues.
 
     Raises:
-        UnknownNameError: no such sink.
-        PluginError: one cannot be imported or made.
+        UnknownNameError: there is no such sink.
+        PluginError: a sink cannot be imported or made.
     """
 
     def __init__(self, names: Iterable[str], run: Run, folder: Path) -> None:
-        self._sinks: dict[str, Sink] = {}
         self.failures: list[str] = []
-        for name in dict.fromkeys(names):
-            self._sinks[name] = call_plugin("sink", name, lambda made: made(run, folder))
+        self._sinks: dict[str, Sink] = {
+            name: call_plugin("sink", name, lambda made: made(run, folder))
+            for name in dict.fromkeys(names)
+        }
 
     def take(self, result: Result) -> None:
-        """Give a result to all."""
+        """Give a result to every sink."""
         for name, sink in list(self._sinks.items()):
             with self._isolated(name):
                 sink.take(result)
 
     def close(self) -> list[str]:
-        """Close all; where the results are now."""
+        """Close every sink; return where the results are now."""
         written: list[str] = []
         for name, sink in list(self._sinks.items()):
             with self._isolated(name):
@@ -80,6 +79,6 @@ class Sinks:
 
 
 def check_sinks(names: Iterable[str]) -> None:
-    """Raise UnknownNameError for a name that is no sink, PluginError for one of no use."""
+    """Raise UnknownNameError for an unknown sink, PluginError for one that cannot be imported."""
     for name in names:
         load_plugin("sink", name)

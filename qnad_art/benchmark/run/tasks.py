@@ -1,8 +1,8 @@
-"""What workers do in one go: measure a cell, or prepare what several cells use.
+"""Units of work: to measure a cell, or to prepare what several cells use.
 
-Everything is named by its content: all that the result depends on and nothing else. So what is
-there needs no second making, and what defences have in common (the network, the adversarial
-training before the crosstalk, the transferred examples) is made once.
+Each unit is named by its content: by all that its result depends on and nothing else. So nothing is
+made twice, and what defences share (the network, the adversarial training before the crosstalk, the
+transferred examples) is made once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from qnad_art.benchmark.threats.ladder import Origin
 from qnad_art.version import __version__
 
 FORMAT = 2
-"""Rises when the same work would have another result: here, with PGD's restarts."""
+"""Version of what work does: it rises when the same work has another result."""
 
 
 class Code(Record):
@@ -30,12 +30,12 @@ class Code(Record):
 
 
 class Source(Record):
-    """What a run starts from: where it is, and the hashes of what must be found there.
+    """What a run starts from, and the hashes by which workers check it.
 
     Args:
-        data, data_dir: the images.
-        training, test: hashes of them.
-        code: of the networks that have code of their own, by key of the network.
+        data, data_dir: the images, and where they are.
+        training, test: hashes of the images.
+        code: code of the networks that have their own, by key of the network.
     """
 
     data: DataSpec
@@ -49,10 +49,10 @@ class Step(Record):
     """A step of a defence.
 
     Args:
-        key: names what the step makes of all before it.
+        key: name of the network after this step.
         content: its settings, as :func:`~qnad_art.benchmark.defences.build_steps` takes them.
         fitted: whether it has something to prepare.
-        device, device_hash: the quantum device, and what it must be.
+        device, device_hash: the quantum device, and the hash that its profile must have.
     """
 
     key: str
@@ -71,17 +71,12 @@ class Victim(Record):
 
     @property
     def key(self) -> str:
-        """Names the defended network."""
+        """Name of the defended network."""
         return self.steps[-1].key if self.steps else self.network
 
     @property
-    def before_last(self) -> Victim:
-        """Without the last step."""
-        return self.model_copy(update={"steps": self.steps[:-1]})
-
-    @property
     def needs(self) -> tuple[str, ...]:
-        """Keys of the preparations that it is made from."""
+        """Keys of the preparations that the network is made from."""
         return (self.network, *(step.key for step in self.steps if step.fitted))
 
 
@@ -93,7 +88,7 @@ class Unit(Record):
 
 
 class Preparation(Unit):
-    """What several cells use, made once; ``label`` names it for people."""
+    """Work whose result several cells use; ``label`` names it for people."""
 
     label: str
 
@@ -102,24 +97,25 @@ class Preparation(Unit):
 
 
 class Network(Preparation):
-    """The plain network, trained or read."""
+    """Train or read the plain network."""
 
     kind: Literal["network"] = "network"
     model: ModelSpec
 
 
 class Fit(Preparation):
-    """The last step of a defence, fitted."""
+    """Fit the last step of a defence."""
 
     kind: Literal["fit"] = "fit"
     victim: Victim
 
 
 class Attacked(Record):
-    """An attack with all that its examples depend on, besides the attacked network.
+    """An attack with all that its examples depend on, except the attacked network.
 
     Args:
-        by: plugin that the attack is of, with its version.
+        by: plugin that provides the attack, with its version; ``None`` for this package.
+        images: hash of the test images.
     """
 
     spec: AttackSpec
@@ -130,12 +126,12 @@ class Attacked(Record):
     images: str
 
     def key(self, origin: Origin, network: str) -> str:
-        """Names examples that were made on the network of that key."""
+        """Name of the examples of a kind that are made on the network of that key."""
         return address(f"examples, {origin}", network=network, **self.model_dump(mode="json"))
 
 
 class Transfer(Preparation):
-    """Adversarial examples made on the plain network."""
+    """Make adversarial examples on the plain network."""
 
     kind: Literal["transfer"] = "transfer"
     network: str
@@ -143,12 +139,12 @@ class Transfer(Preparation):
 
 
 class Task(Unit):
-    """A cell to measure.
+    """Measure a cell.
 
     Args:
-        attack: of attack cells.
-        shared: origins of examples that other cells use too.
-        keep_examples: whether examples and predictions are kept for people to see.
+        attack: attack of an attack cell.
+        shared: origins of examples that other cells use as well.
+        keep_examples: whether examples and predictions are kept for the report.
     """
 
     kind: Literal["cell"] = "cell"
@@ -166,16 +162,15 @@ class Task(Unit):
     def starts_from_transfer(self) -> bool:
         """Whether its examples are those made on the plain network.
 
-        Without a defence, what attacks the victim attacks the plain network.
+        Without a defence, an attack on the victim is an attack on the plain network.
         """
-        own = self.attack is not None and self.attack.spec.kind == "gradient"
-        undefended = not self.victim.steps and own
-        return self.cell.rung == "transfer" or (
-            undefended and self.cell.rung in ("white-box", "adaptive", "persistent")
-        )
+        if self.cell.rung in ("white-box", "adaptive", "persistent"):
+            gradient = self.attack is not None and self.attack.spec.kind == "gradient"
+            return gradient and not self.victim.steps
+        return self.cell.rung == "transfer"
 
     def examples_key(self, origin: Origin) -> str:
-        """Names the examples that the cell starts from."""
+        """Name of the examples that the cell starts from."""
         assert self.attack is not None
         network = self.victim.network if origin == "transfer" else self.victim.key
         return self.attack.key(origin, network)
@@ -186,5 +181,5 @@ AnyUnit = Annotated[Preparations | Task, Field(discriminator="kind")]
 
 
 def address(kind: str, **content: Any) -> str:
-    """Content address of work, for this version of the package."""
+    """Content address of work done by this version of the package."""
     return content_address({"kind": kind, "format": FORMAT, "qnad-art": __version__, **content})

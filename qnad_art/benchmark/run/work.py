@@ -1,4 +1,4 @@
-"""What workers do: prepare networks, defences and examples, and measure cells."""
+"""The work of workers: they prepare networks, defences and examples, and measure cells."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from art.estimators.classification import PyTorchClassifier
 from pydantic import TypeAdapter
 
 from qnad_art.accuracy import package_versions
-from qnad_art.benchmark.defences import build_steps
 from qnad_art.benchmark.records import Plan, Provenance
 from qnad_art.benchmark.run.cell import measure
 from qnad_art.benchmark.run.folder import read_arrays, write_arrays
@@ -31,6 +30,7 @@ from qnad_art.errors import QnadError
 from qnad_art.models.weights import save_weights
 from qnad_art.network.module import QuantumExecutedModule
 
+_EXAMPLES = "examples.npz"
 _UNIT: TypeAdapter[Preparations | Task] = TypeAdapter(AnyUnit)
 
 
@@ -38,10 +38,10 @@ class Worker:
     """Carries out work of any run.
 
     Args:
-        gpu: whether it uses the GPU.
+        gpu: whether the worker uses the GPU.
 
     Raises:
-        QnadError: there is none.
+        QnadError: there is no GPU.
     """
 
     def __init__(self, *, gpu: bool) -> None:
@@ -56,9 +56,9 @@ class Worker:
         self._kept = Kept(gpu)
 
     def carry_out(self, job: Mapping[str, Any], say: Say) -> dict[str, Any] | None:
-        """Do what a job asks for; the result of a cell, nothing for preparations.
+        """Do what a job asks for, and return the result of a cell, ``None`` for preparations.
 
-        Whatever ran before, and wherever this runs, the outcome is the same: every source of
+        The outcome depends neither on the machine nor on what ran before: every source of
         randomness starts from a seed.
         """
         unit = _UNIT.validate_python(job["work"])
@@ -72,26 +72,23 @@ class Worker:
 
 
 def _prepare(bench: Workbench, unit: Preparations) -> None:
-    """Make what others need, unless it is there."""
+    """Make what other work needs, unless it exists."""
     if bench.prepared(unit.key).is_dir():
         return
     with bench.new_folder(unit.key) as folder:
         if isinstance(unit, Network):
             _prepare_network(bench, unit, folder)
         elif isinstance(unit, Fit):
-            step = unit.victim.steps[-1]
-            base = bench.victim(unit.victim.before_last)
-            (defence,) = build_steps(step.content)
-            defence.fit(base, bench.work(step, unit.victim.seed), folder)
+            bench.fit(unit.victim, folder)
         else:
             _prepare_transfer(bench, unit, folder)
 
 
 def _prepare_network(bench: Workbench, unit: Network, folder: Path) -> None:
-    bench.code(unit.key)  # as planned, or an error
+    bench.code(unit.key)  # raises if the code is not the planned one
+    path = folder / "weights.safetensors"
     if unit.model.ready:
-        network = load_network(unit.model, bench.training)
-        save_weights(network, folder / "weights.safetensors")
+        save_weights(load_network(unit.model, bench.training), path)
         return
     from qnad_art.training.standard import EpochResult, train
 
@@ -109,7 +106,7 @@ def _prepare_network(bench: Workbench, unit: Network, folder: Path) -> None:
         resume=checkpoint.exists(),
         on_epoch=tell,
     )
-    save_weights(network, folder / "weights.safetensors")
+    save_weights(network, path)
     checkpoint.unlink(missing_ok=True)
 
 
@@ -126,7 +123,7 @@ def _prepare_transfer(bench: Workbench, unit: Transfer, folder: Path) -> None:
         protocol=attack.protocol,
         seed=attack.seed,
     )
-    write_arrays(folder / "examples.npz", examples.arrays())
+    write_arrays(folder / _EXAMPLES, examples.arrays())
 
 
 class _SharedExamples:
@@ -138,14 +135,13 @@ class _SharedExamples:
     def load(self, origin: Origin) -> Examples | None:
         if origin not in self._task.shared:
             return None
-        folder = self._bench.prepared(self._task.examples_key(origin))
-        arrays = read_arrays(folder / "examples.npz")
+        arrays = read_arrays(self._bench.prepared(self._task.examples_key(origin)) / _EXAMPLES)
         return None if arrays is None else Examples.from_arrays(arrays)
 
     def save(self, origin: Origin, examples: Examples) -> None:
         if origin in self._task.shared:
             with self._bench.new_folder(self._task.examples_key(origin)) as folder:
-                write_arrays(folder / "examples.npz", examples.arrays())
+                write_arrays(folder / _EXAMPLES, examples.arrays())
 
 
 def _measure(bench: Workbench, task: Task) -> dict[str, Any]:
@@ -165,37 +161,24 @@ def _measure(bench: Workbench, task: Task) -> dict[str, Any]:
     if task.keep_examples and task.cell.kind != "audit":
         arrays = {"x": bench.test.x, "y": bench.test.y, **measured.arrays}
         write_arrays(bench.folder / "examples" / f"{task.key}.npz", arrays)
-    result = measured.result(
-        task.key,
-        task.cell,
-        seconds=time.perf_counter() - started,
-        provenance=_provenance(bench, task, plain, victim),
-    )
-    return result.model_dump(mode="json")
-
-
-def _provenance(
-    bench: Workbench, task: Task, plain: PyTorchClassifier, victim: PyTorchClassifier
-) -> Provenance:
-    parts = (part for part in victim.model.modules() if isinstance(part, QuantumExecutedModule))
-    quantum = next(parts, None)
-    return Provenance(
-        device_hash=None if quantum is None else quantum.device_profile.hash,
-        shots=None if quantum is None else quantum.shots,
-        plan=None if quantum is None else _plan(quantum),
+    seconds = time.perf_counter() - started
+    provenance = Provenance(
+        **_execution(victim),
         data_hash=data_hash(bench.test),
         weights_hash=weights_hash(plain.model),
         seed=task.cell.seed,
         versions=package_versions(),
         gpu=torch.cuda.get_device_name() if victim.device.type == "cuda" else None,
     )
+    result = measured.result(task.key, task.cell, seconds=seconds, provenance=provenance)
+    return result.model_dump(mode="json")
 
 
-def _plan(quantum: QuantumExecutedModule) -> Plan:
-    plan = quantum.plan
-    return Plan(
-        strategy=plan.strategy,
-        requested=plan.requested,
-        achieved=plan.achieved,
-        injected=plan.injected,
-    )
+def _execution(victim: PyTorchClassifier) -> dict[str, Any]:
+    """Device, shots and plan of a victim that is executed as circuits, as provenance has them."""
+    for part in victim.model.modules():
+        if isinstance(part, QuantumExecutedModule):
+            figures = {name: getattr(part.plan, name) for name in Plan.model_fields}
+            plan = Plan(**figures)
+            return {"device_hash": part.device_profile.hash, "shots": part.shots, "plan": plan}
+    return {"device_hash": None, "shots": None, "plan": None}

@@ -1,7 +1,7 @@
-"""What a worker does on every engine: it takes a job as JSON and answers with JSON.
+"""A worker of any engine: it takes a job as JSON and answers with JSON.
 
-``python -m qnad_art.benchmark.run.worker`` is a worker process of the local engine: it reads a job
-a line and answers each with a line, for as long as the process that started it lives.
+``python -m qnad_art.benchmark.run.worker`` is a worker process of the local engine: it reads one
+job per line and answers each with a line, for as long as the process that started it lives.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def carry_out(text: str) -> str:
 
     Returns:
         JSON of ``done`` (the result of a cell, ``null`` for preparations) and ``seconds``, or of
-        ``failed`` (why) and ``traceback``.
+        ``failed`` (the reason) and ``traceback``.
     """
     job = json.loads(text)
     hidden = {} if job["gpu"] else {"CUDA_VISIBLE_DEVICES": ""}
-    # Seeds, plugins and warnings belong to the whole process: one job at a time, also where an
-    # engine calls from several threads.
+    # Seeds, plugins and warnings belong to the whole process: only one job runs at a time, even if
+    # an engine calls from several threads.
     with _ALONE, variables({VARIABLE: job["plugins"], **hidden}):
         return json.dumps(_outcome(job))
 
@@ -55,7 +55,7 @@ def _outcome(job: dict[str, Any]) -> dict[str, Any]:
     run, key = Path(job["run"]), job["work"]["key"]
 
     def say(line: str) -> None:
-        with suppress(QnadError):  # it is only a line
+        with suppress(QnadError):  # a lost line does no harm
             note(run, key, line)
 
     with warnings.catch_warnings(record=True) as caught:
@@ -98,7 +98,7 @@ def main() -> None:
 
 
 def _read(jobs: SimpleQueue[str]) -> None:
-    """Take in jobs; the process ends with whoever sends them, whatever it is doing."""
+    """Queue jobs; end this process, whatever it is doing, when their sender has ended."""
     for line in sys.stdin:
         jobs.put(line)
     os._exit(0)

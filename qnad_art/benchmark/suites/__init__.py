@@ -1,1 +1,1 @@
-"""What a suite says: data, networks, defences, attacks, budgets, and threat rungs."""
+"""Suites: data, networks, defences, attacks, budgets, and threat rungs of a benchmark."""

@@ -1,4 +1,4 @@
-"""YAML that people write: plain data only, and every value knows its line."""
+"""YAML that people write: plain data only, with the line of every value."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import yaml
 from qnad_art.errors import InvalidInputError
 
 LARGEST = 100_000
-"""Bytes that a document may have: a hundred suites, read in two seconds."""
+"""Largest size of a document in bytes: a hundred suites, which are read in two seconds."""
 
 Place = Sequence[str | int]
-"""Keys and indices that lead to a value."""
+"""Keys and indices on the way to a value."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Strings, numbers, true, false and null as in YAML 1.2: ``no`` is a word, 1e-3 a number."""
+    """Scalars are read as in YAML 1.2: ``no`` is a word, and 1e-3 is a number."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        # Aliases of aliases grow without bounds (the "billion laughs").
+        # Aliases of aliases grow without bounds (the "billion laughs" attack).
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(problem="aliases (*) are not read", problem_mark=mark)
@@ -46,16 +46,16 @@ for _name, _pattern, _first in (
 
 @dataclass(frozen=True)
 class Document:
-    """A YAML file: its value, and the tree that says where each part stands."""
+    """A YAML file: its value, and the tree from which the line of each part is known."""
 
     path: Path
     value: Any
     _root: yaml.Node
 
     def line(self, place: Place, label: Callable[[Any], str | None]) -> int:
-        """Line of the value at ``place``, or of the nearest part around it that is there.
+        """Line of the value at ``place``, or of the nearest part around it that exists.
 
-        ``label`` names the items of a list that stands for a mapping.
+        ``label`` gives the label of an item in a list that stands for a mapping.
         """
         node, line = self._root, self._root.start_mark.line + 1
         for part in place:
@@ -70,8 +70,8 @@ def read_document(path: Path) -> Document:
     """Read a YAML file of plain data.
 
     Raises:
-        InvalidInputError: missing, too large, not UTF-8, not YAML, with tags or aliases, a key
-            given twice, or a number that is not finite; with the line.
+        InvalidInputError: the file is missing, too large, not UTF-8 or not YAML, or has tags,
+            aliases, a repeated key or a number that is not finite; the message names the line.
     """
     try:
         with path.open("rb") as file:
@@ -103,7 +103,7 @@ def _parse(text: bytes) -> tuple[yaml.Node, Any]:
 
 
 def _check(node: yaml.Node) -> None:
-    """No key twice, no key that is a list or a mapping, no infinite number."""
+    """Refuse repeated keys, keys that are lists or mappings, and numbers that are not finite."""
     if isinstance(node, yaml.ScalarNode) and node.tag.endswith(":float"):
         try:
             finite = math.isfinite(float(node.value))
@@ -120,7 +120,7 @@ def _check(node: yaml.Node) -> None:
             if not isinstance(key, yaml.ScalarNode):
                 _refuse(key, "a key must be a word")
             if key.value in seen:
-                _refuse(key, f"the key {key.value!r} stands in line {seen[key.value]} already")
+                _refuse(key, f"the key {key.value!r} is already given in line {seen[key.value]}")
             seen[key.value] = key.start_mark.line + 1
             _check(value)
 
@@ -138,9 +138,5 @@ def _children(
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             yield index, item, item.start_mark
-            yield label(_plain(item)), item, item.start_mark
-
-
-def _plain(node: yaml.Node) -> Any:
-    constructor = yaml.constructor.SafeConstructor()
-    return constructor.construct_object(node, deep=True)
+            plain = yaml.constructor.SafeConstructor().construct_object(item, deep=True)
+            yield label(plain), item, item.start_mark

@@ -1,4 +1,4 @@
-"""The JSON schema of suites, with which editors complete and check them."""
+"""The JSON schema of suites, by which editors complete and check them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BUDGETS: Schema = {
 def suite_schema() -> Schema:
     """JSON schema (draft 2020-12) of a suite file, short forms included."""
     schema: Schema = Suite.model_json_schema()
-    # In files devices and attacks have short forms, which pydantic does not see.
+    # Files may use short forms, which pydantic does not know.
     properties = schema["properties"]
     definitions = schema["$defs"]
     attack = _named(attack_names(), {"eps": _BUDGETS})
@@ -54,7 +54,7 @@ def suite_schema() -> Schema:
 
 
 def _named(names: Iterable[str], properties: Schema) -> Schema:
-    """A name, or a mapping with one and settings beside it."""
+    """A name, or a mapping with a name and settings."""
     name = {"type": "string", "enum": sorted(names)}
     mapping = {
         "type": "object",
@@ -65,6 +65,6 @@ def _named(names: Iterable[str], properties: Schema) -> Schema:
 
 
 def _labelled(item: Schema) -> Schema:
-    """A mapping from labels to items, or a list of items that are labelled by their names."""
+    """A mapping from labels to items, or a list of items whose names are their labels."""
     mapping = {"type": "object", "additionalProperties": item, "minProperties": 1}
     return {"anyOf": [mapping, {"type": "array", "items": item, "minItems": 1}]}

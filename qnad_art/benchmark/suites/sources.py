@@ -1,4 +1,4 @@
-"""What a run starts from: images and plain networks, and the hashes that name them."""
+"""Images and plain networks that a run starts from, and the hashes that name them."""
 
 from __future__ import annotations
 
@@ -25,29 +25,28 @@ def load_images(spec: DataSpec, data_dir: str | None) -> tuple[Dataset, Dataset]
     if training.x.shape[1:] != test.x.shape[1:]:
         raise DatasetError(
             f"{spec.name}: training images are {training.x.shape[1:]}, test images "
-            f"{test.x.shape[1:]}; make them one shape."
+            f"{test.x.shape[1:]}; give them the same shape."
         )
-    return _sample(training, spec.train_images, spec.seed), _sample(test, spec.images, spec.seed)
+    # They are shuffled even if all are taken: folders are sorted by class.
+    return (
+        training.take(spec.train_images or len(training), spec.seed),
+        test.take(spec.images or len(test), spec.seed),
+    )
 
 
 def images_of_seed(spec: DataSpec, training: Dataset, seed: int) -> Dataset:
-    """Of a suite's training images, those that defences of a seed are fitted on."""
+    """The training images of a suite that defences with a seed are fitted on."""
     return training if spec.fit_images is None else training.take(spec.fit_images, seed)
 
 
-def _sample(data: Dataset, count: int | None, seed: int) -> Dataset:
-    # Shuffled also where all are taken: folders are sorted by class.
-    return data.take(len(data) if count is None else count, seed)
-
-
 def load_network(spec: ModelSpec, data: Dataset) -> nn.Module:
-    """The network of a file or of the package, for images as those of ``data``; in ``eval`` mode.
+    """The network of a file or of the package, for images like those of ``data``, in ``eval`` mode.
 
     Code that the suite names is run.
 
     Raises:
-        ArtifactError: a missing or damaged file.
-        InvalidInputError: it is for other images or classes.
+        ArtifactError: the file is missing or damaged.
+        InvalidInputError: the network is for other images or classes.
     """
     sizes = _sizes(data)
     if spec.pretrained is not None:
@@ -61,26 +60,26 @@ def load_network(spec: ModelSpec, data: Dataset) -> nn.Module:
     wanted = {name: getattr(made_for, name) for name in sizes}
     if wanted != sizes:
         raise InvalidInputError(
-            f"{spec.ready} is for {wanted}, but {data.name} has {sizes}. Give "
-            "the data that it was trained on."
+            f"{spec.ready} is for {wanted}, but {data.name} has {sizes}. Use the data that it was "
+            "trained on."
         )
     return network.eval()
 
 
 def untrained_network(spec: ModelSpec, data: Dataset) -> nn.Module:
-    """The network that is trained in the run, as it starts; code that the suite names is run."""
+    """The network that the run trains, before training; code that the suite names is run."""
     return build_model(find_model(str(spec.architecture)), seed=spec.seed, **_sizes(data))
 
 
 def _sizes(data: Dataset) -> dict[str, int]:
     channels, height, width = data.x.shape[1:]
     if height != width:
-        raise InvalidInputError(f"{data.name} has {height}×{width} images; networks take squares.")
+        raise InvalidInputError(f"{data.name} has {height}×{width} images; they must be square.")
     return {"num_classes": len(data.classes), "in_channels": channels, "image_size": height}
 
 
 def classifier_of(network: nn.Module, data: Dataset, *, gpu: bool = False) -> PyTorchClassifier:
-    """ART classifier of a network, on the CPU or on the GPU that there is."""
+    """ART classifier of a network, on the CPU or on the GPU."""
     return PyTorchClassifier(
         network,
         nn.CrossEntropyLoss(),

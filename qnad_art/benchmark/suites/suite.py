@@ -1,7 +1,7 @@
 """Suites: which defences meet which attacks, on which data, and how they are judged.
 
-A suite is a YAML file of plain data. Lists may stand for mappings from labels to items: an item's
-label is then its name.
+A suite is a YAML file of plain data. A list may stand for a mapping from labels to items; the label
+of an item is then its name.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ _MOST_FAULTS = 5
 
 
 class DataSpec(Record):
-    """Images: of a data set by name, or of a folder or zip beside the suite.
+    """Images: a data set by name, or a folder or zip file next to the suite.
 
     Args:
-        name: as :func:`qnad_art.datasets.dataset.load_dataset`.
-        images, train_images: how many test and training images; ``None`` for all.
-        fit_images: how many of the training images defences are fitted on, other ones for each of
+        name: name or path, see :func:`qnad_art.datasets.dataset.load_dataset`.
+        images, train_images: numbers of test and training images; ``None`` for all.
+        fit_images: number of training images that defences are fitted on, drawn anew for each of
             the suite's seeds; ``None`` for all.
-        seed: of the samples of test and training images.
+        seed: seed of the samples of test and training images.
     """
 
     name: Located
@@ -94,13 +94,14 @@ class ModelSpec(Record):
     """The plain network: trained in the run, read from a file, or one that comes with the package.
 
     Args:
-        architecture: of :func:`qnad_art.models.architectures.model_names`, or code as
-            :func:`qnad_art.models.code.find_model` takes it, its file from the suite's folder.
-        epochs, batch_size, learning_rate: of training; ``None`` for what suits the architecture.
-        seed: of training.
-        weights: safetensors file, from the suite's folder; with ``architecture`` if the file does
-            not say it.
-        pretrained: of :data:`qnad_art.pretrained.PRETRAINED`.
+        architecture: one of :func:`qnad_art.models.architectures.model_names`, or code as
+            :func:`qnad_art.models.code.find_model` takes it, in a file relative to the suite.
+        epochs, batch_size, learning_rate: settings of training; ``None`` for what suits the
+            architecture.
+        seed: seed of training.
+        weights: safetensors file, relative to the suite; give ``architecture`` as well if the file
+            does not say it.
+        pretrained: one of :data:`qnad_art.pretrained.PRETRAINED`.
     """
 
     architecture: LocatedCode = None
@@ -121,7 +122,7 @@ class ModelSpec(Record):
             raise UnknownNameError("pretrained network", self.pretrained, PRETRAINED)
         ready = self.ready
         if ready and (self.epochs or self.batch_size or self.learning_rate or self.seed):
-            raise ValueError(f"{ready} is not trained here: leave out the settings of training")
+            raise ValueError(f"{ready} is not trained here: remove the settings of training")
         if (self.weights and self.pretrained) or (self.pretrained and self.architecture):
             raise ValueError("give pretrained alone")
         if not (ready or self.architecture):
@@ -138,23 +139,19 @@ class ModelSpec(Record):
 
     @property
     def ready(self) -> str | None:
-        """Where its weights are; ``None`` if it is trained in the run."""
+        """File or name of its weights; ``None`` if it is trained in the run."""
         return self.weights or self.pretrained
 
     def training(self) -> TrainSettings:
-        """How it is trained, on the CPU, whose figures are the same everywhere; runs its code."""
-        asked = {
-            "epochs": self.epochs,
-            "batch_size": self.batch_size,
-            "learning_rate": self.learning_rate,
-        }
-        given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+        """Settings of training, on the CPU so that figures are the same everywhere; runs code."""
+        names = {"epochs", "batch_size", "learning_rate"}
+        given = self.model_dump(include=names, exclude_none=True)
         model = find_model(str(self.architecture))
         return TrainSettings.for_model(model, device="cpu", seed=self.seed, **given)
 
 
 class Attack(Record):
-    """An attack of a suite, and its own budgets where those of the suite do not fit its norm."""
+    """An attack of a suite, with budgets of its own if those of the suite do not fit its norm."""
 
     spec: AttackSpec
     eps: Budgets | None = None
@@ -175,7 +172,7 @@ class Attack(Record):
 
 
 class _Misplaced(ValueError):
-    """A fault that only the whole suite shows, and where it is."""
+    """A fault that only the whole suite shows, and its place."""
 
     def __init__(self, place: Place, text: str) -> None:
         super().__init__(text)
@@ -191,7 +188,7 @@ def _model(value: Any) -> Any:
 
 
 def _allowed(spec: ModelSpec, info: ValidationInfo) -> ModelSpec:
-    """A network that is code is refused unless the context has ``allow_code``; none is run here."""
+    """Refuse a network that is code unless the context has ``allow_code``; no code is run here."""
     if spec.code is not None and not (info.context or {}).get("allow_code"):
         raise ValueError(
             f"{spec.code} is code, and a suite by itself never runs code: read the code, then "
@@ -205,20 +202,21 @@ def _data(value: Any) -> Any:
 
 
 class Suite(Record):
-    """What is measured.
+    """Everything that a run measures, and how.
 
     Args:
-        name: of the suite, and of its run folder.
-        data: the images; one set a suite.
+        name: name of the suite and of its run folder.
+        data: the images, one data set per suite.
         models: plain networks by label.
-        devices: quantum devices by label: names or JSON files beside the suite, ``*0.1`` behind
-            them for a tenth of the noise.
-        defences: by label: a name, a mapping with settings, or a list of those, applied in order.
-        attacks: by label: a name, or a mapping with settings.
+        devices: quantum devices by label: names, or JSON files next to the suite. A suffix
+            ``*0.1`` gives a tenth of the noise.
+        defences: defences by label: a name, a mapping with settings, or a list of those, applied in
+            order.
+        attacks: attacks by label: a name, or a mapping with settings.
         eps: budgets in units of the input, decimals or fractions.
-        rungs: of the threat ladder.
-        seeds: of defences, attacks and noise; everything is repeated for each.
-        protocol: draws and samples.
+        rungs: rungs of the threat ladder.
+        seeds: seeds of defences, attacks and noise; everything is repeated for each.
+        protocol: numbers of draws and samples.
         audit: whether every defence is audited.
         keep_examples: whether adversarial examples are kept for the report's gallery.
     """
@@ -249,7 +247,7 @@ class Suite(Record):
         for label, attack in self.attacks.items():
             place = ("eps",) if attack.eps is None else ("attacks", label, "eps")
             if not attack.spec.budgeted and attack.eps is not None:
-                raise _Misplaced(place, f"attack {label!r} takes no ε: leave it out")
+                raise _Misplaced(place, f"attack {label!r} takes no ε: remove it")
             if attack.spec.budgeted and not self.budgets(attack):
                 raise _Misplaced(place, f"attack {label!r} needs an ε, such as [0.1, 2/255]")
             largest = max(self.budgets(attack), default=0)
@@ -259,7 +257,7 @@ class Suite(Record):
         return self
 
     def budgets(self, attack: Attack) -> tuple[float, ...]:
-        """The ε that an attack is run with."""
+        """Values of ε that an attack is run with."""
         return self.eps if attack.eps is None else attack.eps
 
 
@@ -267,25 +265,23 @@ def load_suite(path: str | Path, *, allow_code: bool = False, model: str | None 
     """Read a suite.
 
     Args:
-        path: of the file.
+        path: path of the file.
         allow_code: whether its networks may be code, which a run of the suite then runs.
-        model: a network in place of the suite's, in the short form of suites; a file is looked for
-            in the working directory. It may be code.
+        model: a network instead of those of the suite, in the short form of suites, with files
+            relative to the working directory. It may be code.
 
     Raises:
-        InvalidInputError: not YAML, unknown or missing keys, wrong values; the message names the
-            line of each fault.
+        InvalidInputError: the file is not YAML, or has unknown or missing keys or wrong values; the
+            message names the line of each fault.
     """
     document = read_document(Path(path))
     value = document.value
     if model is not None and isinstance(value, dict):
         value = {**value, "models": {label_of(model): _asked_for(model)}}
-        allow_code = True  # there is none but that of the caller
+        allow_code = True  # only the caller's network can be code
+    context = {"folder": document.path.resolve().parent, "allow_code": allow_code}
     try:
-        suite = Suite.model_validate(
-            value,
-            context={"folder": document.path.resolve().parent, "allow_code": allow_code},
-        )
+        suite = Suite.model_validate(value, context=context)
     except ValidationError as error:
         raise _refusal(document, (_explain(fault) for fault in error.errors())) from None
     for label, device in suite.devices.items():
@@ -313,7 +309,7 @@ def _refusal(document: Document, faults: Iterable[tuple[Place, str]]) -> Invalid
 
 
 def _explain(fault: Any) -> tuple[Place, str]:
-    """Where a fault is, and what it is."""
+    """Place of a fault, and its description."""
     place = tuple(part for part in fault["loc"] if part != "[key]")
     if fault["type"] == "extra_forbidden":
         return place, str(UnknownNameError("key", place[-1], _keys(place[:-1])))

@@ -177,7 +177,7 @@ def test_steps_compose(steps, tmp_path):
         (["qnad-tuned", "inherent"], "as circuits"),
         (["pni", "qnad-uniform"], "pni and qnad-uniform"),
         (["inherent", "pni"], "pni and inherent"),
-        (["pni", "madry", "pni"], "stands twice"),
+        (["pni", "madry", "pni"], "given twice"),
         (["pni", {"name": "gaussian-control", "of": "inherent"}], "pni and inherent"),
     ],
 )

@@ -111,7 +111,7 @@ class TestDispatch:
         assert set(failed) == {"bad", "after", "later"}
         assert (failed["bad"].reason, failed["bad"].details) == ("ValueError: planted", "Traceback")
         for key in ("after", "later"):
-            assert failed[key].reason == "it needs what failed: job bad: ValueError: planted"
+            assert failed[key].reason == "it needs job bad, which failed: ValueError: planted"
 
     def test_what_an_engine_raises_costs_its_job(self, tmp_path):
         error = ModuleNotFoundError("no qnad_art here")
@@ -125,7 +125,8 @@ class TestDispatch:
         engine, events = dispatched(tmp_path, jobs, scripts)
         assert set(done_in(events)) == {"unlucky", "other"}
         assert set(failed_in(events)) == {"killer", "after"}
-        assert "died again and again, the last: SIGKILL" in failed_in(events)["killer"].reason
+        reason = failed_in(events)["killer"].reason
+        assert "workers died repeatedly, the last one by: SIGKILL" in reason
         assert engine.attempts == {"unlucky": 3, "killer": 3, "other": 1}
         assert "A worker died (SIGKILL): job unlucky" in said_in(events)
 
@@ -151,7 +152,7 @@ class TestDispatch:
 
     @pytest.mark.parametrize("error", [QnadError("the engine is gone"), CancelledError()])
     def test_an_engine_that_cannot_go_on_ends_the_run(self, error, tmp_path):
-        with pytest.raises(QnadError, match="cannot go on"):
+        with pytest.raises(QnadError, match="cannot continue"):
             dispatched(tmp_path, [job("a")], {"a": [error]})
 
     def test_it_is_said_that_there_are_no_workers(self, tmp_path, monkeypatch):
@@ -165,7 +166,7 @@ class TestDispatch:
         engine = Nobody(tmp_path, there=0)
         with Notes(tmp_path) as notes:
             events = list(Dispatch([job("a")], engine, notes).events())
-        assert said_in(events)[0].startswith("No worker is there")
+        assert said_in(events)[0].startswith("There are no workers")
 
 
 # Stands for a worker process: it does what its job says.
@@ -517,7 +518,7 @@ class TestRunFolder:
             Run.begin(tmp_path, NoSuite(), {})
         with pytest.raises(InvalidInputError, match="not empty"), locked(tmp_path):
             pass
-        with pytest.raises(ArtifactError, match="no run folder"):
+        with pytest.raises(ArtifactError, match="not a run folder"):
             Run.open(tmp_path)
         assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
 

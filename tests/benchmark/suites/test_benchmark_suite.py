@@ -63,8 +63,8 @@ class TestDocuments:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("a: 1\nb: 2\na: 3", "line 3: the key 'a' stands in line 1 already"),
-            ("x:\n  - {a: 1,\n     a: 2}", "line 3: the key 'a' stands in line 2"),
+            ("a: 1\nb: 2\na: 3", "line 3: the key 'a' is already given in line 1"),
+            ("x:\n  - {a: 1,\n     a: 2}", "line 3: the key 'a' is already given in line 2"),
             ("a: &x [1]\nb: *x", "line 2: aliases"),
             (
                 "a: !!python/object/apply:os.system [ls]",

@@ -24,22 +24,22 @@ def start_engine(
 
     Args:
         name: one of :data:`ENGINES`.
-        workers: processes at a time; ``None`` for one a core of this machine, or for all that a
-            cluster has, those that join during the run included.
-        address: of a running cluster (``tcp://scheduler:8786`` for Dask, ``host:6379`` or ``auto``
-            for Ray); ``None`` for processes on this machine.
-        gpu: whether workers use the GPU that they find. A Dask cluster's workers must have the
-            resource ``GPU``; on Ray each job takes one.
+        workers: number of worker processes; ``None`` for one per core of this machine, or for all
+            workers of a cluster, including those that join during the run.
+        address: address of a running cluster (``tcp://scheduler:8786`` for Dask, ``host:6379`` or
+            ``auto`` for Ray); ``None`` for processes on this machine.
+        gpu: whether workers use a GPU. Workers of a Dask cluster must have the resource ``GPU``;
+            on Ray each job takes one.
 
     Raises:
-        UnknownNameError: another name.
+        UnknownNameError: there is no such engine.
         DependencyError: the library is not installed.
-        InvalidInputError: no such cluster, an address for the local engine.
+        InvalidInputError: the cluster does not answer, or the local engine is given an address.
     """
     if name not in ENGINES:
         raise UnknownNameError("engine", name, ENGINES)
     if workers is not None and workers < 1:
-        raise InvalidInputError(f"{workers} workers can do nothing; give at least 1.")
+        raise InvalidInputError(f"{workers} workers cannot do anything; give at least 1.")
     if name == "local" and address is not None:
         raise InvalidInputError("The local engine takes no address; add --engine dask or ray.")
     try:

@@ -16,12 +16,12 @@ from qnad_art.errors import InvalidInputError
 
 @contextmanager
 def start(workers: int | None, address: str | None, gpu: bool) -> Iterator[Engine]:
-    """Context with the cluster at ``address``, or with one of its own on this machine."""
+    """Context with the cluster at ``address``, or with a new one on this machine."""
     if address is None:
         cluster = LocalCluster(
             n_workers=workers or cores(),
             threads_per_worker=1,
-            memory_limit=0,  # none
+            memory_limit=0,  # no limit
             resources={"GPU": 1} if gpu else None,
             env=ONE_THREAD,
             dashboard_address=None,
@@ -39,12 +39,12 @@ def start(workers: int | None, address: str | None, gpu: bool) -> Iterator[Engin
 
 
 class DaskEngine(Engine):
-    """Jobs as tasks of a Dask scheduler, which itself tries a task again when its worker dies.
+    """Jobs as tasks of a Dask scheduler, which retries a task when its worker dies.
 
     Args:
-        client: of the scheduler.
-        gpu: whether each job takes one of a worker's resource ``GPU``.
-        limit: as :class:`~qnad_art.benchmark.run.engines.engine.Engine`.
+        client: client of the scheduler.
+        gpu: whether each job takes one unit of a worker's resource ``GPU``.
+        limit: see :class:`~qnad_art.benchmark.run.engines.engine.Engine`.
     """
 
     def __init__(self, client: Client, *, gpu: bool = False, limit: int | None = None) -> None:
@@ -62,5 +62,5 @@ class DaskEngine(Engine):
         return task
 
     def workers(self) -> int:
-        """How many worker processes the cluster has now."""
+        """Current number of worker processes of the cluster."""
         return len(self._client.nthreads())

@@ -1,4 +1,4 @@
-"""What a run asks of an engine: to carry out jobs somewhere, and to say when one has ended."""
+"""The interface of engines, which carry out jobs somewhere and tell when one has ended."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ ONE_THREAD = {
     "VECLIB_MAXIMUM_THREADS": "1",
     "NUMEXPR_NUM_THREADS": "1",
 }
-"""Environment of a process whose figures are the same on every machine."""
+"""Environment of a worker process; with one thread, figures are the same on every machine."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker does in one go.
+    """A unit of work for a worker.
 
     Args:
-        key: its name.
+        key: name of the job.
         needs: keys of the jobs that must be finished first. Keys that are not among the jobs of a
             run count as finished.
-        text: what the worker is told, JSON; see :func:`qnad_art.benchmark.run.worker.carry_out`.
-        label: its name for people.
+        text: JSON for the worker, see :func:`qnad_art.benchmark.run.worker.carry_out`.
+        label: name of the job for people.
         kind: groups jobs on an engine's dashboard.
         cost: expected seconds.
     """
@@ -40,25 +40,25 @@ class Job:
 
 
 class Submitted(Protocol):
-    """What the futures of all engines have in common."""
+    """The common interface of the futures of all engines."""
 
     def add_done_callback(self, call: Callable[[Any], object], /) -> Any:
         """Have ``call`` called with the future once its job has ended, in any thread."""
 
     def result(self) -> str:
-        """The answer to the job, or what prevented it, raised."""
+        """The answer to the job; raises the error if there is none."""
 
 
 class Engine(ABC):
     """Carries out jobs, each in a process that does nothing else meanwhile.
 
     Args:
-        awaited: what the first job waits for, for people.
-        died: what futures raise where a worker died at their job, which can be tried again. Other
-            exceptions mean that the job failed, and QnadError that the engine cannot go on.
+        awaited: line that tells people what the first job waits for.
+        died: exceptions that futures raise if a worker died at the job, which can be retried. Other
+            exceptions mean that the job failed, and QnadError that the engine cannot continue.
         gpu: whether workers use a GPU.
-        limit: how many jobs the engine is given at a time; ``None`` for all that are ready, so
-            that its scheduler sees how much there is to do, and gives some to workers that join.
+        limit: number of jobs that the engine is given at a time; ``None`` for all that are ready,
+            so that its scheduler knows how much there is to do, and gives jobs to new workers.
     """
 
     def __init__(
@@ -72,11 +72,11 @@ class Engine(ABC):
 
     @abstractmethod
     def workers(self) -> int:
-        """How many there are now."""
+        """Current number of workers."""
 
 
 def cores() -> int:
-    """Cores that this process may use, as far as affinity and container limits tell."""
+    """Number of cores that this process may use, given affinity and container limits."""
     from joblib import cpu_count
 
     cores: int = cpu_count()

@@ -1,9 +1,9 @@
-"""Processes of this machine: each thread of a pool keeps one, and talks to it through pipes.
+"""Processes of this machine, to which the threads of a pool talk through pipes.
 
 :class:`concurrent.futures.ProcessPoolExecutor` does not fit: when one of its processes is killed,
-it ends all others too, and one that is killed while it writes its answer blocks the pool for good.
-Here each process has two pipes that nobody else holds. So whoever dies, at whatever moment, the
-other side reads the end of the file.
+it ends all others, and one that is killed while it writes its answer blocks the pool permanently.
+Here each process has two pipes of its own. Whichever side dies, at whatever moment, the other side
+reads the end of the file.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class LocalEngine(Engine):
     """Worker processes that start at once, and are replaced when they die.
 
     Args:
-        count: how many.
+        count: number of processes.
         gpu: whether they use the GPU.
     """
 
@@ -50,7 +50,7 @@ class LocalEngine(Engine):
         super().__init__(awaited, WorkerDied, gpu=gpu)
         self._count, self._closed = count, False
         self._processes: dict[subprocess.Popen[str], IO[bytes]] = {}
-        # Those without a job; None stands for one that has yet to start.
+        # Processes without a job; None stands for one that has yet to start.
         self._free: SimpleQueue[subprocess.Popen[str] | None] = SimpleQueue()
         for _ in range(count):
             self._free.put(self._started())
@@ -61,7 +61,7 @@ class LocalEngine(Engine):
         return self._threads.submit(self._ask, job.text)
 
     def workers(self) -> int:
-        """How many processes there are, counting those that start."""
+        """Number of processes, including those that are starting."""
         return self._count
 
     def close(self) -> None:
@@ -95,9 +95,9 @@ class LocalEngine(Engine):
             stderr=errors,
             env={**os.environ, **ONE_THREAD, **hidden, "PYTHONPATH": path},
             encoding="utf-8",
-            # Python looks there first: never for modules of the folder that it was called in.
+            # Python looks for modules here first, and not in the folder that the run was called in.
             cwd=Path(__file__).parents[4],
-            # Ctrl-C in a terminal reaches the run alone, which decides when its workers end.
+            # Ctrl-C in a terminal reaches only the run, which decides when its workers end.
             start_new_session=True,
         )
         self._processes[process] = errors
@@ -106,7 +106,7 @@ class LocalEngine(Engine):
         return process
 
     def _end(self, process: subprocess.Popen[str]) -> str:
-        """How a process ended; waits for that."""
+        """Wait until a process has ended, and say how."""
         process.communicate()
         status = process.returncode
         how = signal.Signals(-status).name if status < 0 else f"exit status {status}"

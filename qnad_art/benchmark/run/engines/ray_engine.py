@@ -1,4 +1,4 @@
-"""A Ray cluster: each job is a task of it, named on its dashboard."""
+"""A Ray cluster: each job is one of its tasks, named on its dashboard."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from qnad_art.errors import InvalidInputError
 
 @contextmanager
 def start(workers: int | None, address: str | None, gpu: bool) -> Iterator[Engine]:
-    """Context with the cluster at ``address``, or with one of its own on this machine."""
+    """Context with the cluster at ``address``, or with a new one on this machine."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     place: dict[str, Any] = {"address": address}
     if address is None:
@@ -35,11 +35,11 @@ def start(workers: int | None, address: str | None, gpu: bool) -> Iterator[Engin
 
 
 class RayEngine(Engine):
-    """Jobs as tasks of the Ray cluster that this process is connected with.
+    """Jobs as tasks of the Ray cluster that this process is connected to.
 
     Args:
         gpu: whether each job takes a GPU.
-        limit: as :class:`~qnad_art.benchmark.run.engines.engine.Engine`.
+        limit: see :class:`~qnad_art.benchmark.run.engines.engine.Engine`.
     """
 
     def __init__(self, *, gpu: bool = False, limit: int | None = None) -> None:
@@ -59,5 +59,5 @@ class RayEngine(Engine):
         return task
 
     def workers(self) -> int:
-        """How many jobs the cluster has room for now."""
+        """Number of jobs that the cluster has room for now."""
         return int(ray.cluster_resources().get(self._counted, 0))
