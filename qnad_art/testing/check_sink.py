@@ -18,7 +18,7 @@ from qnad_art.benchmark.run.folder import Run
 from qnad_art.benchmark.run.sinks import Sink
 from qnad_art.benchmark.statistics.intervals import accuracy_interval, wilson
 from qnad_art.benchmark.suites.suite import Suite as BenchmarkSuite
-from qnad_art.testing.checks import Suite, expect, registered
+from qnad_art.testing.checks import Suite, expect, expect_type, registered
 
 IMAGES, DRAWS = 20, 3
 
@@ -130,9 +130,7 @@ def _result(cell: Cell) -> Result:
 def is_a_sink(case: _Case) -> None:
     """The sink is a subclass of Sink and accepts a folder that does not exist yet."""
     with case.run() as run:
-        sink = case.make(run, run.folder / "report")
-        kind = type(sink).__name__
-        expect(isinstance(sink, Sink), found=f"a {kind}", expected="a qnad_art Sink")
+        expect_type(case.make(run, run.folder / "report"), Sink)
 
 
 def close_says_where_the_results_are(case: _Case) -> None:
@@ -201,13 +199,8 @@ def results_that_come_again_change_nothing(case: _Case) -> None:
     )
 
 
-def _prepare(sink: Any, *, contents: Contents = files_in) -> _Case:
-    return _Case(registered("sink", sink), contents)
-
-
-SUITE = Suite(
+SUITE: Suite[_Case] = Suite(
     "sink",
-    _prepare,
     is_a_sink,
     close_says_where_the_results_are,
     an_empty_run_is_no_error,
@@ -216,7 +209,8 @@ SUITE = Suite(
 )
 
 
-def check_sink(sink: str | Callable[[Run, Path], Sink], *, contents: Contents = files_in) -> None:
+@SUITE.run_on
+def check_sink(sink: str | Callable[[Run, Path], Sink], *, contents: Contents = files_in) -> _Case:
     """Check a sink of the benchmark on a made-up run.
 
     Args:
@@ -225,8 +219,6 @@ def check_sink(sink: str | Callable[[Run, Path], Sink], *, contents: Contents = 
             The default returns the bytes of the files in the folder. A sink that stores data
             elsewhere must be read there, without dates.
 
-    Raises:
-        AssertionError: a check failed; the message names it, what was found and what is expected.
-        UnknownNameError, PluginError: the name does not exist or cannot be used.
+    Raises AssertionError at the first check that fails; see :mod:`qnad_art.testing`.
     """
-    SUITE.run(sink, contents=contents)
+    return _Case(registered("sink", sink), contents)
