@@ -185,7 +185,7 @@ def test_raw_weights_need_the_name_of_the_network(weights, tmp_path, no_test_dat
     tensors = {name: value.contiguous() for name, value in network().state_dict().items()}
     safetensors.torch.save_file(tensors, raw)
     output = tmp_path / "plan.safetensors"
-    assert "name it" in str(run("tune", raw, *QUICK, "--output", output).exception)
+    assert "give one of" in str(run("tune", raw, *QUICK, "--output", output).exception)
     named = run("tune", raw, *QUICK, "--model", "lenet5", "--epochs", "1", "--output", output)
     assert named.exit_code == 0, named.output
     assert CrosstalkPlan.load(output).achieved > 0
