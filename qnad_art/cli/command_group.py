@@ -45,7 +45,7 @@ class CommandGroup(TyperGroup):
                 return name, build_command(name, load_plugin("command", name)), rest
             if name in OF_EVALUATIONS and not ctx.resilient_parsing:
                 typer.echo(
-                    f"Error: `qnad {name}` belongs to {EVALUATIONS}, which is not installed, or is "
+                    f"Error: `qnad {name}` comes with {EVALUATIONS}, which is not installed, or is "
                     f"excluded by --no-plugins or {VARIABLE}. In a checkout of qnad-art: "
                     "pip install ./evaluations",
                     err=True,

@@ -61,9 +61,7 @@ def tune(
     resume: inputs.Resume = False,
     search: Annotated[
         bool,
-        Option(
-            "--search", help="Search for settings with Optuna; options that you give are fixed"
-        ),
+        Option("--search", help="Search for settings with Optuna; options that you give are fixed"),
     ] = False,
     trials: Annotated[
         int | None,

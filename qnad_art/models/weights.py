@@ -160,7 +160,7 @@ def _stored_architecture(
         if not isinstance(asked, ModelEntry):
             model_entry(architecture.name)
     except (TypeError, InvalidInputError, UnknownNameError) as error:
-        raise ArtifactError(f"{path} names an unusable architecture: {error}") from error
+        raise ArtifactError(f"{path} names an invalid architecture: {error}") from error
     stored = architecture.name
     own = asked.usual.name if isinstance(asked, ModelEntry) else asked
     # Code may have moved since then; the tensors are checked in any case.

@@ -46,7 +46,7 @@ def _with_subcommands(typed: str, command: Any) -> Iterator[tuple[str, Any]]:
         yield from _with_subcommands(f"{typed} {name}", below)
 
 
-SUITE: Suite[_Case] = Suite("command", typer_takes_it, help_says_what_it_does)
+SUITE: Suite[_Case] = Suite("command")
 
 
 @SUITE.run_on

@@ -73,9 +73,7 @@ def is_the_same_at_every_call(case: _Case) -> None:
         )
 
 
-SUITE: Suite[_Case] = Suite(
-    "data set", both_splits_are_data_sets, splits_go_together, is_the_same_at_every_call
-)
+SUITE: Suite[_Case] = Suite("data set")
 
 
 @SUITE.run_on

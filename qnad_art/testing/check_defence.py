@@ -212,18 +212,7 @@ def keeps_no_pickles(case: _Case) -> None:
     )
 
 
-SUITE: Suite[_Case] = Suite(
-    "defence",
-    is_a_defence_with_a_name,
-    settings_go_through_json,
-    refuses_unknown_settings,
-    gives_a_classifier_that_predicts,
-    leaves_the_given_classifier_alone,
-    apply_gives_the_same_at_every_call,
-    same_seed_same_defence,
-    noise_keeps_the_convention,
-    keeps_no_pickles,
-)
+SUITE: Suite[_Case] = Suite("defence")
 
 
 @SUITE.run_on

@@ -151,16 +151,7 @@ def responses_are_physical(case: _Case) -> None:
         )
 
 
-SUITE: Suite[_Case] = Suite(
-    "device",
-    gives_a_valid_profile,
-    values_are_in_seconds_and_hertz,
-    is_the_same_at_every_call,
-    its_name_loads_it_again,
-    goes_through_json,
-    has_a_placement,
-    responses_are_physical,
-)
+SUITE: Suite[_Case] = Suite("device")
 
 
 @SUITE.run_on

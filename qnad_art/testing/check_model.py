@@ -123,15 +123,7 @@ def runs_as_circuits(case: _Case) -> None:
     )
 
 
-SUITE: Suite[_Case] = Suite(
-    "model",
-    is_a_model_entry,
-    maps_images_to_logits,
-    images_do_not_mix,
-    weights_follow_the_seed,
-    weights_carry_over,
-    runs_as_circuits,
-)
+SUITE: Suite[_Case] = Suite("model")
 
 
 @SUITE.run_on

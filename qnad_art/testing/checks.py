@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from importlib import import_module
-from inspect import signature
+from inspect import isfunction, signature
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import numpy as np
@@ -55,25 +56,27 @@ class Check(Generic[Case]):
 
 
 class Suite(Generic[Case]):
-    """The checks of one kind of plugin.
-
-    Args:
-        kind: kind of plugin, as in :data:`qnad_art.plugins.discovery.KINDS`.
-        checks: functions of the case; their names are the names of the checks.
-    """
+    """The checks of one kind of plugin, as in :data:`qnad_art.plugins.discovery.KINDS`."""
 
     prepare: Callable[..., Case]
+    checks: tuple[Check[Case], ...]
 
-    def __init__(self, kind: str, *checks: Callable[[Case], None]) -> None:
+    def __init__(self, kind: str) -> None:
         self.kind = kind
-        self.checks = tuple(Check(self, check) for check in checks)
 
     def run_on(self, prepare: Callable[Given, Case]) -> Callable[Given, None]:
         """Decorate ``prepare(subject, **options)``, which returns the case, to run all checks.
 
+        The checks are the public functions above it in its module whose only parameter is ``case``.
         The decorated function runs them in order and raises at the first failure.
         """
         self.prepare = prepare
+        above = filter(isfunction, vars(sys.modules[prepare.__module__]).values())
+        self.checks = tuple(
+            Check(self, function)
+            for function in above
+            if [*signature(function).parameters] == ["case"] and function.__name__[0] != "_"
+        )
 
         @wraps(prepare)
         def check_all(*args: Given.args, **options: Given.kwargs) -> None:
