@@ -101,7 +101,7 @@ def harden(
     source = inputs.Source(weights, data, data_dir, model, images, seed, without_test_of)
     plain, training = source.load(console)
     test = inputs.load_split(console, data, "test", data_dir)
-    test = inputs.take_images(test, min(test_images, len(test)), seed)
+    test = test.take(min(test_images, len(test)), seed)
     defence = fit.run(plain, training, execution)
     hardened = defence(training.x, plain)
     card = output.with_name(f"{output.name}.card.json")

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from qnad_art.models.architectures import Model as Network
     from qnad_art.network.module import QuantumExecutedModule
     from qnad_art.network.settings import ExecutionSettings
-    from qnad_art.training.adversarial import TuningEpoch
 
 RUNS_CODE = (
     "Give a registered name such as lenet5, or your own code as FILE.py:NAME or "
@@ -179,11 +178,6 @@ def leave_out(console: Console, data: Dataset, other: str | None, data_dir: Path
     return rest
 
 
-def take_images(data: Dataset, count: int | None, seed: int) -> Dataset:
-    """Return ``count`` images (all if ``None``), shuffled because folders are sorted by class."""
-    return data.take(len(data) if count is None else count, seed)
-
-
 def find_network(text: str) -> Network:
     """Find the network that a user names, and announce code before it runs."""
     from qnad_art.models.architectures import is_code
@@ -261,7 +255,8 @@ class Source:
         """Load the classifier and the shuffled training images."""
         training = load_split(console, self.data, "train", self.data_dir)
         training = leave_out(console, training, self.without_test_of, self.data_dir)
-        training = take_images(training, self.images, self.seed)
+        # Images are shuffled even if all are used, because folders are sorted by class.
+        training = training.take(len(training) if self.images is None else self.images, self.seed)
         if self.images is not None:
             console.print(f"Using {len(training):,} of them, drawn with seed {self.seed}.")
         return load_classifier(self.weights, self.model, training), training
@@ -313,8 +308,9 @@ class CrosstalkFit:
         self.console, self.checkpoint, self.resume = console, checkpoint, resume
         self.status = console.status("Ranking the weights")
         self.first: tuple[int, float] | None = None
-        own = {"seed": seed, "checkpoint": checkpoint}
-        own |= {"on_epoch": self._report, "on_step": self._tell}
+        own = {"seed": seed, "checkpoint": checkpoint, "on_step": self._tell}
+        # A log file, which shows no status, gets a line per epoch.
+        own["on_epoch"] = lambda epoch: console.print(str(epoch))
         asked = {**settings, **given(resume=resume or None)}
         self.strategy = build_strategy(strategy, **taken(strategy, **own), **asked)
 
@@ -338,10 +334,6 @@ class CrosstalkFit:
                 "neighbours."
             )
         return defence
-
-    def _report(self, epoch: TuningEpoch) -> None:
-        # A log file, which shows no status, gets a line per epoch.
-        self.console.print(str(epoch))
 
     def _tell(self, done: int, steps: int) -> None:
         now = time.monotonic()
