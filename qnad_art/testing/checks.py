@@ -136,7 +136,7 @@ def expect_name(name: str, registered_as: str | None) -> None:
 
 
 def expect_unchanged(
-    before: Mapping[str, object], after: Mapping[str, object], *, by: str, expected: str
+    before: Mapping[str, Any], after: Mapping[str, Any], *, by: str, expected: str
 ) -> None:
     """Raise AssertionError with the names whose values (arrays, flags, …) differ."""
     names = [*before, *(after.keys() - before.keys())]
