@@ -139,8 +139,9 @@ def expect_unchanged(
     before: Mapping[str, Any], after: Mapping[str, Any], *, by: str, expected: str
 ) -> None:
     """Raise AssertionError with the names whose values (arrays, flags, …) differ."""
-    names = [*before, *(after.keys() - before.keys())]
-    changed = [name for name in names if not np.array_equal(before.get(name), after.get(name))]
+    changed = sorted(before.keys() ^ after.keys())
+    common = [name for name in before if name in after]
+    changed += [name for name in common if not np.array_equal(before[name], after[name])]
     expect(not changed, found=f"that {by} changed {', '.join(changed)}", expected=expected)
 
 
