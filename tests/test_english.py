@@ -24,7 +24,6 @@ UNREVISED = {
     *("benchmark/__init__.py", "benchmark/attacks", "benchmark/audit", "benchmark/protocol.py"),
     *("benchmark/records.py", "benchmark/report", "benchmark/statistics", "benchmark/threats"),
     "benchmark/values.py",
-    "cli",
     "crosstalk",
     "defence.py",
     "engines",

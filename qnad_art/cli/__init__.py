@@ -1,4 +1,4 @@
-"""The command ``qnad``; one module a command, heavy imports inside the commands."""
+"""The command ``qnad``: one module per command, with heavy imports inside the functions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from qnad_art.cli import (
     compare,
@@ -40,16 +41,11 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-app.command()(quickstart.quickstart)
-app.command()(train.train)
-app.command()(harden.harden)
-app.command()(tune.tune)
-app.command()(describe.describe)
-app.command()(resources.resources)
-app.command()(verify.verify)
-app.command()(evaluate.evaluate)
-app.command()(report.report)
-app.command()(compare.compare)
+for command in (
+    *(quickstart.quickstart, train.train, harden.harden, tune.tune, describe.describe),
+    *(resources.resources, verify.verify, evaluate.evaluate, report.report, compare.compare),
+):
+    app.command()(command)
 app.add_typer(devices.app, name="devices")
 app.add_typer(plugins.app, name="plugins")
 
@@ -65,16 +61,14 @@ def _options(
     context: typer.Context,
     version: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
     no_plugins: Annotated[
         bool,
-        typer.Option(
-            "--no-plugins",
-            is_eager=True,
-            help="Ignore plugins: use only what comes with qnad-art.",
+        Option(
+            "--no-plugins", is_eager=True, help="Ignore plugins: use only what comes with qnad-art."
         ),
     ] = False,
 ) -> None:
@@ -83,7 +77,7 @@ def _options(
 
 
 def _leave_at_once(code: int) -> None:
-    """Exit without taking apart what torch and Qiskit have loaded, which takes a second."""
+    """Exit without unloading torch and Qiskit, which would take a second."""
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -91,8 +85,8 @@ def _leave_at_once(code: int) -> None:
 
 
 def main() -> None:
-    """Entry point: errors of the package are printed as one line, without a traceback."""
-    # A terminated command keeps its work in the same way as one that was stopped by Ctrl-C.
+    """Run the command line; errors of the package print one line instead of a traceback."""
+    # A terminated command keeps its work like one that was stopped by Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
@@ -101,10 +95,10 @@ def main() -> None:
             _leave_at_once(INTERRUPTED)
         raise
     except BrokenPipeError:
-        # Python flushes stdout at exit; give it somewhere to go.
+        # Python flushes stdout at exit, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
-    except (QnadError, OSError) as error:  # a full disk, or a folder that may not be written to
+    except (QnadError, OSError) as error:  # OSError: the disk is full, or a folder is read-only
         console = Console(stderr=True)
         console.print("Error:", style="bold red", end=" ")
         console.print(str(error), soft_wrap=True)

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from typer import Argument, Option
 
+from qnad_art.cli.inputs import AsJson
 from qnad_art.cli.screen import Console
 from qnad_art.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from qnad_art.benchmark.records import Cell
     from qnad_art.benchmark.report.comparison import Comparison, Pair
 
 
 def compare(
-    run: Annotated[Path, typer.Argument(help="Folder of run A.")],
-    other: Annotated[Path | None, typer.Argument(help="Folder of run B.")] = None,
-    defence: Annotated[
-        str | None, typer.Option(help="Defence A, when two defences of one run are compared.")
-    ] = None,
-    against: Annotated[
-        str | None, typer.Option(help="Defence B, when two defences of one run are compared.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    run: Annotated[Path, Argument(help="Folder of run A.")],
+    other: Annotated[Path | None, Argument(help="Folder of run B.")] = None,
+    defence: Annotated[str | None, Option(help="Defence A, if only one run is given.")] = None,
+    against: Annotated[str | None, Option(help="Defence B, if only one run is given.")] = None,
+    seed: Annotated[int, Option(help="Seed of the bootstrap.")] = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Compare two runs, or two defences of one run, image by image.
 
@@ -59,13 +58,13 @@ def compare(
         console.print(_table(found, names))
     else:
         console.print(f"A: {names[0]}\nB: {names[1]}\nThere is nothing to compare.", soft_wrap=True)
-    _print_unmatched(console, found)
+    if found.unmatched:
+        console.print(f"\nNot compared ({len(found.unmatched)}):")
+    for entry in found.unmatched:
+        console.print(f"  {entry.side}: {entry.cell}: {entry.reason}", soft_wrap=True)
 
 
 def _table(found: Comparison, names: tuple[str, str]) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     from qnad_art.benchmark.report.chart import percent, points
 
     cells = [pair.a.cell for pair in found.pairs]
@@ -88,38 +87,21 @@ def _table(found: Comparison, names: tuple[str, str]) -> Table:
     for heading in ("A", "B", "B - A"):
         table.add_column(heading, justify="right", no_wrap=True)
     for cell, pair in zip(own, found.pairs, strict=True):
-        table.add_row(
-            "\n".join([cell, pair.verdict, *(f"unreliable, {name}" for name in pair.unreliable)]),
-            *(
-                text.replace(" [", "\n[")
-                for text in (
-                    percent(pair.a.accuracy),
-                    percent(pair.b.accuracy),
-                    points(pair.difference),
-                )
-            ),
-        )
+        told = [cell, pair.verdict, *(f"unreliable, {name}" for name in pair.unreliable)]
+        figures = percent(pair.a.accuracy), percent(pair.b.accuracy), points(pair.difference)
+        table.add_row("\n".join(told), *(text.replace(" [", "\n[") for text in figures))
     return table
 
 
 def _told_apart(cells: Sequence[Cell]) -> tuple[str, list[str]]:
-    """What all cells share, and what each has of its own, as text."""
+    """Return the parts that all cells share, and for each cell its other parts, as text."""
     parts = [str(cell).split(" · ") for cell in cells]
     shared = [part for part in parts[0] if all(part in others for others in parts)]
     own = [" · ".join(p for p in of_one if p not in shared) or "this one" for of_one in parts]
     return " · ".join(shared), own
 
 
-def _print_unmatched(console: Console, found: Comparison) -> None:
-    if found.unmatched:
-        console.print(f"\nNot compared ({len(found.unmatched)}):")
-    for entry in found.unmatched:
-        console.print(f"  {entry.side}: {entry.cell}: {entry.reason}", soft_wrap=True)
-
-
 def _json(found: Comparison, names: tuple[str, str]) -> str:
-    import json
-
     content = {
         "a": names[0],
         "b": names[1],
@@ -133,9 +115,9 @@ def _json(found: Comparison, names: tuple[str, str]) -> str:
 
 
 def _pair(pair: Pair) -> dict[str, Any]:
+    sides = {"a": pair.a, "b": pair.b}
     return {
-        "a": {"cell": pair.a.cell.model_dump(), "accuracy": pair.a.accuracy.model_dump()},
-        "b": {"cell": pair.b.cell.model_dump(), "accuracy": pair.b.accuracy.model_dump()},
+        **{side: r.model_dump(include={"cell", "accuracy"}) for side, r in sides.items()},
         "difference": pair.difference.model_dump(),
         "verdict": pair.verdict,
         "unreliable": list(pair.unreliable),

@@ -1,27 +1,24 @@
-"""``qnad describe``: what is in a saved plan or hardened classifier."""
+"""``qnad describe``: the contents of a saved plan or hardened classifier."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
 from qnad_art.cli import inputs
+from qnad_art.cli.screen import Console
+from qnad_art.errors import InvalidInputError, UnknownNameError
 
 if TYPE_CHECKING:
-    from qnad_art.cli.screen import Console
-    from qnad_art.device.profile import DeviceProfile
     from qnad_art.placement.plan import CrosstalkPlan
 
 
 def describe(
-    path: Annotated[Path, typer.Argument(help="Plan file, or folder of a hardened classifier.")],
+    path: Annotated[Path, Argument(help="Plan file, or folder of a hardened classifier.")],
     device: Annotated[
-        str | None,
-        typer.Option(
-            help="Device of a plan file. It is needed if the device is not known by name."
-        ),
+        str | None, Option(help="Device of a plan file, needed if it is not known by name.")
     ] = None,
     model: inputs.HardenedModel = None,
 ) -> None:
@@ -30,10 +27,8 @@ def describe(
     The table shows the gate pairs, the added gates, the added circuit time and the time steps. For
     a classifier, another table shows which of its layers run as circuits.
     """
-    from qnad_art.cli.screen import Console
     from qnad_art.crosstalk.report import plan_report
     from qnad_art.device.catalogue import load_device
-    from qnad_art.errors import InvalidInputError
     from qnad_art.placement.placement import Placement
     from qnad_art.placement.plan import CrosstalkPlan
 
@@ -49,14 +44,22 @@ def describe(
             raise InvalidInputError(f"{path} is a plan: leave out --model, which is for folders.")
         plan = CrosstalkPlan.load(path)
         compute = tuple(site.qubit for site in plan.sites if site.neighbour is None)
-        profile = _device(plan.device) if device is None else load_device(device)
+        try:
+            profile = load_device(plan.device if device is None else device)
+        except UnknownNameError as error:
+            if device is not None:
+                raise
+            raise InvalidInputError(
+                f"The plan is for the device {plan.device!r}, which is not known by name: give its "
+                "JSON file with --device."
+            ) from error
         console.print(plan_report(plan, Placement(compute, plan.sites), profile))
     settings = ", ".join(f"{name}={value}" for name, value in sorted(plan.settings.items()))
     console.print(f"Strategy {plan.strategy}: {settings or 'no settings'}", soft_wrap=True)
 
 
 def _print_folder(console: Console, folder: Path, model: str | None) -> CrosstalkPlan:
-    """Print what is known of a folder, which is its plan at least; the plan."""
+    """Print the contents of a folder, at least its plan, and return the plan."""
     from qnad_art.crosstalk.report import plan_report
     from qnad_art.models.architectures import model_names
     from qnad_art.storage import read_saved
@@ -75,17 +78,3 @@ def _print_folder(console: Console, folder: Path, model: str | None) -> Crosstal
     plan = saved.plan()
     console.print(plan_report(plan, saved.placement, saved.device))
     return plan
-
-
-def _device(name: str) -> DeviceProfile:
-    """The device that a plan names, if it is one by name."""
-    from qnad_art.device.catalogue import load_device
-    from qnad_art.errors import InvalidInputError, UnknownNameError
-
-    try:
-        return load_device(name)
-    except UnknownNameError as error:
-        raise InvalidInputError(
-            f"The plan is for the device {name!r}, which is not known by name: give its JSON file "
-            "with --device."
-        ) from error

@@ -1,4 +1,4 @@
-"""``qnad devices``: which devices there are, and what each looks like."""
+"""``qnad devices``: list, show and export device profiles."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Column, Table
+from typer import Argument
+
+from qnad_art.cli.screen import Console
+
+Device = Annotated[str, Argument(help="Name or JSON file of the quantum device.")]
 
 app = typer.Typer(help="List, show and export device profiles.", no_args_is_help=True)
 
@@ -20,13 +26,8 @@ def list_devices() -> None:
 
 
 @app.command()
-def show(
-    device: Annotated[str, typer.Argument(help="Name or JSON file of the quantum device.")],
-) -> None:
+def show(device: Device) -> None:
     """Show the qubits, gates and ZZ rates of a device."""
-    from rich.table import Table
-
-    from qnad_art.cli.screen import Console
     from qnad_art.device.catalogue import load_device
     from qnad_art.placement.placement import device_placement
 
@@ -38,9 +39,7 @@ def show(
         f"{profile.two_qubit_gate}, calibrated {profile.calibrated or 'never'}, "
         f"ZZ rates from: {profile.zz_source}, hash {profile.hash[:12]}"
     )
-    qubits = Table(title="Qubits")
-    for heading in ("qubit", "runs", "T1 µs", "T2 µs", "sx error", "p(1|0)", "p(0|1)"):
-        qubits.add_column(heading, justify="right", overflow="fold")
+    qubits = _table("Qubits", "qubit", "runs", "T1 µs", "T2 µs", "sx error", "p(1|0)", "p(0|1)")
     for index, qubit in enumerate(profile.qubits):
         qubits.add_row(
             str(index),
@@ -52,9 +51,8 @@ def show(
             f"{qubit.p0_given_1:.3f}",
         )
     console.print(qubits)
-    edges = Table(title=f"{profile.two_qubit_gate} gates")
-    for heading in ("control", "target", "error", "duration ns", "ZZ kHz"):
-        edges.add_column(heading, justify="right", overflow="fold")
+    title = f"{profile.two_qubit_gate} gates"
+    edges = _table(title, "control", "target", "error", "duration ns", "ZZ kHz")
     for edge in profile.edges:
         edges.add_row(
             str(edge.control),
@@ -66,10 +64,15 @@ def show(
     console.print(edges)
 
 
+def _table(title: str, *headings: str) -> Table:
+    columns = (Column(heading, justify="right", overflow="fold") for heading in headings)
+    return Table(*columns, title=title)
+
+
 @app.command()
 def export(
-    device: Annotated[str, typer.Argument(help="Name or JSON file of the quantum device.")],
-    output: Annotated[Path, typer.Argument(help="JSON file to write.")],
+    device: Device,
+    output: Annotated[Path, Argument(help="JSON file to write.")],
 ) -> None:
     """Write a device profile to a JSON file, which you can edit and use as --device FILE.json."""
     from qnad_art.device.catalogue import load_device

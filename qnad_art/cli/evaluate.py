@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
+from typer import Argument, Option
 
 from qnad_art.cli import inputs
 from qnad_art.cli.inputs import duration
@@ -24,40 +25,36 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    suite: Annotated[
-        Path | None, typer.Argument(help="YAML file that describes the suite.")
-    ] = None,
+    suite: Annotated[Path | None, Argument(help="YAML file that describes the suite.")] = None,
     model: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="Network to measure instead of those in the suite: a weights file, a pretrained "
             f"network, or a network to train. {inputs.RUNS_CODE}"
         ),
     ] = None,
     allow_code: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--allow-code",
             help="Run the code that the suite names for its networks. Read it first: it can do "
             "anything that you can.",
         ),
     ] = False,
     output: Annotated[
-        Path | None, typer.Option(help="Run folder. The default is runs/NAME-OF-THE-SUITE.")
+        Path | None, Option(help="Run folder. The default is runs/NAME-OF-THE-SUITE.")
     ] = None,
     data_dir: inputs.DataDir = None,
     engine: Annotated[
-        str, typer.Option(help="Engine that runs the cells: local, dask or ray.")
+        str, Option(help="Engine that runs the cells: local, dask or ray.")
     ] = "local",
     address: Annotated[
         str | None,
-        typer.Option(
-            help="Address of a running cluster. The default is a new cluster on this machine."
-        ),
+        Option(help="Address of a running cluster. The default is a new cluster on this machine."),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(
+        Option(
             help="Number of worker processes. The default is one for each core of the machine or "
             "cluster."
         ),
@@ -65,15 +62,15 @@ def evaluate(
     gpu: inputs.Gpu = False,
     only: Annotated[
         str | None,
-        typer.Option(help="Measure only the cells that match a pattern such as '*pgd*white-box*'."),
+        Option(help="Measure only the cells that match a pattern such as '*pgd*white-box*'."),
     ] = None,
     sink: Annotated[
         list[str] | None,
-        typer.Option(help="Also send the results to this sink, such as csv. May be repeated."),
+        Option(help="Also send the results to this sink, such as csv. May be repeated."),
     ] = None,
     revise: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--revise",
             help="Continue the run of a suite that has changed: keep the results that still apply "
             "and delete the others.",
@@ -81,16 +78,13 @@ def evaluate(
     ] = False,
     dry_run: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--dry-run", help="List the cells and estimate the time without measuring anything."
         ),
     ] = False,
     schema: Annotated[
         bool,
-        typer.Option(
-            "--schema",
-            help="Print the JSON schema of suites, which editors use to check and complete them.",
-        ),
+        Option("--schema", help="Print the JSON schema of suites, for editors that check them."),
     ] = False,
 ) -> None:
     """Measure every cell of a suite of defences under attack.
@@ -112,7 +106,7 @@ def evaluate(
     from qnad_art.benchmark.run.sinks import check_sinks
     from qnad_art.benchmark.suites.suite import load_suite
 
-    if engine not in ENGINES:  # also where nothing is left to measure
+    if engine not in ENGINES:  # checked even if nothing is left to measure
         raise UnknownNameError("engine", engine, ENGINES)
     check_sinks(sink or [])
 
@@ -166,7 +160,7 @@ def _conclude(console: Console, run: Run) -> None:
 def _list(
     console: Console, suite: Suite, *, only: str | None, workers: int | None, **options: Any
 ) -> None:
-    """The cells, what is left out, and how long it may take."""
+    """Print the cells, what is left out, and an estimate of the time."""
     from qnad_art.benchmark.run.engines.engine import cores
     from qnad_art.benchmark.run.estimate import estimate
     from qnad_art.benchmark.run.planner import workload_of
@@ -190,7 +184,7 @@ def _list(
 
 @contextmanager
 def _screen(console: Console) -> Iterator[Report]:
-    """What shows progress: a bar in a terminal, else a line for everything that happens."""
+    """Show progress: as a bar in a terminal, and as a line per event elsewhere."""
     if not console.is_terminal:
 
         def tell(line: str, now: Progress | None) -> None:

@@ -1,4 +1,4 @@
-"""``qnad harden``: from trained weights to a classifier that runs as circuits under crosstalk."""
+"""``qnad harden``: turn trained weights into a classifier that runs as circuits under crosstalk."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Column, Table
+from typer import Option
 
 from qnad_art.cli import inputs
 from qnad_art.cli.inputs import given
@@ -14,8 +16,6 @@ from qnad_art.cli.screen import Console
 from qnad_art.training.budget import parse_budget
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from qnad_art.accuracy import Proportion
 
 Figures = dict[str, dict[str, "Proportion"]]
@@ -29,13 +29,12 @@ def harden(
     device: inputs.Device = None,
     shots: inputs.Shots = None,
     strategy: Annotated[
-        str,
-        typer.Option(help="Crosstalk strategy: tuned, uniform, random, or the name of a plugin."),
+        str, Option(help="Crosstalk strategy: tuned, uniform, random, or the name of a plugin.")
     ] = "tuned",
     fraction: inputs.FractionOption = None,
     pairs: Annotated[
         int | None,
-        typer.Option(help="Number of gate pairs on each weight (uniform and random strategies)."),
+        Option(help="Number of gate pairs on each weight (uniform and random strategies)."),
     ] = None,
     epsilon: inputs.Epsilon = None,
     attack_steps: inputs.AttackSteps = None,
@@ -52,19 +51,14 @@ def harden(
     precision: inputs.Precision = None,
     images: inputs.ImagesOption = None,
     without_test_of: inputs.WithoutTestOf = None,
-    test_images: Annotated[
-        int, typer.Option(help="Number of test images to measure accuracy on.")
-    ] = 500,
+    test_images: Annotated[int, Option(help="Number of test images to measure accuracy on.")] = 500,
     test_epsilon: Annotated[
         str | None,
-        typer.Option(help="L∞ budget of the attack in the test. The default is that of tuning."),
+        Option(help="L∞ budget of the attack in the test. The default is that of tuning."),
     ] = None,
     seed: inputs.Seed = 0,
     output: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder to write. The default is WEIGHTS-hardened in the current folder."
-        ),
+        Path | None, Option(help="Folder to write. The default is ./WEIGHTS-hardened.")
     ] = None,
     resume: inputs.Resume = False,
 ) -> None:
@@ -72,13 +66,15 @@ def harden(
 
     Options that you leave out take the defaults of the strategy.
     """
+    from qnad_art.accuracy import package_versions
     from qnad_art.device.catalogue import load_device
+    from qnad_art.files.atomic import write_json
     from qnad_art.network.settings import ExecutionSettings
     from qnad_art.storage import check_directory
 
     console = Console(soft_wrap=True)
     output = output or Path(f"{weights.stem}-hardened")
-    check_directory(output)  # found now rather than after hours of tuning
+    check_directory(output)  # fails now rather than after hours of tuning
     settings = given(
         fraction=fraction,
         pairs=pairs,
@@ -105,13 +101,13 @@ def harden(
     source = inputs.Source(weights, data, data_dir, model, images, seed, without_test_of)
     plain, training = source.load(console)
     test = inputs.load_split(console, data, "test", data_dir)
-    test = inputs.take_images(test, min(test_images, len(test)), seed)
+    test = test.take(min(test_images, len(test)), seed)
     defence = fit.run(plain, training, execution)
     hardened = defence(training.x, plain)
     card = output.with_name(f"{output.name}.card.json")
     if output.exists():
         console.print(f"Replacing the classifier in {output}.")
-    card.unlink(missing_ok=True)  # its figures are those of another
+    card.unlink(missing_ok=True)  # its figures belong to the replaced classifier
     hardened.save(output.name, str(output.parent))
     console.print(hardened.report())
     inputs.print_plan(console, hardened.module)
@@ -119,25 +115,37 @@ def harden(
 
     figures = _measure(console, plain, hardened, test, budget)
     console.print(_table(figures, budget, len(test), shots))
-    _write_card(
-        card,
-        hardened,
-        figures,
-        weights=str(weights),
-        data=training.name,
-        training_images=len(training),
-        training_provenance=training.provenance,
-        test_provenance=test.provenance,
-        test_epsilon=budget,
-        shots=shots,
-        seed=seed,
-    )
+    plan, module = hardened.plan, hardened.module
+    facts = {
+        "weights": str(weights),
+        "data": training.name,
+        "training_images": len(training),
+        "training_provenance": training.provenance,
+        "test_provenance": test.provenance,
+        "test_epsilon": budget,
+        "shots": shots,
+        "seed": seed,
+        "device": module.device_profile.name,
+        "device_hash": module.device_profile.hash,
+        **{name: getattr(module.settings, name) for name in ("headroom", "bias", "gain")},
+        "strategy": plan.strategy,
+        "strategy_settings": dict(plan.settings),
+        "crosstalk_achieved": plan.achieved,
+        "added_gates": plan.added_gates(),
+        "products_per_image": hardened.report().products,
+        "figures": {
+            stage: {name: cell.as_dict() for name, cell in cells.items()}
+            for stage, cells in figures.items()
+        },
+        "versions": package_versions(),
+    }
+    write_json(card, facts)
     checkpoint.unlink(missing_ok=True)
     console.print(f"Settings and figures written to {card}")
 
 
 def _test_budget(text: str | None, fit: inputs.CrosstalkFit) -> float:
-    """The budget to test at: as asked, else that of tuning, else the one that tuning would have."""
+    """Return the budget of the test: as given, or that of tuning, or tuning's default."""
     from qnad_art.training.adversarial import AdversarialSettings
 
     if text is not None:
@@ -168,8 +176,6 @@ def _measure(console: Console, plain: Any, hardened: Any, test: Any, budget: flo
 
 
 def _table(figures: Figures, budget: float, images: int, shots: int | None) -> Table:
-    from rich.table import Table
-
     from qnad_art.accuracy import PGD_STEPS
 
     noise = "exact expectation" if shots is None else f"{shots:,} shots per product, one draw"
@@ -179,34 +185,10 @@ def _table(figures: Figures, budget: float, images: int, shots: int | None) -> T
     )
     if shots is not None:
         caption += " A stochastic network must also be attacked with EOT: see hardened.averaged(k)."
-    table = Table(title=f"Accuracy in %, {images:,} test images, {noise}", caption=caption)
-    for heading in ("attack", "plain", "hardened"):
-        table.add_column(heading, justify="left" if heading == "attack" else "right")
+    columns = ("attack", Column("plain", justify="right"), Column("hardened", justify="right"))
+    title = f"Accuracy in %, {images:,} test images, {noise}"
+    table = Table(*columns, title=title, caption=caption)
     for stage, cells in figures.items():
         attack = "none" if stage == "clean" else f"PGD-{PGD_STEPS} ε={budget:.3g}, {stage}"
         table.add_row(attack, str(cells["plain"]), str(cells["hardened"]))
     return table
-
-
-def _write_card(path: Path, hardened: Any, figures: Figures, **facts: Any) -> None:
-    from qnad_art.accuracy import package_versions
-    from qnad_art.files.atomic import write_json
-
-    plan, module = hardened.plan, hardened.module
-    card = {
-        **facts,
-        "device": module.device_profile.name,
-        "device_hash": module.device_profile.hash,
-        **{name: getattr(module.settings, name) for name in ("headroom", "bias", "gain")},
-        "strategy": plan.strategy,
-        "strategy_settings": dict(plan.settings),
-        "crosstalk_achieved": plan.achieved,
-        "added_gates": plan.added_gates(),
-        "products_per_image": hardened.report().products,
-        "figures": {
-            stage: {name: cell.as_dict() for name, cell in cells.items()}
-            for stage, cells in figures.items()
-        },
-        "versions": package_versions(),
-    }
-    write_json(path, card)

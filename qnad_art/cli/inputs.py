@@ -1,4 +1,4 @@
-"""What commands share: options, reading weights and data, tuning with progress and checkpoints."""
+"""What commands share: options, loading of weights and data, and tuning with checkpoints."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
+from typer import Argument, Option
 
 from qnad_art.cli.screen import Console
 from qnad_art.errors import InvalidInputError
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from qnad_art.models.architectures import Model as Network
     from qnad_art.network.module import QuantumExecutedModule
     from qnad_art.network.settings import ExecutionSettings
-    from qnad_art.training.adversarial import TuningEpoch
 
 RUNS_CODE = (
     "Give a registered name such as lenet5, or your own code as FILE.py:NAME or "
@@ -34,138 +34,114 @@ RUNS_CODE = (
 )
 
 Weights = Annotated[
-    Path,
-    typer.Argument(help="Weights file written by `qnad train`, or any other safetensors file."),
+    Path, Argument(help="Weights file of `qnad train`, or any other safetensors file.")
 ]
 Data = Annotated[
     str,
-    typer.Option(
+    Option(
         help="Data set: mnist5k, digits, mnist, cifar10, cifar100, or the path of an image folder "
         "or zip file."
     ),
 ]
 DataDir = Annotated[
-    Path | None,
-    typer.Option(help="Folder that holds the data sets. The default is QNAD_DATA_DIR."),
+    Path | None, Option(help="Folder with the data sets. The default is QNAD_DATA_DIR.")
 ]
 Gpu = Annotated[
-    bool,
-    typer.Option("--gpu", help="Let workers use a GPU. Results then depend on the kind of GPU."),
+    bool, Option("--gpu", help="Let workers use a GPU. Results then depend on the kind of GPU.")
 ]
 Model = Annotated[
     str | None,
-    typer.Option(help=f"Network of the weights, if their file does not name it. {RUNS_CODE}"),
+    Option(help=f"Network of the weights, if their file does not name it. {RUNS_CODE}"),
 ]
 HardenedModel = Annotated[
     str | None,
-    typer.Option(help=f"Network, if the weights file or the folder does not name it. {RUNS_CODE}"),
+    Option(help=f"Network, if the weights file or the folder does not name it. {RUNS_CODE}"),
 ]
 Device = Annotated[
-    str | None,
-    typer.Option(help="Name or JSON file of the quantum device. The default is ibm_nairobi."),
+    str | None, Option(help="Name or JSON file of the quantum device (default: ibm_nairobi).")
 ]
 FractionOption = Annotated[
-    float | None, typer.Option(help="Fraction of the weights to put under crosstalk, from 0 to 1.")
+    float | None, Option(help="Fraction of the weights to put under crosstalk, from 0 to 1.")
 ]
 Epsilon = Annotated[
-    str | None,
-    typer.Option(
-        help="L∞ budget of the attack used in tuning, for pixels in [0, 1], such as 0.1 or 6/255."
-    ),
+    str | None, Option(help="L∞ budget of the attack used in tuning, such as 0.1 or 6/255.")
 ]
-AttackSteps = Annotated[
-    int | None, typer.Option(help="Number of steps of the attack used in tuning.")
-]
+AttackSteps = Annotated[int | None, Option(help="Number of steps of the attack used in tuning.")]
 RobustWeight = Annotated[
-    float | None,
-    typer.Option(
-        help="Weight of the adversarial loss, from 0 (clean loss only) to 1 (adversarial loss "
-        "only)."
-    ),
+    float | None, Option(help="Weight of the adversarial loss; the clean loss has the rest of 1.")
 ]
-Epochs = Annotated[int | None, typer.Option(help="Number of tuning epochs.")]
-BatchSize = Annotated[int | None, typer.Option(help="Number of images in a tuning step.")]
+Epochs = Annotated[int | None, Option(help="Number of tuning epochs.")]
+BatchSize = Annotated[int | None, Option(help="Number of images in a tuning step.")]
 LearningRate = Annotated[
-    float | None,
-    typer.Option(help="Learning rate of tuning, in units of the weight scale s_w."),
+    float | None, Option(help="Learning rate of tuning, in units of the weight scale s_w.")
 ]
-MaxPairs = Annotated[
-    int | None, typer.Option(help="Largest number of gate pairs on a single weight.")
-]
+MaxPairs = Annotated[int | None, Option(help="Largest number of gate pairs on a single weight.")]
 Headroom = Annotated[
     float | None,
-    typer.Option(
-        help="Weight scale divided by the largest absolute weight of an output; at least 1."
-    ),
+    Option(help="Weight scale divided by the largest absolute weight of an output; at least 1."),
 ]
 Bias = Annotated[
     str | None,
-    typer.Option(
+    Option(
         help="How biases are computed: classical, or quantum to run them as products. The default "
         "is quantum for the tuned strategy and classical for the others."
     ),
 ]
 Percentile = Annotated[
     float | None,
-    typer.Option(
+    Option(
         help="Percentile of the activations that sets their scale. The default is 100, or 99.5 "
         "with shots."
     ),
 ]
 Patience = Annotated[
-    int | None,
-    typer.Option(help="Stop after this number of epochs without an improvement."),
+    int | None, Option(help="Stop after this number of epochs without an improvement.")
 ]
 Refresh = Annotated[
-    int | None, typer.Option(help="Number of times to rank the weights again during tuning.")
+    int | None, Option(help="Number of times to rank the weights again during tuning.")
 ]
-Precision = Annotated[
-    str | None, typer.Option(help="Floating-point precision: float32 or bfloat16.")
-]
+Precision = Annotated[str | None, Option(help="Floating-point precision: float32 or bfloat16.")]
 Shots = Annotated[
     int | None,
-    typer.Option(help="Number of shots for each product. The default is the exact expectation."),
+    Option(help="Number of shots for each product. The default is the exact expectation."),
 ]
 ImagesOption = Annotated[
-    int | None,
-    typer.Option("--images", help="Number of training images to use. The default is all of them."),
+    int | None, Option("--images", help="Number of training images (default: all of them).")
 ]
 WithoutTestOf = Annotated[
     str | None,
-    typer.Option(
-        help="Exclude training images that are in the test split of this data set (mnist5k)."
-    ),
+    Option(help="Exclude training images that are in the test split of this data set (mnist5k)."),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of all random choices.")]
+Seed = Annotated[int, Option(help="Seed of all random choices.")]
 Resume = Annotated[
-    bool,
-    typer.Option("--resume", help="Continue from the checkpoint next to the output."),
+    bool, Option("--resume", help="Continue from the checkpoint next to the output.")
 ]
+AsJson = Annotated[bool, Option("--json", help="Print JSON instead of a table.")]
 
 
 def given(**options: Any) -> dict[str, Any]:
-    """The options that were given; defaults stay where the settings are defined."""
+    """Return the options that were given; settings define the defaults of the others."""
     return {name: value for name, value in options.items() if value is not None}
 
 
 def check_file(path: Path) -> None:
-    """Raise :class:`InvalidInputError` where no file can be written, before hours of work."""
+    """Raise InvalidInputError if no file can be written to ``path``, before hours of work."""
     if path.is_dir():
         raise InvalidInputError(f"{path} is a folder; give the name of a file.")
     _check_parents(path)
-
-
-def check_folder(path: Path) -> None:
-    """As :func:`check_file`, for a folder to write files into."""
-    if path.exists() and not path.is_dir():
-        raise InvalidInputError(f"{path} is a file; give the name of a folder.")
-    _check_parents(path / "file")
 
 
 def _check_parents(path: Path) -> None:
     nearest = next(parent for parent in path.absolute().parents if parent.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise InvalidInputError(f"{path} cannot be written: {nearest} is not a writable folder.")
+
+
+def check_folder(path: Path) -> None:
+    """Raise InvalidInputError if no files can be written to the folder ``path``."""
+    if path.exists() and not path.is_dir():
+        raise InvalidInputError(f"{path} is a file; give the name of a folder.")
+    _check_parents(path / "file")
 
 
 def load_split(
@@ -176,7 +152,7 @@ def load_split(
     *,
     download: bool = False,
 ) -> Dataset:
-    """One split of a data set; prints its size and provenance."""
+    """Load one split of a data set, and print its size and provenance."""
     from qnad_art.datasets.dataset import load_dataset
 
     shown = escape(name)
@@ -192,7 +168,7 @@ def load_split(
 
 
 def leave_out(console: Console, data: Dataset, other: str | None, data_dir: Path | None) -> Dataset:
-    """``data`` without the test images of the data set ``other``."""
+    """Return ``data`` without the test images of the data set ``other``."""
     from qnad_art.datasets.dataset import load_dataset
 
     if other is None:
@@ -202,13 +178,8 @@ def leave_out(console: Console, data: Dataset, other: str | None, data_dir: Path
     return rest
 
 
-def take_images(data: Dataset, count: int | None, seed: int) -> Dataset:
-    """``count`` images (all for ``None``), shuffled: folders are sorted by class."""
-    return data.take(len(data) if count is None else count, seed)
-
-
 def find_network(text: str) -> Network:
-    """The network that a user names; says on the screen that code is run before it is."""
+    """Find the network that a user names, and announce code before it runs."""
     from qnad_art.models.architectures import is_code
     from qnad_art.models.code import find_model
 
@@ -218,12 +189,12 @@ def find_network(text: str) -> Network:
 
 
 def tell_code(reference: str) -> None:
-    """Say that code is run (on stderr, since stdout may be JSON)."""
+    """Announce that code runs, on stderr because stdout may be JSON."""
     Console(stderr=True).print(f"Running code: {reference}", soft_wrap=True)
 
 
 def load_hardened(folder: Path, model: str | None) -> QuantumExecutedClassifier:
-    """The classifier of a folder, whose network is ``model`` unless the folder names it."""
+    """Load the classifier of a folder; ``model`` is its network if the folder does not name it."""
     from qnad_art.estimator import QuantumExecutedClassifier
     from qnad_art.models.architectures import build_model
     from qnad_art.storage import read_saved
@@ -243,16 +214,12 @@ def load_hardened(folder: Path, model: str | None) -> QuantumExecutedClassifier:
 
 
 def load_classifier(weights: Path, model: str | None, data: Dataset) -> PyTorchClassifier:
-    """ART classifier of a weights file, for images as those of ``data``; on a GPU if there is one.
+    """Make the ART classifier of a weights file for images like ``data``, on a GPU if there is one.
 
-    Raises:
-        ArtifactError: a damaged file, or one that does not say its network where ``model`` does
-            not either.
-        InvalidInputError: the weights are for other images or classes than ``data``.
+    Raises ArtifactError for a damaged file or one whose network is unknown, and InvalidInputError
+    if the weights are for other images or classes than ``data``.
     """
-    from art.estimators.classification import PyTorchClassifier
-    from torch import nn
-
+    from qnad_art.benchmark.suites.sources import classifier_of
     from qnad_art.models.architectures import architecture_of
     from qnad_art.models.weights import load_model
 
@@ -269,24 +236,12 @@ def load_classifier(weights: Path, model: str | None, data: Dataset) -> PyTorchC
             f"{len(data.classes)} classes of {channels}×{height}×{width}. Give the data that the "
             "network was trained on."
         )
-    return PyTorchClassifier(
-        network,
-        nn.CrossEntropyLoss(),
-        data.x.shape[1:],
-        len(data.classes),
-        clip_values=(0.0, 1.0),
-        device_type="gpu",
-    )
+    return classifier_of(network, data, gpu=True)
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a command works on, as its options say: a network's weights and training images.
-
-    Args:
-        weights, data, data_dir, model, images, without_test_of: as the options of these names.
-        seed: of the choice of the images.
-    """
+    """Options that determine a network's weights and its training images, drawn with ``seed``."""
 
     weights: Path
     data: str
@@ -297,10 +252,11 @@ class Source:
     without_test_of: str | None = None
 
     def load(self, console: Console) -> tuple[PyTorchClassifier, Dataset]:
-        """The classifier and the training images, shuffled."""
+        """Load the classifier and the shuffled training images."""
         training = load_split(console, self.data, "train", self.data_dir)
         training = leave_out(console, training, self.without_test_of, self.data_dir)
-        training = take_images(training, self.images, self.seed)
+        # Images are shuffled even if all are used, because folders are sorted by class.
+        training = training.take(len(training) if self.images is None else self.images, self.seed)
         if self.images is not None:
             console.print(f"Using {len(training):,} of them, drawn with seed {self.seed}.")
         return load_classifier(self.weights, self.model, training), training
@@ -308,7 +264,7 @@ class Source:
 
 @contextmanager
 def checkpointed(console: Console, checkpoint: Path, resume: bool) -> Iterator[None]:
-    """Context of a run with a checkpoint: Ctrl-C says how to resume and ends with status 130."""
+    """Context of a run with a checkpoint: after Ctrl-C it prints how to resume; status 130."""
     if checkpoint.exists() and not resume:
         console.print(
             f"Replacing {checkpoint} of an earlier run, which --resume would have continued."
@@ -318,27 +274,21 @@ def checkpointed(console: Console, checkpoint: Path, resume: bool) -> Iterator[N
     try:
         yield
     except KeyboardInterrupt:
-        if checkpoint.exists():
-            advice = (
-                f"The last finished epoch is in {checkpoint}. To continue, repeat the command with "
-                "--resume."
-            )
-        else:
-            advice = "No epoch had finished, so nothing was kept."
-        console.print(f"Stopped. {advice}")
+        kept = f"The last finished epoch is in {checkpoint}. To continue, add --resume."
+        lost = "No epoch had finished, so nothing was kept."
+        console.print(f"Stopped. {kept if checkpoint.exists() else lost}")
         raise typer.Exit(130) from None
 
 
 class CrosstalkFit:
-    """A crosstalk strategy made from options, and its fit with progress and checkpoint.
+    """A crosstalk strategy made from options, and its fit with progress and a checkpoint.
 
     Args:
-        strategy: its name.
-        settings: those given; what the strategy does not have is an
-            :class:`~qnad_art.errors.UnknownNameError`, at once.
-        checkpoint: file for the strategies that write one.
-        resume: go on from it.
-        seed: of the strategy, if it takes one.
+        strategy: name of the strategy.
+        settings: settings of the strategy; one that it does not have raises UnknownNameError.
+        checkpoint: file for strategies that write one.
+        resume: whether to continue from the checkpoint.
+        seed: seed of the strategy, if it takes one.
     """
 
     def __init__(
@@ -358,15 +308,16 @@ class CrosstalkFit:
         self.console, self.checkpoint, self.resume = console, checkpoint, resume
         self.status = console.status("Ranking the weights")
         self.first: tuple[int, float] | None = None
-        own = {"seed": seed, "checkpoint": checkpoint}
-        own |= {"on_epoch": self._report, "on_step": self._tell}
+        own = {"seed": seed, "checkpoint": checkpoint, "on_step": self._tell}
+        # A log file, which shows no status, gets a line per epoch.
+        own["on_epoch"] = lambda epoch: console.print(str(epoch))
         asked = {**settings, **given(resume=resume or None)}
         self.strategy = build_strategy(strategy, **taken(strategy, **own), **asked)
 
     def run(
         self, classifier: PyTorchClassifier, data: Dataset, settings: ExecutionSettings
     ) -> QNAD:
-        """The fitted defence; the settings have room for the pairs that were asked for."""
+        """Fit the defence; its response tables cover the pairs that were requested."""
         from qnad_art.defence import QNAD
         from qnad_art.plugins.discovery import blamed_on, find_plugin
 
@@ -384,10 +335,6 @@ class CrosstalkFit:
             )
         return defence
 
-    def _report(self, epoch: TuningEpoch) -> None:
-        # One line an epoch reads well in a log file too, where the status is not shown.
-        self.console.print(str(epoch))
-
     def _tell(self, done: int, steps: int) -> None:
         now = time.monotonic()
         if self.first is None:
@@ -399,12 +346,12 @@ class CrosstalkFit:
 
 
 def duration(seconds: float) -> str:
-    """As hours, minutes and seconds, ``0:01:30``."""
+    """Format a duration as hours, minutes and seconds, ``0:01:30``."""
     return str(timedelta(seconds=round(seconds)))
 
 
 def print_plan(console: Console, module: QuantumExecutedModule) -> None:
-    """Describe the crosstalk plan in force, layer by layer."""
+    """Print the crosstalk plan of a module, layer by layer."""
     from qnad_art.crosstalk.report import plan_report
 
     console.print(plan_report(module.plan, module.placement, module.device_profile))

@@ -1,24 +1,25 @@
-"""``qnad plugins``: what is installed, what one name stands for, and whether all of it works."""
+"""``qnad plugins``: list, show and check plugins."""
 
 from __future__ import annotations
 
 import inspect
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Column, Table
+from typer import Argument, Option
 
+from qnad_art.cli.screen import Console
 from qnad_art.errors import QnadError, UnknownNameError
-
-if TYPE_CHECKING:
-    from qnad_art.cli.screen import Console
-    from qnad_art.plugins.discovery import Plugin
+from qnad_art.plugins.discovery import KINDS, Plugin, find_plugins
 
 app = typer.Typer(help="List, show and check plugins.", no_args_is_help=True)
 
 Kind = Annotated[
     str | None,
-    typer.Option(
+    Option(
         help="Kind of plugin, such as device, strategy, engine or attack. The default is all kinds."
     ),
 ]
@@ -27,17 +28,11 @@ Kind = Annotated[
 @app.command("list")
 def list_plugins(
     kind: Kind = None,
-    everything: Annotated[bool, typer.Option("--all", help="List the built-in names too.")] = False,
+    everything: Annotated[bool, Option("--all", help="List the built-in names too.")] = False,
 ) -> None:
     """List plugins by kind. Only their metadata is read; nothing is imported."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    from qnad_art.plugins.discovery import KINDS, find_plugins
-
-    table = Table(box=SIMPLE_HEAD)
-    for heading in ("kind", "name", "distribution", "version", "status"):
-        table.add_column(heading, overflow="fold")
+    headings = ("kind", "name", "distribution", "version", "status")
+    table = Table(*(Column(heading, overflow="fold") for heading in headings), box=SIMPLE_HEAD)
     for each in KINDS if kind is None else [kind]:
         found = find_plugins(each)
         built_in = [plugin for plugin in found if plugin.built_in]
@@ -49,40 +44,35 @@ def list_plugins(
         for plugin in found:
             status = plugin.fault or ("built-in" if plugin.built_in else "installed")
             table.add_row(each, plugin.name, plugin.distribution, plugin.version, status)
-    _console().print(table)
+    Console(soft_wrap=True).print(table)
 
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="Name as in `qnad plugins list`.")],
+    name: Annotated[str, Argument(help="Name as in `qnad plugins list`.")],
     kind: Kind = None,
 ) -> None:
     """Show what a name stands for, where it comes from, and its documentation."""
-    from qnad_art.plugins.discovery import find_plugins
-
     found = find_plugins(kind)
     named = [plugin for plugin in found if plugin.answers_to(name)]
     if not named:
         raise UnknownNameError(kind or "plugin", name, {plugin.name for plugin in found})
-    console = _console()
+    console = Console(soft_wrap=True)
     broken = [plugin for plugin in named if not _show(console, plugin)]
     raise typer.Exit(1 if broken else 0)
 
 
 @app.command()
 def doctor(
-    time_limit: Annotated[
-        float, typer.Option(help="Seconds that each plugin may take to load.")
-    ] = 60,
+    time_limit: Annotated[float, Option(help="Seconds that each plugin may take to load.")] = 60,
 ) -> None:
     """Check every plugin by loading it in a process of its own.
 
     The exit status is 1 if a plugin is broken.
     """
-    from qnad_art.plugins.discovery import find_plugins
     from qnad_art.plugins.doctor import diagnose
 
-    console = _console()
+    console = Console(soft_wrap=True)
     plugins = [plugin for plugin in find_plugins() if not plugin.built_in]
     broken = 0
     for plugin in plugins:
@@ -96,14 +86,8 @@ def doctor(
     raise typer.Exit(1 if broken else 0)
 
 
-def _console() -> Console:
-    from qnad_art.cli.screen import Console
-
-    return Console(soft_wrap=True)
-
-
 def _show(console: Console, plugin: Plugin) -> bool:
-    """Print a plugin; whether it can be used."""
+    """Print a plugin; return whether it can be used."""
     console.print(f"{plugin.kind} {plugin.name!r}")
     console.print(f"  target        {plugin.target}")
     console.print(f"  distribution  {plugin.distribution} {plugin.version}")
@@ -125,7 +109,7 @@ def _show(console: Console, plugin: Plugin) -> bool:
 
 
 def _facts(entry: object) -> str:
-    """The fields of an entry that is neither a class nor a function, one on a line."""
+    """Return the fields of an entry that is neither a class nor a function, one per line."""
     if not is_dataclass(entry):
         return repr(entry)
     values = {field.name: getattr(entry, field.name) for field in fields(entry)}

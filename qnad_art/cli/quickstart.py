@@ -1,4 +1,4 @@
-"""``qnad quickstart``: the whole story in one command, on embedded data."""
+"""``qnad quickstart``: a demonstration of the whole method on embedded data."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Column, Table
+from typer import Option
 
 from qnad_art.cli import inputs
+from qnad_art.cli.screen import Console
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from qnad_art.quickstart.results import Accuracy, QuickstartResult
     from qnad_art.training.adversarial import TuningEpoch
 
 
 def quickstart(
     fast: Annotated[
-        bool, typer.Option("--fast", help="Use fewer epochs, images and attack budgets.")
+        bool, Option("--fast", help="Use fewer epochs, images and attack budgets.")
     ] = False,
     device: inputs.Device = None,
     shots: inputs.Shots = None,
     output: Annotated[
-        Path, typer.Option(help="Folder in which to write the figure and the JSON file.")
+        Path, Option(help="Folder in which to write the figure and the JSON file.")
     ] = Path("qnad-quickstart"),
     seed: inputs.Seed = 0,
 ) -> None:
@@ -32,16 +34,8 @@ def quickstart(
     LeNet-5 is trained, run as noisy circuits without crosstalk, with uniform and with tuned
     crosstalk, and attacked with FGSM and PGD.
     """
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich import progress as bars
 
-    from qnad_art.cli.screen import Console
     from qnad_art.device.catalogue import load_device
     from qnad_art.quickstart.results import QuickstartSettings
     from qnad_art.quickstart.story import cells_to_measure, run_quickstart, save_quickstart
@@ -55,14 +49,9 @@ def quickstart(
         "QNAD quickstart: LeNet-5 on 5,000 MNIST images, with its products run as circuits of "
         f"{settings.device}."
     )
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    ) as progress:
+    columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn())
+    times = (bars.TimeElapsedColumn(), bars.TimeRemainingColumn())
+    with bars.Progress(*columns, *times, console=console) as progress:
         training = progress.add_task("training", total=settings.epochs)
         tuning = progress.add_task("tuning", total=settings.tuning_epochs, start=False)
         attacking = progress.add_task("attacking", total=cells_to_measure(settings), start=False)
@@ -89,11 +78,9 @@ def quickstart(
             )
         except KeyboardInterrupt:
             progress.stop()
-            if output.exists():
-                kept = f"Finished work is kept in {output}; repeat the command to continue."
-            else:
-                kept = "No epoch had finished, so nothing was kept."
-            console.print(f"Stopped. {kept}")
+            kept = f"Finished work is kept in {output}; repeat the command to continue."
+            lost = "No epoch had finished, so nothing was kept."
+            console.print(f"Stopped. {kept if output.exists() else lost}")
             raise typer.Exit(130) from None
         progress.update(attacking, description="attacking")
     console.print(_table(result))
@@ -104,22 +91,19 @@ def quickstart(
 
 
 def _table(result: QuickstartResult) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     from qnad_art.quickstart.results import ATTACKS, NETWORKS, RUNGS
 
     images = result.cells[0].images
     shots = result.settings.shots
+    numbers = (Column(heading, justify="right") for heading in ("ε", *NETWORKS))
     table = Table(
+        Column("attack", no_wrap=True),
+        *numbers,
         box=SIMPLE_HEAD,  # four networks fit 80 columns
         title=f"Accuracy in %, {images} test images, "
         + ("exact expectation" if shots is None else f"{shots:,} shots per product, one draw"),
         caption="± half the 95 % Wilson interval; ε is the L∞ budget for pixels in [0, 1].",
     )
-    table.add_column("attack", no_wrap=True)
-    for heading in ("ε", *NETWORKS):
-        table.add_column(heading, justify="right")
 
     def show(cell: Accuracy) -> str:
         return f"{100 * cell.accuracy:.1f} ± {50 * (cell.high - cell.low):.1f}"
@@ -135,7 +119,7 @@ def _table(result: QuickstartResult) -> Table:
 
 
 def _conclusions(result: QuickstartResult) -> list[str]:
-    """What the table says, in words, computed from it."""
+    """State the main results of the table in words."""
     from qnad_art.quickstart.results import ATTACKS, NETWORKS, RUNGS
 
     plain = NETWORKS[0]

@@ -1,4 +1,4 @@
-"""What commands print on: names, paths and messages are text there, never markup or commands."""
+"""The console of the commands, which prints names, paths and messages as plain text."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from rich.text import Text
 
 
 class Console(rich.console.Console):
-    """A console that shows every string as it is, and control characters by their escapes.
+    """A console that shows strings as they are and escapes control characters.
 
-    Names in suites, run folders and plugins are other people's: in a terminal, an escape sequence
-    could rewrite what it shows.
+    Names in suites, run folders and plugins come from other people. In a terminal, an escape
+    sequence in such a name could change what is shown.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -21,16 +21,15 @@ class Console(rich.console.Console):
         super().__init__(**{**plain, **settings})
 
     def render_str(self, text: str, **settings: Any) -> Text:
-        """Strings on their way to the screen, those in tables too."""
+        """Render a string, also in a table, after escaping control characters."""
         return super().render_str(printable(text), **settings)
 
 
 def printable(text: str) -> str:
-    """Text with control and formatting characters escaped, but for line breaks and tabs."""
-    return "".join(map(_shown, text))
-
-
-def _shown(character: str) -> str:
-    if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs"):
-        return character
-    return character.encode("unicode_escape").decode()
+    """Escape control and formatting characters except line breaks and tabs."""
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if character not in "\n\t" and unicodedata.category(character) in ("Cc", "Cf", "Cs")
+        else character
+        for character in text
+    )

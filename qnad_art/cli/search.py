@@ -1,4 +1,4 @@
-"""``qnad tune --search``: progress, the Pareto front as table, commands, figure and JSON."""
+"""``qnad tune --search``: search with progress; table, commands, figure and JSON of the front."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Column, Table
 
 from qnad_art.cli import inputs
 from qnad_art.cli.screen import Console
 from qnad_art.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from qnad_art.datasets.dataset import Dataset
     from qnad_art.search.pareto import SearchResult, Trial
     from qnad_art.search.settings import SearchSettings
@@ -44,13 +44,13 @@ def run_search(
 ) -> None:
     """Search, and write ``search.json`` and ``pareto.png`` to the folder ``output``.
 
-    Ctrl-C ends with status 130; what was found until then is written, or stays in the storage.
+    After Ctrl-C (status 130), finished trials are written unless they are in the storage.
 
     Args:
-        source: of the network and the images.
-        epsilon: budget to judge at; must be given.
+        source: the network and the images.
+        epsilon: budget at which robustness is measured; it must be given.
         held: searched settings that stay at one value.
-        **settings: others of :class:`~qnad_art.search.settings.SearchSettings`.
+        **settings: other settings of :class:`~qnad_art.search.settings.SearchSettings`.
     """
     from qnad_art.device.catalogue import load_device
     from qnad_art.search.pareto import SearchResult
@@ -87,7 +87,7 @@ def _advice(settings: SearchSettings, trials: Sequence[Trial]) -> str:
 def _write(
     console: Console, source: inputs.Source, result: SearchResult, training: Dataset, output: Path
 ) -> None:
-    """Print and write what was found."""
+    """Print and write the result."""
     from qnad_art.files.atomic import write_bytes, write_json
     from qnad_art.search.pareto import pareto_figure
 
@@ -105,7 +105,7 @@ def _write(
 def _search(
     console: Console, plain: Any, training: Dataset, settings: SearchSettings, trials: list[Trial]
 ) -> SearchResult:
-    """The search; ``trials`` takes those that it finishes, one by one."""
+    """Search, and append each finished trial to ``trials``."""
     from qnad_art.search.study import search
 
     with console.status("First trial") as status:
@@ -135,11 +135,13 @@ def _line(trial: Trial, trials: int) -> str:
 
 
 def _table(result: SearchResult) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     settings, images = result.settings, result.trials[0].clean.images
+    # The command lines show all settings; 80 columns hold only these.
+    names = ("fraction", "max_pairs", "epsilon", "robust_weight", "shots")
+    shown = {n: COLUMNS[n] for n in names if n in result.trials[0].settings}
+    headings = ("trial", "clean", "robust", *shown.values(), "achieved")
     table = Table(
+        *(Column(heading, justify="right") for heading in headings),
         box=SIMPLE_HEAD,
         show_edge=False,
         collapse_padding=True,
@@ -148,11 +150,6 @@ def _table(result: SearchResult) -> Table:
         caption="± half the 95 % Wilson interval. The front was selected on these images, so its "
         "figures are optimistic; qnad harden measures on test images.",
     )
-    # The others are in the command lines; 80 columns hold no more.
-    names = ("fraction", "max_pairs", "epsilon", "robust_weight", "shots")
-    shown = {n: COLUMNS[n] for n in names if n in result.trials[0].settings}
-    for heading in ("trial", "clean", "robust", *shown.values(), "achieved"):
-        table.add_column(heading, justify="right")
     for trial in result.front:
         table.add_row(
             str(trial.number),
@@ -165,7 +162,7 @@ def _table(result: SearchResult) -> Table:
 
 
 def _command(source: inputs.Source, trial: Trial, settings: SearchSettings) -> str:
-    """The command line that hardens with the settings of ``trial``."""
+    """Return the command line that hardens with the settings of ``trial``."""
     options = {
         "data": source.data,
         "data_dir": source.data_dir,

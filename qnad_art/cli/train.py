@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from qnad_art.cli import inputs
 from qnad_art.cli.inputs import checkpointed, duration, given, load_split
@@ -22,46 +22,36 @@ if TYPE_CHECKING:
 
 def train(
     model: Annotated[
-        str,
-        typer.Argument(
-            help=f"Network: lenet5, alexnet, vgg16_bn or resnet18. {inputs.RUNS_CODE}",
-        ),
+        str, Argument(help=f"Network: lenet5, alexnet, vgg16_bn or resnet18. {inputs.RUNS_CODE}")
     ],
     data: inputs.Data,
     data_dir: inputs.DataDir = None,
     download: Annotated[
-        bool, typer.Option("--download", help="Download the data set if it is missing.")
+        bool, Option("--download", help="Download the data set if it is missing.")
     ] = False,
     epochs: Annotated[
-        int | None, typer.Option(help="Number of epochs. The default depends on the network.")
+        int | None, Option(help="Number of epochs. The default depends on the network.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Number of images in a step.")] = None,
+    batch_size: Annotated[int | None, Option(help="Number of images in a step.")] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Peak of the one-cycle learning rate.")
+        float | None, Option(help="Peak of the one-cycle learning rate.")
     ] = None,
     precision: inputs.Precision = None,
-    device: Annotated[str, typer.Option(help="Where to train: auto, cpu or cuda.")] = "auto",
+    device: Annotated[str, Option(help="Where to train: auto, cpu or cuda.")] = "auto",
     seed: Annotated[
-        int, typer.Option(help="Seed of the initial weights, the batches and the augmentation.")
+        int, Option(help="Seed of the initial weights, the batches and the augmentation.")
     ] = 0,
     images: Annotated[
         int | None,
-        typer.Option(
-            "--images",
-            "--limit",
-            help="Number of training images to use. The default is all of them.",
-        ),
+        Option("--images", "--limit", help="Number of training images (default: all of them)."),
     ] = None,
     without_test_of: inputs.WithoutTestOf = None,
     validation_fraction: Annotated[
-        float,
-        typer.Option(help="Fraction of the training images to validate on; 0 for no validation."),
+        float, Option(help="Fraction of the training images to validate on; 0 for no validation.")
     ] = 0.1,
     output: Annotated[
         Path | None,
-        typer.Option(
-            help="File to write. The default is MODEL-DATA.safetensors in the current folder."
-        ),
+        Option(help="File to write. The default is ./MODEL-DATA.safetensors."),
     ] = None,
     resume: inputs.Resume = False,
 ) -> None:
@@ -111,7 +101,7 @@ def _load(
     training = load_split(console, name, "train", data_dir, download=download)
     test = load_split(console, name, "test", data_dir, download=download)
     if training.x.shape[1:] != test.x.shape[1:]:
-        # Found now rather than after hours of training.
+        # Fails now rather than after hours of training.
         raise DatasetError(
             f"{name}: training images have shape {training.x.shape[1:]}, but test images "
             f"{test.x.shape[1:]}; give all images the same shape."
@@ -134,7 +124,7 @@ def _train(
     with checkpointed(console, checkpoint, resume), status:
 
         def on_epoch(result: EpochResult) -> None:
-            # One line an epoch reads well in a log file too, where the status is not shown.
+            # A log file, which shows no status, gets a line per epoch.
             console.print(_epoch_line(result))
             status.update(f"Epoch {result.epoch + 1} of {result.epochs}")
 

@@ -1,11 +1,11 @@
-"""``qnad tune``: crosstalk plans tuned by gradients, and the search for tuning settings."""
+"""``qnad tune``: tune a crosstalk plan by gradients, or search for good tuning settings."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import typer
+from typer import Option
 
 from qnad_art.cli import inputs
 from qnad_art.cli.inputs import given
@@ -22,15 +22,15 @@ def tune(
     device: inputs.Device = None,
     shots: Annotated[
         list[int] | None,
-        typer.Option(
-            help="Number of shots for each product. The default is the exact expectation. With "
-            "--search, repeat the option to give the numbers to choose from."
+        Option(
+            help="Number of shots per product; the default is the exact expectation. With "
+            "--search, repeat the option for the numbers to choose from."
         ),
     ] = None,
     fraction: inputs.FractionOption = None,
     epsilon: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="L∞ budget of the attack used in tuning, such as 0.1 or 6/255. With --search, the "
             "budget at which robustness is measured."
         ),
@@ -38,8 +38,7 @@ def tune(
     attack_steps: inputs.AttackSteps = None,
     robust_weight: inputs.RobustWeight = None,
     epochs: Annotated[
-        int | None,
-        typer.Option(help="Number of tuning epochs. With --search, the epochs of each trial."),
+        int | None, Option(help="Number of tuning epochs. With --search, the epochs of each trial.")
     ] = None,
     batch_size: inputs.BatchSize = None,
     learning_rate: inputs.LearningRate = None,
@@ -54,7 +53,7 @@ def tune(
     seed: inputs.Seed = 0,
     output: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             help="File to write. The default is WEIGHTS-plan.safetensors. With --search, the "
             "folder to write, by default WEIGHTS-search."
         ),
@@ -62,27 +61,25 @@ def tune(
     resume: inputs.Resume = False,
     search: Annotated[
         bool,
-        typer.Option(
-            "--search",
-            help="Search for good settings with Optuna. Settings given as options are not varied.",
-        ),
+        Option("--search", help="Search for settings with Optuna; options that you give are fixed"),
     ] = False,
     trials: Annotated[
         int | None,
-        typer.Option(
-            help="Total number of trials of --search, including those already in the storage."
-        ),
+        Option(help="Total number of trials of --search, including those in the storage."),
     ] = None,
     storage: Annotated[
         Path | None,
-        typer.Option(help="SQLite file in which --search keeps its trials, so that it can resume."),
+        Option(help="SQLite file in which --search keeps its trials, so that it can resume."),
     ] = None,
-    study: Annotated[str | None, typer.Option(help="Name of the --search in its storage.")] = None,
+    study: Annotated[str | None, Option(help="Name of the --search in its storage.")] = None,
 ) -> None:
     """Tune a crosstalk plan on training data and write it, or search for tuning settings.
 
     Options that you leave out take the defaults of the strategy. No test images are used.
     """
+    from qnad_art.device.catalogue import load_device
+    from qnad_art.network.settings import ExecutionSettings
+
     console = Console(soft_wrap=True)
     budget = None if epsilon is None else parse_budget(epsilon)
     fixed = given(
@@ -130,26 +127,12 @@ def tune(
     tuning = {**fixed, **searchable, **given(epsilon=budget, epochs=epochs)}
     execution |= given(device=device, bias=bias, shots=shots[0] if shots else None)
     output = output or Path(f"{weights.stem}-plan.safetensors")
-    _tune(console, source, output, tuning, execution, resume)
-
-
-def _tune(
-    console: Console,
-    source: inputs.Source,
-    output: Path,
-    tuning: dict[str, Any],
-    execution: dict[str, Any],
-    resume: bool,
-) -> None:
-    from qnad_art.device.catalogue import load_device
-    from qnad_art.network.settings import ExecutionSettings
-
     inputs.check_file(output)
-    settings = ExecutionSettings(seed=source.seed, **execution)
+    settings = ExecutionSettings(seed=seed, **execution)
     load_device(settings.device)
     checkpoint = output.with_suffix(".checkpoint.safetensors")
     fit = inputs.CrosstalkFit(
-        console, "tuned", tuning, checkpoint=checkpoint, resume=resume, seed=source.seed
+        console, "tuned", tuning, checkpoint=checkpoint, resume=resume, seed=seed
     )
     plain, training = source.load(console)
     defence = fit.run(plain, training, settings)

@@ -180,7 +180,24 @@ def digits(source: Source) -> Dataset:
 
 def mnist(source: Source) -> Dataset:
     """MNIST from the data folder."""
-    return _mnist(source.folder_for("mnist"), source.split, source.download)
+    data_dir, split = source.folder_for("mnist"), source.split
+    stem = "train" if split == "train" else "t10k"
+    files = (f"{stem}-images-idx3-ubyte", f"{stem}-labels-idx1-ubyte")
+    folders = (data_dir / "MNIST" / "raw", data_dir / "raw", data_dir)
+    pairs = [[at / f"{file}{gz}" for file in files] for at in folders for gz in ("", ".gz")]
+    if source.download and not any(_exist(pair) for pair in pairs):
+        _fetch("MNIST", data_dir)
+    found = next(filter(_exist, pairs), None)
+    if not found:
+        raise _missing("mnist", *(path for pair in pairs for path in pair))
+    images, labels = read_idx(found[0], dimensions=3), read_idx(found[1], dimensions=1)
+    if images.shape != (len(labels), 28, 28) or labels.max(initial=0) > 9 or not labels.size:
+        raise DatasetError(
+            f"{found[0]} holds images of shape {images.shape} and {found[1]} {len(labels)} labels; "
+            "MNIST has 28×28 images and one label from 0 to 9 each. Fetch both files again."
+        )
+    x, y = _to_float(images[..., None]), labels.astype(np.int64)
+    return Dataset("mnist", x, y, _DIGITS, f"MNIST {split} images from idx files (lossless).")
 
 
 def cifar10(source: Source) -> Dataset:
@@ -216,41 +233,20 @@ def _divided(name: str, x: FloatArray, y: IntArray, provenance: str, source: Sou
     return whole.split(0.8)[source.split == "test"]
 
 
-def _mnist(data_dir: Path, split: str, download: bool) -> Dataset:
-    stem = "train" if split == "train" else "t10k"
-    files = (f"{stem}-images-idx3-ubyte", f"{stem}-labels-idx1-ubyte")
-    folders = (data_dir / "MNIST" / "raw", data_dir / "raw", data_dir)
-    pairs = [[at / f"{file}{gz}" for file in files] for at in folders for gz in ("", ".gz")]
-    if download and not any(_exist(pair) for pair in pairs):
-        _fetch("MNIST", data_dir)
-    found = next(filter(_exist, pairs), None)
-    if not found:
-        raise _missing("mnist", [path for pair in pairs for path in pair])
-    images, labels = read_idx(found[0], dimensions=3), read_idx(found[1], dimensions=1)
-    if images.shape != (len(labels), 28, 28) or labels.max(initial=0) > 9 or not labels.size:
-        raise DatasetError(
-            f"{found[0]} holds images of shape {images.shape} and {found[1]} {len(labels)} labels; "
-            "MNIST has 28×28 images and one label from 0 to 9 each. Fetch both files again."
-        )
-    x, y = _to_float(images[..., None]), labels.astype(np.int64)
-    return Dataset("mnist", x, y, _DIGITS, f"MNIST {split} images from idx files (lossless).")
-
-
 def _exist(paths: list[Path]) -> bool:
     return all(path.is_file() for path in paths)
 
 
 def _cifar(name: str, source: Source) -> Dataset:
-    torchvision = import_torchvision()
     data_dir, split = source.folder_for(name), source.split
-    kind = torchvision.datasets.CIFAR10 if name == "cifar10" else torchvision.datasets.CIFAR100
+    kind = getattr(import_torchvision().datasets, name.upper())
     folder, archive = data_dir / kind.base_folder, data_dir / f"{name}-images.zip"
     if not folder.exists() and archive.is_file():
         return replace(_images(archive, split, source.progress), name=name)
     if not folder.exists() and source.download:
         _fetch(kind.__name__, data_dir)
     if not folder.exists():
-        raise _missing(name, [folder, archive])
+        raise _missing(name, folder, archive)
     try:
         # The constructor checks the md5 of every file before it unpickles any.
         images = kind(str(data_dir), train=split == "train")
@@ -264,15 +260,14 @@ def _cifar(name: str, source: Source) -> Dataset:
 
 def _fetch(kind: str, data_dir: Path) -> None:
     """Let torchvision download a data set into ``data_dir``; it verifies the md5."""
-    torchvision = import_torchvision()
     try:
-        getattr(torchvision.datasets, kind)(str(data_dir), download=True)
+        getattr(import_torchvision().datasets, kind)(str(data_dir), download=True)
     except DAMAGED as error:
         message = f"Downloading {kind} into {data_dir} failed ({error}); put the files there."
         raise DatasetError(message) from error
 
 
-def _missing(name: str, paths: Sequence[Path]) -> DatasetError:
+def _missing(name: str, *paths: Path) -> DatasetError:
     looked = ", ".join(str(path) for path in paths)
     return DatasetError(
         f"{name} was not found in {looked}. Use --download (download=True), or point "

@@ -72,12 +72,6 @@ def read_images(path: Path, split: str, progress: Progress) -> Images:
         archive = ZipFile(path)
     except DAMAGED as error:
         raise DatasetError(f"{path} is neither a folder nor an intact zip: {error}.") from error
-    with archive:
-        return _assemble(path, archive.namelist(), _reader(archive), split, progress)
-
-
-def _reader(archive: ZipFile) -> Read:
-    """Return a function that reads members of a zip but refuses those that are too large."""
 
     def read(name: str) -> bytes:
         size = archive.getinfo(name).file_size
@@ -85,7 +79,8 @@ def _reader(archive: ZipFile) -> Read:
             raise ValueError(f"{size:,} bytes are too many for an image")
         return archive.read(name)
 
-    return read
+    with archive:
+        return _assemble(path, archive.namelist(), read, split, progress)
 
 
 def _assemble(path: Path, names: list[str], read: Read, split: str, progress: Progress) -> Images:

@@ -19,9 +19,9 @@ from qnad_art.plugins.discovery import call_plugin, load_plugin, plugin_names
 class Architecture:
     """All that is needed to rebuild a network: its name and the shapes of its input and output.
 
-    ``name`` is one of :func:`model_names`, or that of an entry of your own. Images have
-    ``in_channels`` channels of ``image_size`` × ``image_size`` pixels in [0, 1]; sizes are 0 where
-    a network's code does not say them. Raises InvalidInputError if a size is not a count.
+    ``name`` is one of :func:`model_names` or the name of your own entry. Images have
+    ``in_channels`` channels of ``image_size`` × ``image_size`` pixels in [0, 1]. Sizes are 0 if the
+    network's code does not state them. Raises InvalidInputError if a size is not a count.
     """
 
     name: str
@@ -40,8 +40,8 @@ class Architecture:
 class ModelEntry:
     """A network: how to make it, for which data, and how to train it.
 
-    It is what an entry point of the group ``qnad_art.models`` names, and what code of your own may
-    be (``qnad train my_nets.py:WIDE --data digits``)::
+    Entry points of the group ``qnad_art.models`` name one, and your own code may define one
+    (``qnad train my_nets.py:WIDE --data digits``)::
 
         def build(architecture: Architecture) -> nn.Module:
             pixels = architecture.in_channels * architecture.image_size**2
@@ -57,11 +57,11 @@ class ModelEntry:
         )
 
     Args:
-        usual: its name, and the shapes of the data that it was designed for. ``build`` is called
-            with the shapes of the data that it is used on.
-        build: makes the untrained network; it maps images N×C×H×W in [0, 1] to logits N×K.
-        training: fields of :class:`~qnad_art.training.standard.TrainSettings` that suit it,
-            ``epochs`` and ``learning_rate`` at least.
+        usual: the network's name and the shapes of the data that it was designed for.
+        build: function of the shapes of the actual data that makes the untrained network, which
+            maps images N×C×H×W in [0, 1] to logits N×K.
+        training: suitable fields of :class:`~qnad_art.training.standard.TrainSettings`, at least
+            ``epochs`` and ``learning_rate``.
     """
 
     usual: Architecture
@@ -70,14 +70,11 @@ class ModelEntry:
 
 
 Model = str | ModelEntry
-"""A network by its registered name, or an entry of your own."""
+"""A registered name or your own entry."""
 
 
 def is_code(name: str) -> bool:
-    """Whether a text names code (``FILE.py:NAME``, ``MODULE:NAME``) and not a registered network.
-
-    :func:`qnad_art.models.code.find_model` runs it.
-    """
+    """Whether a text names code (``FILE.py:NAME``, ``MODULE:NAME``), which ``find_model`` runs."""
     return ":" in name
 
 
@@ -89,10 +86,8 @@ def model_names() -> list[str]:
 def model_entry(name: str) -> ModelEntry:
     """Return the entry of a registered network.
 
-    Raises:
-        UnknownNameError: the network does not exist.
-        InvalidInputError: the name stands for code.
-        PluginError: the plugin that registered the name is broken.
+    Raises UnknownNameError if the network does not exist, InvalidInputError if the name stands for
+    code, and PluginError if the plugin that registered the name is broken.
     """
     if is_code(name):
         raise InvalidInputError(
@@ -198,8 +193,8 @@ def build_model(
 ) -> nn.Module:
     """Build an untrained network whose weights depend only on ``seed``.
 
-    ``name`` is one of :func:`model_names` or an entry of your own; the default shapes are those of
-    the network's usual data. The result maps images N×C×H×W in [0, 1] to logits N×K and has an
+    ``name`` is one of :func:`model_names` or your own entry; the default shapes are those of the
+    network's usual data. The result maps images N×C×H×W in [0, 1] to logits N×K and has an
     attribute ``architecture``. ``lenet5`` and torchvision's ``resnet18`` do not standardise their
     input. Raises UnknownNameError if the name does not exist and InvalidInputError if the images or
     classes do not fit the network.
@@ -207,14 +202,13 @@ def build_model(
     entry = name if isinstance(name, ModelEntry) else model_entry(name)
     sizes = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
     given: dict[str, Any] = {field: size for field, size in sizes.items() if size is not None}
-    for field, size in given.items():
-        if size == 0:
-            raise InvalidInputError(f"{field} must be a whole number from 1, not 0.")
+    if 0 in given.values():
+        raise InvalidInputError(f"Sizes must be whole numbers from 1, not 0: {given}.")
     architecture = replace(entry.usual, **given)
     if not (architecture.in_channels and architecture.image_size):
         raise InvalidInputError(
-            f"{architecture.name} does not say which images it takes: give in_channels and "
-            "image_size (--input-shape), or let the code be a ModelEntry."
+            f"{architecture.name} does not state the shape of its images: give in_channels and "
+            "image_size (--input-shape), or make the code a ModelEntry."
         )
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which would also seed the generators of GPUs.
@@ -231,7 +225,7 @@ def build_model(
 
 
 def _checked(model: nn.Module, architecture: Architecture) -> Architecture:
-    """The architecture, with as many classes as the network has; raises where it does not fit."""
+    """Return the architecture with the network's number of classes, or raise if it does not fit."""
     name, channels, size = architecture.name, architecture.in_channels, architecture.image_size
     first = next(model.parameters(), torch.empty(0))
     image = torch.zeros((1, channels, size, size), dtype=first.dtype, device=first.device)
@@ -265,13 +259,12 @@ def architecture_of(model: nn.Module) -> Architecture:
 
 
 def _resnet18(architecture: Architecture) -> nn.Module:
-    resnet18 = import_torchvision().models.resnet18
-
     if architecture.in_channels != 3:
         raise InvalidInputError(
             f"resnet18 takes 3 channels, not {architecture.in_channels}; lenet5 takes grey images."
         )
-    return cast(nn.Module, resnet18(weights=None, num_classes=architecture.num_classes))
+    made = import_torchvision().models.resnet18
+    return cast(nn.Module, made(weights=None, num_classes=architecture.num_classes))
 
 
 LENET5 = ModelEntry(

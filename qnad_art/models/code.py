@@ -1,7 +1,7 @@
 """Networks of your own without a plugin: code, named by ``FILE.py:NAME`` or ``MODULE:NAME``.
 
-A text becomes code in :func:`find_model` alone, for whoever wants the code to be run: a person who
-names it in a call or on the command line. No weights file, saved folder or suite has it run.
+Only :func:`find_model` runs code, and only a user calls it, in Python or on the command line. A
+weights file, a saved folder or a suite cannot make it run.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.abc import SourceLoader
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -26,24 +27,19 @@ from qnad_art.errors import InvalidInputError, QnadError
 from qnad_art.models.architectures import Architecture, Model, ModelEntry, is_code, model_entry
 
 TRAINING = {"epochs": 20, "learning_rate": 0.02}
-"""Training settings of a network whose code does not give a :class:`ModelEntry`."""
+"""Training settings of a network whose code is not a :class:`ModelEntry`."""
 
 
 def find_model(text: str) -> Model:
-    """The network that a text names; **runs the code** where it names code.
+    """Find the network that a text names; if the text names code, this **runs the code**.
 
-    Args:
-        text: a registered name such as ``lenet5``, or ``FILE.py:NAME`` or ``MODULE:NAME`` (of a
-            module that Python can import). ``NAME`` is a function or class that makes the network
-            and takes no arguments, an ``nn.Module``, or a
-            :class:`~qnad_art.models.architectures.ModelEntry`.
+    ``text`` is a registered name such as ``lenet5``, or ``FILE.py:NAME`` or ``MODULE:NAME`` (of a
+    module that Python can import). ``NAME`` is a function or class that makes the network and takes
+    no arguments, an ``nn.Module``, or a :class:`~qnad_art.models.architectures.ModelEntry`.
 
-    Returns:
-        The registered name, or an entry: what :func:`~qnad_art.models.build_model` takes.
-
-    Raises:
-        UnknownNameError: nothing is registered under the name.
-        InvalidInputError: the code is not there, fails, or is something else.
+    Returns the registered name or an entry, either of which
+    :func:`~qnad_art.models.build_model` takes. Raises UnknownNameError if the name is not
+    registered, and InvalidInputError if the code does not exist, fails, or is not a network.
     """
     if not is_code(text):
         model_entry(text)
@@ -62,9 +58,9 @@ def find_model(text: str) -> Model:
 
 
 def code_address(text: str) -> dict[str, str]:
-    """What a network's code is: SHA-256 of the file that it stands in, and its name there.
+    """Identify a network's code by the SHA-256 of its file and its name in the file.
 
-    What that file imports is not looked at. Raises InvalidInputError if there is no such file.
+    Modules that the file imports do not count. Raises InvalidInputError if the file does not exist.
     """
     reference = Reference.parse(text)
     digest = hashlib.sha256(reference.path.read_bytes()).hexdigest()
@@ -73,14 +69,14 @@ def code_address(text: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Reference:
-    """``place:attribute``; the place is a file if it ends in ``.py``, else a dotted module."""
+    """``place:attribute``; the place is a file if it ends in ``.py``, otherwise a dotted module."""
 
     place: str
     attribute: str
 
     @classmethod
     def parse(cls, text: str) -> Reference:
-        """From text, of which nothing is looked up; raises InvalidInputError for another form."""
+        """Parse text without looking anything up; raises InvalidInputError for another form."""
         place, _, attribute = text.rpartition(":")
         dotted = all(part.isidentifier() for part in place.split("."))
         if not attribute.isidentifier() or not (place.endswith(".py") or dotted):
@@ -90,7 +86,6 @@ class Reference:
         return cls(place, attribute)
 
     def __str__(self) -> str:
-        """Short, without the folder of a file."""
         return f"{Path(self.place).name if self.is_file else self.place}:{self.attribute}"
 
     @property
@@ -100,7 +95,7 @@ class Reference:
 
     @property
     def path(self) -> Path:
-        """The file; finding that of a module imports the packages around it."""
+        """The file; finding the file of a module imports the packages that contain it."""
         if self.is_file:
             found = Path(self.place).resolve()
         else:
@@ -117,7 +112,7 @@ class Reference:
         return found
 
     def module(self) -> ModuleType:
-        """The module, imported; a file is imported again once its content has changed."""
+        """Import the module; a file whose content has changed is imported again."""
         path = self.path
         if not self.is_file:
             return import_module(self.place)
@@ -125,12 +120,11 @@ class Reference:
         name = f"qnad_art_own_{hashlib.sha256(bytes(path) + content).hexdigest()[:16]}"
         if name in sys.modules:
             return sys.modules[name]
-        spec = spec_from_file_location(name, path, loader=_Loader(path, content))
-        assert spec is not None
-        assert spec.loader is not None
+        loader = _Loader(path, content)
+        spec = cast(ModuleSpec, spec_from_file_location(name, path, loader=loader))
         module = sys.modules[name] = module_from_spec(spec)
         try:
-            spec.loader.exec_module(module)
+            loader.exec_module(module)
         except BaseException:
             del sys.modules[name]
             raise
@@ -138,7 +132,7 @@ class Reference:
 
 
 class _Loader(SourceLoader):
-    """Loads what was hashed, and no bytecode of an earlier version."""
+    """Loads exactly the content that was hashed, never bytecode of an earlier version."""
 
     def __init__(self, path: Path, content: bytes) -> None:
         self._path, self._content = path, content
@@ -151,7 +145,7 @@ class _Loader(SourceLoader):
 
 
 def _entry(made: Any, reference: Reference) -> ModelEntry:
-    """Whatever the code is, as an entry that is named by the reference."""
+    """Turn the object that code defines into an entry, named by the reference."""
     if isinstance(made, ModelEntry):
         own, training, usual = made.usual.name, made.training, made.usual
 
@@ -182,7 +176,7 @@ def _entry(made: Any, reference: Reference) -> ModelEntry:
 
 @contextmanager
 def _blamed(reference: Reference) -> Iterator[None]:
-    """Turn what goes wrong in the code, even an exit, into an error that says where."""
+    """Turn any exception in the code, even an exit, into an error that states its place."""
     try:
         yield
     except (Exception, SystemExit) as error:

@@ -71,9 +71,9 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 def load_model(path: str | Path, name: Model | None = None, **sizes: int) -> nn.Module:
     """Build the network that a weights file describes, with its weights, in ``eval`` mode.
 
-    For a file that does not say its architecture, or names code, ``name`` and ``sizes`` are those
-    of :func:`build_model`. Raises :class:`~qnad_art.errors.ArtifactError` for a damaged file or one
-    that contradicts ``name``.
+    ``name`` and ``sizes`` are arguments of :func:`build_model`, needed if the file does not state
+    its architecture or names code. Raises ArtifactError for a damaged file or one that contradicts
+    ``name``.
     """
     tensors, metadata = read_tensors(path)
     stored = _stored_architecture(metadata, path, name)
@@ -149,21 +149,21 @@ def _require_fit(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Pa
 def _stored_architecture(
     metadata: Mapping[str, str], path: str | Path, asked: Model | None
 ) -> Architecture | None:
-    """What a file says of its network, once it is known to go with what was asked for."""
+    """Return the architecture that a file states, after checking that it fits ``asked``."""
     if "qnad_art" not in metadata:
         return None
     if metadata["qnad_art"] != _FORMAT:
         raise ArtifactError(f"{path} is {metadata['qnad_art']!r}, not {_FORMAT!r}; train again.")
     try:
         architecture = Architecture(**parse_object(metadata.get("architecture", ""), path))
-        # The name of an entry of one's own is registered nowhere.
+        # A user's own entry is not registered under its name.
         if not isinstance(asked, ModelEntry):
             model_entry(architecture.name)
     except (TypeError, InvalidInputError, UnknownNameError) as error:
-        raise ArtifactError(f"{path} names an unusable architecture: {error}") from error
+        raise ArtifactError(f"{path} names an invalid architecture: {error}") from error
     stored = architecture.name
     own = asked.usual.name if isinstance(asked, ModelEntry) else asked
-    # Code may have moved since; whether the tensors fit is checked in any case.
+    # Code may have moved since then; the tensors are checked in any case.
     if own not in (None, stored) and not (is_code(stored) and isinstance(asked, ModelEntry)):
         raise ArtifactError(f"{path} holds {stored}, not {own}; leave the name out.")
     return architecture

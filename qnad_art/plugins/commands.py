@@ -6,16 +6,11 @@ from typing import Any
 
 
 def build_command(name: str, made_of: Any) -> Any:
-    """The command ``qnad NAME``, of the type that the installed Typer gives commands.
+    """Build the command ``qnad NAME``, of the type that the installed Typer gives commands.
 
-    Args:
-        name: name of the command.
-        made_of: a function whose parameters are its arguments and options, or a
-            :class:`typer.Typer` with subcommands.
-
-    Raises:
-        Exception: whatever Typer raises for what it cannot take, such as a parameter of a type
-            that has no form on the command line.
+    ``made_of`` is a function whose parameters are arguments and options, or a
+    :class:`typer.Typer` with subcommands. Typer raises various exceptions for other objects and for
+    parameters that it cannot read from a command line.
     """
     from typer import Typer
     from typer.main import get_group

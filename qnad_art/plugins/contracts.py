@@ -21,19 +21,16 @@ _TYPES = {
 
 
 def contract_type(kind: str) -> type:
-    """The type of which plugins of a kind are instances or subclasses, or which they return."""
+    """Return the type that plugins of a kind have, derive from, or return."""
     module, _, attribute = _TYPES[kind].rpartition(".")
     found: type = getattr(import_module(module), attribute)
     return found
 
 
 def contract_fault(kind: str, name: str, loaded: Any) -> str | None:
-    """Say for a message why the target of an entry point cannot be used; ``None`` if it can.
+    """Say why ``loaded``, the target of an entry point, cannot be used; ``None`` if it can.
 
-    Args:
-        kind: one of :data:`qnad_art.plugins.discovery.KINDS`.
-        name: the registered name.
-        loaded: the target of the entry point.
+    ``kind`` is one of :data:`qnad_art.plugins.discovery.KINDS`; ``name`` is the registered name.
     """
     what = f"the class {loaded.__name__}" if isinstance(loaded, type) else type(loaded).__name__
     if kind in ("device", "data set"):
@@ -45,8 +42,14 @@ def contract_fault(kind: str, name: str, loaded: Any) -> str | None:
     if kind == "command":
         if not (inspect.isfunction(loaded) or isinstance(loaded, expected)):
             return f"is {what}, not a function or an instance of {_TYPES[kind]}"
-        return _command_fault(name, loaded)
-    if kind in ("attack", "crosstalk model", "model"):
+        from qnad_art.plugins.commands import build_command
+
+        try:
+            build_command(name, loaded)
+        except Exception as error:
+            reason = str(error).partition("\n")[0]
+            return f"is not a command that Typer takes: {type(error).__name__}: {reason}"
+    elif kind in ("attack", "crosstalk model", "model"):
         if not isinstance(loaded, expected):
             return f"is {what}, not an instance of {_TYPES[kind]}"
     elif not (isinstance(loaded, type) and issubclass(loaded, expected)):
@@ -58,15 +61,4 @@ def contract_fault(kind: str, name: str, loaded: Any) -> str | None:
         own = loaded.usual.name if kind == "model" else getattr(loaded, "name", None)
         if own != name:
             return f"calls itself {own!r}, but is registered as {name!r}"
-    return None
-
-
-def _command_fault(name: str, loaded: Any) -> str | None:
-    from qnad_art.plugins.commands import build_command
-
-    try:
-        build_command(name, loaded)
-    except Exception as error:
-        reason = str(error).partition("\n")[0]
-        return f"is not a command that Typer takes: {type(error).__name__}: {reason}"
     return None

@@ -55,10 +55,10 @@ class Plugin:
 
     Args:
         kind: one of :data:`KINDS`.
-        name: what users ask for, or a pattern of it with ``*``.
-        target: ``module:attribute`` that it stands for.
-        distribution, version: what registered it; ``"?"`` where its metadata do not say.
-        fault: why it cannot be used, as far as metadata tell; ``None`` if they tell nothing.
+        name: the name that users give, or a pattern of names with ``*``.
+        target: the ``module:attribute`` that the name stands for.
+        distribution, version: the package that registered it; ``"?"`` if its metadata are broken.
+        fault: why it cannot be used, according to metadata; ``None`` if they show no fault.
     """
 
     kind: str
@@ -77,15 +77,13 @@ class Plugin:
         return self.distribution == BUILT_IN
 
     def answers_to(self, name: str) -> bool:
-        """Whether it stands for a name."""
+        """Whether the plugin provides ``name``."""
         return self.name == name or ("*" in self.name and fnmatchcase(name, self.name))
 
     def load(self) -> Any:
         """Import the target and check its type.
 
-        Raises:
-            PluginError: the import fails, the target has another type, or the metadata already show
-                a fault.
+        Raises PluginError if the metadata show a fault, the import fails, or the type is wrong.
         """
         if self.fault is not None:
             raise PluginError(self, self.fault)
@@ -100,7 +98,7 @@ class Plugin:
 
 
 def find_plugins(kind: str | None = None) -> tuple[Plugin, ...]:
-    """All registered plugins, of one kind or of all, usable or not; nothing is imported."""
+    """List the registered plugins of one kind or of all, usable or not; nothing is imported."""
     if kind is not None and kind not in KINDS:
         raise UnknownNameError("kind of plugin", kind, KINDS)
     return tuple(
@@ -116,11 +114,10 @@ def plugin_names(kind: str) -> list[str]:
 
 
 def find_plugin(kind: str, name: str) -> Plugin:
-    """The plugin of that name.
+    """Find the plugin of a name.
 
-    Raises:
-        UnknownNameError: the name is not registered.
-        PluginError: the plugin cannot be used, or two distributions claim its name.
+    Raises UnknownNameError if the name is not registered, and PluginError if the plugin cannot be
+    used or two distributions claim its name.
     """
     answering = [plugin for plugin in find_plugins(kind) if plugin.answers_to(name)]
     # A built-in keeps its names, and a name counts for more than a pattern.
@@ -148,7 +145,7 @@ def load_plugin(kind: str, name: str) -> Any:
 
 
 def call_plugin(kind: str, name: str, use: Callable[[Any], Made]) -> Made:
-    """``use(what the name stands for)``, exceptions in it blamed on the plugin."""
+    """Return ``use(target)`` for the target of a name; exceptions are blamed on the plugin."""
     plugin = find_plugin(kind, name)
     with blamed_on(plugin):
         return use(plugin.load())
@@ -171,7 +168,7 @@ def blamed_on(plugin: Plugin) -> Iterator[None]:
 
 @contextmanager
 def without_plugins() -> Iterator[None]:
-    """Context in which this process, and those that it starts, have the built-ins only."""
+    """Context in which this process and its child processes have only the built-ins."""
     with variables({VARIABLE: ""}):
         yield
 
@@ -179,9 +176,9 @@ def without_plugins() -> Iterator[None]:
 @cache
 def _registered(allowed: str | None, path: tuple[str, ...]) -> tuple[Plugin, ...]:
     """All plugins by kind and name, built-ins first; ``path`` is only a key of the cache."""
-    by_owner: dict[str, list[Plugin]] = {}
     from importlib.metadata import distributions
 
+    by_owner: dict[str, list[Plugin]] = {}
     for owner in distributions():
         plugins = _plugins_of(owner)
         if plugins:  # if two versions are installed, Python imports the first on its path
@@ -256,18 +253,16 @@ def _identity(owner: Distribution) -> tuple[str, str, str | None]:
 
 
 def _requirement_fault(line: str) -> str | None:
-    """Why a distribution with this requirement is incompatible with this package."""
+    """Say why a distribution with this requirement is incompatible with this package."""
     from packaging.requirements import InvalidRequirement, Requirement
 
     try:
         required = Requirement(line)
     except InvalidRequirement:
         return f"its requirement {line!r} cannot be read (PEP 508)"
-    if required.marker is not None and not required.marker.evaluate({"extra": ""}):
-        return None
-    if _normalised(required.name) != BUILT_IN:
-        return None
-    if required.specifier.contains(__version__, prereleases=True):
+    applies = required.marker is None or required.marker.evaluate({"extra": ""})
+    fits = required.specifier.contains(__version__, prereleases=True)
+    if not applies or _normalised(required.name) != BUILT_IN or fits:
         return None
     return f"it needs {BUILT_IN} {required.specifier}, but {__version__} is installed"
 

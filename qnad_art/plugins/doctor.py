@@ -1,4 +1,4 @@
-"""Checks that plugins work by loading each in a separate process, where it cannot harm others.
+"""Checks of plugins, each loaded in a separate process, where it cannot harm others.
 
 ``python -m qnad_art.plugins.doctor KIND NAME FILE`` is that process.
 """
@@ -31,14 +31,10 @@ LIMIT = 60.0
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The result of :func:`diagnose`.
+    """The fault of a plugin (``None`` if it works) and remarks that do not prevent its use.
 
-    Args:
-        plugin: the plugin that was loaded.
-        fault: why it cannot be used; ``None`` if it can.
-        remarks: problems that do not prevent its use.
-        seconds: duration of its import, without the modules that all plugins of its kind import;
-            ``None`` if the import did not finish.
+    ``seconds`` is the duration of its import, without the modules that all plugins of its kind
+    import; ``None`` if the import did not finish.
     """
 
     plugin: Plugin
@@ -79,9 +75,9 @@ def _conflict(required: Requirement) -> str | None:
 
 
 def _loaded_elsewhere(plugin: Plugin, limit: float) -> tuple[str | None, float | None]:
-    """Fault and seconds, measured in another process."""
+    """Load a plugin in another process; return its fault and the seconds."""
     paths = os.pathsep.join(map(os.path.abspath, sys.path))
-    with TemporaryDirectory() as folder:  # its working directory too, from which Python imports
+    with TemporaryDirectory() as folder:  # also the working directory, from which Python imports
         found, said = Path(folder, "found.json"), Path(folder, "said.txt")
         command = [sys.executable, "-m", __name__, plugin.kind, plugin.name, str(found)]
         with said.open("wb") as errors:

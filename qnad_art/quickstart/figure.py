@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from qnad_art.quickstart.results import ATTACKS, NETWORKS, RUNGS, QuickstartResult
@@ -45,7 +44,6 @@ def quickstart_figure(result: QuickstartResult) -> bytes:
         f"LeNet-5 on mnist5k as circuits of {result.settings.device} "
         f"({result.cells[0].images} test images, 95 % Wilson intervals)"
     )
-    FigureCanvasAgg(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()

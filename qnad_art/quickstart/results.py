@@ -22,10 +22,10 @@ class QuickstartSettings:
         device: name or JSON file of the quantum device.
         shots: shots per product; ``None`` means the exact expectation.
         fraction: fraction of the weights to put under crosstalk.
-        headroom: headroom of the weights' scale for the tuned strategy, which needs room to raise
-            the largest weights; uniform crosstalk has no use for it.
-        tuning_epochs, tuning_images: epochs and images of the tuned strategy; fewer epochs than
-            its own default, because the quickstart should take two minutes.
+        headroom: headroom of the weights' scale for the tuned strategy, which may raise the
+            largest weights; uniform crosstalk does not need it.
+        tuning_epochs, tuning_images: epochs and images of the tuned strategy; few epochs, because
+            the quickstart should take two minutes.
         epsilons: L∞ budgets of the attacks, for pixels in [0, 1].
         pgd_steps: number of PGD steps, each of size ε/4.
         epochs: training epochs.
@@ -49,7 +49,7 @@ class QuickstartSettings:
         self.execution()
 
     def execution(self) -> ExecutionSettings:
-        """Of the noisy networks; raises for what it cannot be."""
+        """Execution settings of the noisy networks; raises for invalid values."""
         return ExecutionSettings(device=self.device, shots=self.shots, seed=self.seed)
 
     @classmethod

@@ -63,7 +63,6 @@ def pareto_figure(result: SearchResult) -> bytes:
     """
     import io
 
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     front = result.front
@@ -92,7 +91,6 @@ def pareto_figure(result: SearchResult) -> bytes:
     )
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2)
-    FigureCanvasAgg(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()
@@ -102,8 +100,8 @@ def _draw(axes: Any, trials: Sequence[Trial], **style: Any) -> None:
     """Draw points with half-transparent intervals in both directions."""
     if not trials:
         return
-    columns = [[trial.clean for trial in trials], [trial.robust for trial in trials]]
-    (x, xerr), (y, yerr) = (_percent(column) for column in columns)
+    x, xerr = _percent([trial.clean for trial in trials])
+    y, yerr = _percent([trial.robust for trial in trials])
     drawn = axes.errorbar(x, y, xerr=xerr, yerr=yerr, markersize=5, elinewidth=0.8, **style)
     for bar in drawn[2]:
         bar.set_alpha(0.35)

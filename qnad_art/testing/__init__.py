@@ -15,30 +15,22 @@ or, for one test per check::
     @pytest.mark.parametrize(("name", "check"), checks_for("strategy"))
     def test_conforms(name, check):
         check("my-strategy")
+
+A check that fails raises AssertionError; the message names the check, what was found and what is
+expected. A name that does not exist raises UnknownNameError, and a plugin that cannot be used
+raises PluginError.
 """
 
-from qnad_art.testing.by_kind import checks_for
-from qnad_art.testing.check_attack import check_attack
-from qnad_art.testing.check_command import check_command
-from qnad_art.testing.check_crosstalk_model import check_crosstalk_model
-from qnad_art.testing.check_dataset import check_dataset
-from qnad_art.testing.check_defence import check_defence
-from qnad_art.testing.check_device import check_device
-from qnad_art.testing.check_engine import check_engine
-from qnad_art.testing.check_model import check_model
-from qnad_art.testing.check_sink import check_sink
-from qnad_art.testing.check_strategy import check_strategy
-
-__all__ = [
-    "check_attack",
-    "check_command",
-    "check_crosstalk_model",
-    "check_dataset",
-    "check_defence",
-    "check_device",
-    "check_engine",
-    "check_model",
-    "check_sink",
-    "check_strategy",
-    "checks_for",
-]
+from qnad_art.testing.check_attack import check_attack as check_attack
+from qnad_art.testing.check_command import check_command as check_command
+from qnad_art.testing.check_crosstalk_model import (
+    check_crosstalk_model as check_crosstalk_model,
+)
+from qnad_art.testing.check_dataset import check_dataset as check_dataset
+from qnad_art.testing.check_defence import check_defence as check_defence
+from qnad_art.testing.check_device import check_device as check_device
+from qnad_art.testing.check_engine import check_engine as check_engine
+from qnad_art.testing.check_model import check_model as check_model
+from qnad_art.testing.check_sink import check_sink as check_sink
+from qnad_art.testing.check_strategy import check_strategy as check_strategy
+from qnad_art.testing.checks import checks_for as checks_for

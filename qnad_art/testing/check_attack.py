@@ -14,7 +14,14 @@ from art.estimators.classification import PyTorchClassifier
 
 from qnad_art.benchmark.attacks import AttackEntry, make_attack
 from qnad_art.benchmark.threats.victim import Images, counted, in_own_precision, seeded
-from qnad_art.testing.checks import Suite, expect, registered
+from qnad_art.testing.checks import (
+    Suite,
+    expect,
+    expect_numbers,
+    expect_type,
+    expect_unchanged,
+    registered,
+)
 from qnad_art.testing.specimens import accuracy, digits, digits_classifier
 
 BUDGETS = {"inf": 0.3, "2": 2.0, "1": 8.0, "0": 16.0}
@@ -71,13 +78,7 @@ class _Case:
         x, y = self.x[:images].copy(), self.y[:images].copy()
         with seeded(seed), in_own_precision(victim):
             found: Images = self.attack(victim, shrunk=shrunk).generate(x, y)
-        shape = np.shape(found)
-        expect(
-            isinstance(found, np.ndarray) and shape == x.shape,
-            found=f"{type(found).__name__} of shape {shape}",
-            expected=f"an array of shape {x.shape}, one example per image",
-        )
-        expect(np.isfinite(found).all(), found="NaN or infinite pixels", expected="finite numbers")
+        expect_numbers(found, x.shape)
         return found
 
     @cached_property
@@ -88,8 +89,7 @@ class _Case:
 
 def is_an_attack_entry(case: _Case) -> None:
     """The attack is an AttackEntry that builds an ``art.attacks.EvasionAttack`` from settings."""
-    kind = type(case.entry).__name__
-    expect(isinstance(case.entry, AttackEntry), found=f"a {kind}", expected="an AttackEntry")
+    expect_type(case.entry, AttackEntry)
     expect(
         case.entry.kind in ("gradient", "query"),
         found=f"kind {case.entry.kind!r}",
@@ -100,20 +100,13 @@ def is_an_attack_entry(case: _Case) -> None:
         found=f"norm {case.norm!r}",
         expected=f"one of {', '.join(ORDERS)}, or None",
     )
-    attack = case.attack(digits_classifier())
-    found = type(attack).__name__
-    expect(isinstance(attack, EvasionAttack), found=f"a {found}", expected="an ART EvasionAttack")
+    expect_type(case.attack(digits_classifier()), EvasionAttack)
 
 
 def examples_are_images(case: _Case) -> None:
     """Examples have the number, shape and range of the images; a single image works as well."""
     for found in (case.found, case.examples(images=1)):
-        low, high = float(found.min()), float(found.max())
-        expect(
-            low >= -ROUNDING and high <= 1 + ROUNDING,
-            found=f"pixels from {low:g} to {high:g}",
-            expected="the classifier's clip_values, 0 to 1",
-        )
+        expect_numbers(found, found.shape, low=-ROUNDING, high=1 + ROUNDING)
 
 
 def stays_within_its_budget(case: _Case) -> None:
@@ -136,21 +129,17 @@ def leaves_inputs_and_classifier_as_they_were(case: _Case) -> None:
     """The attack leaves images, labels, and the network's weights, mode and output unchanged."""
     victim = digits_classifier()
     victim.model.eval()
-    state = {name: value.clone() for name, value in victim.model.state_dict().items()}
-    outputs = victim.predict(case.x)
     x, y = case.x.copy(), case.y.copy()
+
+    def state() -> dict[str, object]:
+        arrays = {"x": x.copy(), "y": y.copy(), "predictions": victim.predict(case.x)}
+        return {**{n: value.clone() for n, value in victim.model.state_dict().items()}, **arrays}
+
+    before = state()
     with seeded(0), in_own_precision(victim):
         case.attack(victim).generate(x, y)
-    now = victim.model.state_dict()
-    changed = [name for name, value in state.items() if not value.equal(now[name])]
-    changed += [] if np.array_equal(victim.predict(case.x), outputs) else ["predictions"]
-    for name, here, before in (("x", x, case.x), ("y", y, case.y)):
-        changed += [] if np.array_equal(here, before) else [name]
-    expect(
-        not changed,
-        found=f"that the attack changed {', '.join(changed)}",
-        expected="images, labels and classifier as before",
-    )
+    wanted = "images, labels and classifier as before"
+    expect_unchanged(before, state(), by="the attack", expected=wanted)
 
 
 def same_seed_same_examples(case: _Case) -> None:
@@ -194,32 +183,10 @@ def lowers_the_accuracy(case: _Case) -> None:
     )
 
 
-def _prepare(
-    attack: str | AttackEntry,
-    *,
-    images: int = 16,
-    gain: float = 0.25,
-    eps: float | None = None,
-    **settings: Any,
-) -> _Case:
-    entry = registered("attack", attack)
-    name = attack if isinstance(attack, str) else str(getattr(entry, "path", entry))
-    return _Case(name, entry, settings, images, gain, eps)
+SUITE: Suite[_Case] = Suite("attack")
 
 
-SUITE = Suite(
-    "attack",
-    _prepare,
-    is_an_attack_entry,
-    examples_are_images,
-    stays_within_its_budget,
-    leaves_inputs_and_classifier_as_they_were,
-    same_seed_same_examples,
-    takes_gradients_only_if_it_says_so,
-    lowers_the_accuracy,
-)
-
-
+@SUITE.run_on
 def check_attack(
     attack: str | AttackEntry,
     *,
@@ -227,7 +194,7 @@ def check_attack(
     gain: float = 0.25,
     eps: float | None = None,
     **settings: Any,
-) -> None:
+) -> _Case:
     """Check an attack on 8×8 digits and an undefended network with an accuracy of 95 %.
 
     Args:
@@ -237,8 +204,8 @@ def check_attack(
         eps: budget in units of the input; the default suits the norm (L∞ 0.3, L2 2).
         **settings: settings of the attack, for example ``max_iter=5`` to make it fast.
 
-    Raises:
-        AssertionError: a check failed; the message names it, what was found and what is expected.
-        UnknownNameError, PluginError: the name does not exist or cannot be used.
+    Raises AssertionError at the first check that fails; see :mod:`qnad_art.testing`.
     """
-    SUITE.run(attack, images=images, gain=gain, eps=eps, **settings)
+    entry = registered("attack", attack)
+    name = attack if isinstance(attack, str) else str(getattr(entry, "path", entry))
+    return _Case(name, entry, settings, images, gain, eps)

@@ -1,4 +1,4 @@
-"""Conformance of commands: Typer takes them, and they say what they do."""
+"""Conformance suite for commands of ``qnad``."""
 
 from __future__ import annotations
 
@@ -15,25 +15,22 @@ from qnad_art.testing.checks import Suite, expect, registered
 
 @dataclass(frozen=True)
 class _Case:
-    """What was registered, and under which name."""
+    """A function or a typer.Typer, and its name."""
 
     name: str
     made_of: Any
 
-    def commands(self) -> Iterator[tuple[str, Any]]:
-        """Each command with what one types for it: itself, and those below it."""
-        return _with_subcommands(self.name, build_command(self.name, self.made_of))
-
 
 def typer_takes_it(case: _Case) -> None:
-    """A function or a typer.Typer whose parameters have a form on the command line."""
+    """It is a function or a typer.Typer whose parameters Typer can read from a command line."""
     fault = contract_fault("command", case.name, case.made_of)
     expect(fault is None, found=f"what {fault}", expected="a function or a typer.Typer")
 
 
 def help_says_what_it_does(case: _Case) -> None:
-    """It and each of its subcommands has a text, which ``--help`` shows."""
-    for typed, command in case.commands():
+    """The command and each of its subcommands have a text, which ``--help`` shows."""
+    whole = build_command(case.name, case.made_of)
+    for typed, command in _with_subcommands(case.name, whole):
         expect(command.help, found=f"no help of {typed!r}", expected="a docstring or help=")
         printed = io.StringIO()
         with redirect_stdout(printed):
@@ -43,27 +40,23 @@ def help_says_what_it_does(case: _Case) -> None:
 
 
 def _with_subcommands(typed: str, command: Any) -> Iterator[tuple[str, Any]]:
+    """A command and those below it, each with the words to type for it."""
     yield typed, command
     for name, below in getattr(command, "commands", {}).items():
         yield from _with_subcommands(f"{typed} {name}", below)
 
 
-def _case(subject: Any) -> _Case:
-    name = subject if isinstance(subject, str) else getattr(subject, "__name__", "command")
-    return _Case(name, registered("command", subject))
+SUITE: Suite[_Case] = Suite("command")
 
 
-SUITE = Suite("command", _case, typer_takes_it, help_says_what_it_does)
-
-
-def check_command(subject: Any) -> None:
+@SUITE.run_on
+def check_command(subject: Any) -> _Case:
     """Check a command of ``qnad``.
 
     Args:
-        subject: its registered name, or the function or :class:`typer.Typer` itself.
+        subject: registered name, function or :class:`typer.Typer`.
 
-    Raises:
-        AssertionError: names the check that failed, what was found and what is expected.
-        UnknownNameError, PluginError: the name stands for nothing that can be used.
+    Raises AssertionError at the first check that fails; see :mod:`qnad_art.testing`.
     """
-    SUITE.run(subject)
+    name = subject if isinstance(subject, str) else getattr(subject, "__name__", "command")
+    return _Case(name, registered("command", subject))

@@ -62,27 +62,16 @@ def steps_come_out_as_compiled(case: _Case) -> None:
     )
 
 
-def _case(subject: str) -> _Case:
-    return _Case(subject, registered("crosstalk model", subject))
+SUITE: Suite[_Case] = Suite("crosstalk model")
 
 
-SUITE = Suite(
-    "crosstalk model",
-    _case,
-    rates_are_of_pairs,
-    counts_have_a_sign,
-    steps_come_out_as_compiled,
-)
-
-
-def check_crosstalk_model(subject: str) -> None:
+@SUITE.run_on
+def check_crosstalk_model(subject: str) -> _Case:
     """Check a crosstalk model.
 
     Args:
         subject: its registered name, under which device profiles refer to it.
 
-    Raises:
-        AssertionError: names the check that failed, what was found and what is expected.
-        UnknownNameError, PluginError: the name does not stand for a model that can be used.
+    Raises AssertionError at the first check that fails; see :mod:`qnad_art.testing`.
     """
-    SUITE.run(subject)
+    return _Case(subject, registered("crosstalk model", subject))

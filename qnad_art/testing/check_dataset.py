@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from qnad_art.datasets.dataset import Dataset, Source
-from qnad_art.testing.checks import Suite, expect, registered
+from qnad_art.testing.checks import Suite, expect, expect_name, expect_type, name_of, registered
 
-SPLITS: tuple[Literal["train", "test"], ...] = ("train", "test")
+Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = ("train", "test")
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,12 @@ class _Case:
     read: Callable[[Source], Dataset]
     name: str | None
     data_dir: Path | None
-    _loaded: dict[str, Dataset] = field(default_factory=dict)
+    _loaded: dict[Split, Dataset] = field(default_factory=dict)
 
-    def load(self, split: Literal["train", "test"]) -> Dataset:
+    def load(self, split: Split) -> Dataset:
         return self.read(Source(split, self.data_dir, False, None))
 
-    def kept(self, split: Literal["train", "test"]) -> Dataset:
+    def kept(self, split: Split) -> Dataset:
         if split not in self._loaded:
             self._loaded[split] = self.load(split)
         return self._loaded[split]
@@ -37,14 +38,9 @@ def both_splits_are_data_sets(case: _Case) -> None:
     """Both splits are Datasets with images, a name and a sentence on their origin."""
     for split in SPLITS:
         data = case.kept(split)
-        kind = type(data).__name__
-        expect(isinstance(data, Dataset), found=f"a {kind}", expected="a qnad_art Dataset")
+        expect_type(data, Dataset)
         expect(len(data), found=f"no image in the split {split!r}", expected="some")
-        expect(
-            case.name in (None, data.name),
-            found=f"name {data.name!r}",
-            expected=f"{case.name!r}, under which it is registered",
-        )
+        expect_name(data.name, case.name)
         expect(data.provenance, found="no provenance", expected="a sentence on the origin")
 
 
@@ -77,33 +73,20 @@ def is_the_same_at_every_call(case: _Case) -> None:
         )
 
 
-def _prepare(dataset: Any, *, data_dir: str | Path | None = None) -> _Case:
-    name = dataset if isinstance(dataset, str) else None
-    return _Case(
-        registered("data set", dataset), name, None if data_dir is None else Path(data_dir)
-    )
+SUITE: Suite[_Case] = Suite("data set")
 
 
-SUITE = Suite(
-    "data set",
-    _prepare,
-    both_splits_are_data_sets,
-    splits_go_together,
-    is_the_same_at_every_call,
-)
-
-
+@SUITE.run_on
 def check_dataset(
     dataset: str | Callable[[Source], Dataset], *, data_dir: str | Path | None = None
-) -> None:
+) -> _Case:
     """Check a data set without downloading anything.
 
     Args:
         dataset: registered name, or a function of a :class:`~qnad_art.datasets.dataset.Source`.
         data_dir: folder with data sets, if the data set needs one.
 
-    Raises:
-        AssertionError: a check failed; the message names it, what was found and what is expected.
-        UnknownNameError, PluginError: the name does not exist or cannot be used.
+    Raises AssertionError at the first check that fails; see :mod:`qnad_art.testing`.
     """
-    SUITE.run(dataset, data_dir=data_dir)
+    folder = None if data_dir is None else Path(data_dir)
+    return _Case(registered("data set", dataset), name_of(dataset), folder)

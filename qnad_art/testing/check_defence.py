@@ -17,9 +17,10 @@ from pydantic import ValidationError
 from qnad_art.benchmark.defences import build_steps, defence_names, steps_content
 from qnad_art.benchmark.defences.base import Defence, Work
 from qnad_art.benchmark.threats.victim import Images, noise_sources, reseed, seeded
+from qnad_art.datasets.dataset import Dataset
 from qnad_art.device.catalogue import DeviceLike, load_device
 from qnad_art.device.profile import DEFAULT_DEVICE, DeviceProfile
-from qnad_art.testing.checks import Suite, expect
+from qnad_art.testing.checks import Suite, expect, expect_numbers, expect_type, expect_unchanged
 from qnad_art.testing.specimens import digits, digits_classifier, global_randomness
 
 TRAINING_IMAGES = 128
@@ -92,8 +93,7 @@ def logits(classifier: PyTorchClassifier, seed: int = 0) -> Images:
 
 def is_a_defence_with_a_name(case: _Case) -> None:
     """The defence is a subclass of Defence with its registered name."""
-    kind = type(case.step).__name__
-    expect(isinstance(case.step, Defence), found=f"a {kind}", expected="a Defence")
+    expect_type(case.step, Defence)
     name = getattr(case.step, "name", None)
     expect(isinstance(name, str) and name, found=f"name {name!r}", expected="a name (str)")
     (content,) = steps_content([case.step])
@@ -137,16 +137,8 @@ def refuses_unknown_settings(case: _Case) -> None:
 def gives_a_classifier_that_predicts(case: _Case) -> None:
     """``fit``, then ``apply`` gives a PyTorchClassifier with a row of finite logits per image."""
     made = case.fitted().first
-    kind = type(made).__name__
-    expect(
-        isinstance(made, PyTorchClassifier), found=f"a {kind}", expected="an ART PyTorchClassifier"
-    )
-    outputs = logits(made)
-    expect(
-        outputs.shape == (TRIED, 10) and np.isfinite(outputs).all(),
-        found=f"outputs of shape {outputs.shape}, finite: {np.isfinite(outputs).all()}",
-        expected=f"finite outputs of shape {(TRIED, 10)}",
-    )
+    expect_type(made, PyTorchClassifier)
+    expect_numbers(logits(made), (TRIED, 10))
 
 
 def leaves_the_given_classifier_alone(case: _Case) -> None:
@@ -157,19 +149,17 @@ def leaves_the_given_classifier_alone(case: _Case) -> None:
         found="a classifier around the module that was given",
         expected="a copy, because the undefended network is measured as well",
     )
-    now = fitted.given.model.state_dict()
-    before = fresh.model.state_dict()
-    changed = [n for n, value in before.items() if n not in now or not value.equal(now[n])]
-    changed += [f"{n} (new)" for n in now if n not in before]
-    changed += [] if fitted.given.model.training == fresh.model.training else ["its mode"]
-    changed += [] if np.array_equal(logits(fitted.given), logits(fresh)) else ["its predictions"]
-    data, original = fitted.work.training, case.work(0).training
-    same = np.array_equal(data.x, original.x) and np.array_equal(data.y, original.y)
-    changed += [] if same else ["the training data"]
-    expect(
-        not changed,
-        found=f"that {', '.join(changed)} of the given classifier changed",
-        expected="everything as before",
+
+    def state(classifier: PyTorchClassifier, data: Dataset) -> dict[str, object]:
+        arrays = {"its mode": classifier.model.training, "its predictions": logits(classifier)}
+        training = {"the training images": data.x, "the training labels": data.y}
+        return {**classifier.model.state_dict(), **arrays, **training}
+
+    expect_unchanged(
+        state(fresh, case.work(0).training),
+        state(fitted.given, fitted.work.training),
+        by="the defence",
+        expected="the given classifier and the training data as before",
     )
 
 
@@ -222,38 +212,16 @@ def keeps_no_pickles(case: _Case) -> None:
     )
 
 
-def _prepare(defence: Any, *, device: DeviceLike = DEFAULT_DEVICE, **settings: Any) -> _Case:
-    if not isinstance(defence, str):
-        return _Case(defence, settings, load_device(device), None)
-
-    def make(**settings: Any) -> Defence:
-        (step,) = build_steps({"name": defence, **settings})
-        return step
-
-    return _Case(make, settings, load_device(device), defence)
+SUITE: Suite[_Case] = Suite("defence")
 
 
-SUITE = Suite(
-    "defence",
-    _prepare,
-    is_a_defence_with_a_name,
-    settings_go_through_json,
-    refuses_unknown_settings,
-    gives_a_classifier_that_predicts,
-    leaves_the_given_classifier_alone,
-    apply_gives_the_same_at_every_call,
-    same_seed_same_defence,
-    noise_keeps_the_convention,
-    keeps_no_pickles,
-)
-
-
+@SUITE.run_on
 def check_defence(
     defence: str | Callable[..., Defence],
     *,
     device: DeviceLike = DEFAULT_DEVICE,
     **settings: Any,
-) -> None:
+) -> _Case:
     """Check a defence of the benchmark on 8×8 digits and a small network.
 
     A single call fits the defence twice. Checks that run one by one each fit it again.
@@ -263,8 +231,13 @@ def check_defence(
         device: device for defences with ``quantum = True``.
         **settings: settings of the defence, for example ``epochs=1`` to make it fast.
 
-    Raises:
-        AssertionError: a check failed; the message names it, what was found and what is expected.
-        UnknownNameError, PluginError: the name does not exist or cannot be used.
+    Raises AssertionError at the first check that fails; see :mod:`qnad_art.testing`.
     """
-    SUITE.run(defence, device=device, **settings)
+    if not isinstance(defence, str):
+        return _Case(defence, settings, load_device(device), None)
+
+    def make(**settings: Any) -> Defence:
+        (step,) = build_steps({"name": defence, **settings})
+        return step
+
+    return _Case(make, settings, load_device(device), defence)

@@ -14,7 +14,7 @@ from qnad_art.circuits.response import READOUTS, response_table
 from qnad_art.device.catalogue import load_device
 from qnad_art.device.profile import DeviceProfile
 from qnad_art.placement.placement import device_placement
-from qnad_art.testing.checks import Suite, expect, registered
+from qnad_art.testing.checks import Suite, expect, expect_type, registered
 
 SITES = 8
 """Number of sites of all kinds to tabulate; all sites of a large device would take long."""
@@ -50,8 +50,7 @@ class _Case:
 def gives_a_valid_profile(case: _Case) -> None:
     """The factory returns a DeviceProfile whose fields pass validation."""
     profile = case.profile
-    kind = type(profile).__name__
-    expect(isinstance(profile, DeviceProfile), found=f"a {kind}", expected="a DeviceProfile")
+    expect_type(profile, DeviceProfile)
     checked = DeviceProfile.from_dict(profile.model_dump(), source=case.name)
     expect(
         checked == profile,
@@ -152,41 +151,24 @@ def responses_are_physical(case: _Case) -> None:
         )
 
 
-def _prepare(
-    device: str | DeviceProfile | Callable[[str], DeviceProfile], *, name: str = "device"
-) -> _Case:
-    if isinstance(device, DeviceProfile):
-        profile = device
-        return _Case(lambda name: profile, profile.name, registered=False)
-    if isinstance(device, str):
-        return _Case(registered("device", device), device, registered=True)
-    return _Case(device, name, registered=False)
+SUITE: Suite[_Case] = Suite("device")
 
 
-SUITE = Suite(
-    "device",
-    _prepare,
-    gives_a_valid_profile,
-    values_are_in_seconds_and_hertz,
-    is_the_same_at_every_call,
-    its_name_loads_it_again,
-    goes_through_json,
-    has_a_placement,
-    responses_are_physical,
-)
-
-
+@SUITE.run_on
 def check_device(
     device: str | DeviceProfile | Callable[[str], DeviceProfile], *, name: str = "device"
-) -> None:
+) -> _Case:
     """Check a device.
 
     Args:
         device: registered name, profile, or factory ``factory(name)``.
         name: the name with which a factory is called.
 
-    Raises:
-        AssertionError: a check failed; the message names it, what was found and what is expected.
-        UnknownNameError, PluginError: the name does not exist or cannot be used.
+    Raises AssertionError at the first check that fails; see :mod:`qnad_art.testing`.
     """
-    SUITE.run(device, name=name)
+    if isinstance(device, DeviceProfile):
+        profile = device
+        return _Case(lambda name: profile, profile.name, registered=False)
+    if isinstance(device, str):
+        return _Case(registered("device", device), device, registered=True)
+    return _Case(device, name, registered=False)

@@ -15,7 +15,14 @@ from qnad_art.device.catalogue import DeviceLike, load_device
 from qnad_art.device.profile import DEFAULT_DEVICE
 from qnad_art.engines import run_on
 from qnad_art.engines.circuit import Array, CircuitEngine
-from qnad_art.testing.checks import Suite, expect, expect_refusal, registered
+from qnad_art.testing.checks import (
+    Suite,
+    expect,
+    expect_refusal,
+    expect_type,
+    expect_unchanged,
+    registered,
+)
 from qnad_art.testing.engine_case import Case, Products, run_products
 from qnad_art.testing.specimens import random_tensor
 
@@ -26,8 +33,7 @@ OFTEN_ENOUGH = 25
 def is_a_circuit_engine(case: Case) -> None:
     """The engine is a subclass of CircuitEngine and keeps its arguments."""
     engine = case.engine(shots=case.shots, readout="raw")
-    kind = type(engine).__name__
-    expect(isinstance(engine, CircuitEngine), found=f"a {kind}", expected="a CircuitEngine")
+    expect_type(engine, CircuitEngine)
     for name, given in (("device", case.device), ("shots", case.shots), ("readout", "raw")):
         found = getattr(engine, name)
         expect(found == given, found=f"{name} {found!r}", expected=f"{given!r}, as given")
@@ -156,12 +162,11 @@ def order_and_batches_change_nothing(case: Case) -> None:
 
 def leaves_its_inputs_alone(case: Case) -> None:
     """The engine does not change the caller's angles, sites and pairs."""
-    p = case.drawn.of(np.arange(min(10, case.products)))
-    arrays = {"theta": p.theta, "phi": p.phi, "site": p.site, "pairs": p.pairs}
-    before = {name: array.copy() for name, array in arrays.items()}
-    case.own_way().expectations(p.theta, p.phi, p.sites, p.site, p.pairs)
-    changed = [name for name, array in arrays.items() if not np.array_equal(array, before[name])]
-    expect(not changed, found=f"that {changed} were changed", expected="inputs as they were")
+    few = np.arange(min(10, case.products))
+    given = case.drawn.of(few)
+    case.own_way().expectations(*given)
+    before = case.drawn.of(few).arrays()
+    expect_unchanged(before, given.arrays(), by="the engine", expected="inputs as they were")
 
 
 def refuses_bad_settings(case: Case) -> None:
@@ -238,46 +243,10 @@ def refuses_more_than_its_most_products(case: Case) -> None:
         module(x)
 
 
-def _prepare(
-    engine: Any,
-    *,
-    device: DeviceLike = DEFAULT_DEVICE,
-    products: int = 200,
-    max_pairs: int = 2,
-    shots: int = 1000,
-    tolerance: float = 1e-9,
-    level: float = 1e-4,
-    **settings: Any,
-) -> Case:
-    return Case(
-        registered("engine", engine),
-        settings,
-        load_device(device),
-        products,
-        max_pairs,
-        shots,
-        tolerance,
-        level,
-    )
+SUITE: Suite[Case] = Suite("engine")
 
 
-SUITE = Suite(
-    "engine",
-    _prepare,
-    is_a_circuit_engine,
-    goes_without_shots_if_it_says_so,
-    expectations_equal_the_response_table,
-    counts_follow_the_response_table,
-    counts_are_whole,
-    seeds_reproduce,
-    order_and_batches_change_nothing,
-    leaves_its_inputs_alone,
-    refuses_bad_settings,
-    layers_run_as_compiled,
-    refuses_more_than_its_most_products,
-)
-
-
+@SUITE.run_on
 def check_engine(
     engine: str | Callable[..., CircuitEngine],
     *,
@@ -288,7 +257,7 @@ def check_engine(
     tolerance: float = 1e-9,
     level: float = 1e-4,
     **settings: Any,
-) -> None:
+) -> Case:
     """Check an execution engine against the exact response table of a device.
 
     Engines with ``exact = True`` must give expectations within ``tolerance``. The counts of every
@@ -306,17 +275,7 @@ def check_engine(
         level: significance level of each statistical test.
         **settings: settings of the engine.
 
-    Raises:
-        AssertionError: a check failed; the message names it, what was found and what is expected.
-        UnknownNameError, PluginError: the name does not exist or cannot be used.
+    Raises AssertionError at the first check that fails; see :mod:`qnad_art.testing`.
     """
-    SUITE.run(
-        engine,
-        device=device,
-        products=products,
-        max_pairs=max_pairs,
-        shots=shots,
-        tolerance=tolerance,
-        level=level,
-        **settings,
-    )
+    factory, profile = registered("engine", engine), load_device(device)
+    return Case(factory, settings, profile, products, max_pairs, shots, tolerance, level)

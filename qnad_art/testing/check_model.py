@@ -11,7 +11,15 @@ from qnad_art.benchmark.threats.victim import seeded
 from qnad_art.device.profile import DeviceProfile
 from qnad_art.models.architectures import Architecture, ModelEntry
 from qnad_art.network.conversion import convert
-from qnad_art.testing.checks import Suite, expect, registered
+from qnad_art.testing.checks import (
+    Suite,
+    expect,
+    expect_name,
+    expect_numbers,
+    expect_type,
+    name_of,
+    registered,
+)
 from qnad_art.testing.specimens import random_tensor
 from qnad_art.training.standard import TrainSettings
 
@@ -36,14 +44,8 @@ class _Case:
 
 def is_a_model_entry(case: _Case) -> None:
     """The model is a ModelEntry with its registered name and valid training settings."""
-    kind = type(case.entry).__name__
-    expect(isinstance(case.entry, ModelEntry), found=f"a {kind}", expected="a ModelEntry")
-    name = case.entry.usual.name
-    expect(
-        case.name in (None, name),
-        found=f"an architecture named {name!r}",
-        expected=f"{case.name!r}, under which it is registered",
-    )
+    expect_type(case.entry, ModelEntry)
+    expect_name(case.entry.usual.name, case.name)
     TrainSettings(**case.entry.training)
 
 
@@ -53,13 +55,8 @@ def maps_images_to_logits(case: _Case) -> None:
     for architecture in (usual, replace(usual, num_classes=OTHER_CLASSES)):
         network = case.network(architecture).eval()
         with torch.no_grad():
-            outputs = network(case.images())
-        wanted = (2, architecture.num_classes)
-        expect(
-            tuple(outputs.shape) == wanted and bool(outputs.isfinite().all()),
-            found=f"outputs of shape {tuple(outputs.shape)}, finite: {outputs.isfinite().all()}",
-            expected=f"finite logits of shape {wanted}",
-        )
+            outputs = network(case.images()).numpy()
+        expect_numbers(outputs, (2, architecture.num_classes))
 
 
 def images_do_not_mix(case: _Case) -> None:
@@ -126,30 +123,16 @@ def runs_as_circuits(case: _Case) -> None:
     )
 
 
-def _prepare(model: str | ModelEntry) -> _Case:
-    return _Case(registered("model", model), model if isinstance(model, str) else None)
+SUITE: Suite[_Case] = Suite("model")
 
 
-SUITE = Suite(
-    "model",
-    _prepare,
-    is_a_model_entry,
-    maps_images_to_logits,
-    images_do_not_mix,
-    weights_follow_the_seed,
-    weights_carry_over,
-    runs_as_circuits,
-)
-
-
-def check_model(model: str | ModelEntry) -> None:
+@SUITE.run_on
+def check_model(model: str | ModelEntry) -> _Case:
     """Check a network at its usual size.
 
     Args:
         model: registered name or entry.
 
-    Raises:
-        AssertionError: a check failed; the message names it, what was found and what is expected.
-        UnknownNameError, PluginError: the name does not exist or cannot be used.
+    Raises AssertionError at the first check that fails; see :mod:`qnad_art.testing`.
     """
-    SUITE.run(model)
+    return _Case(registered("model", model), name_of(model))

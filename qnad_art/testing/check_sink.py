@@ -18,7 +18,7 @@ from qnad_art.benchmark.run.folder import Run
 from qnad_art.benchmark.run.sinks import Sink
 from qnad_art.benchmark.statistics.intervals import accuracy_interval, wilson
 from qnad_art.benchmark.suites.suite import Suite as BenchmarkSuite
-from qnad_art.testing.checks import Suite, expect, registered
+from qnad_art.testing.checks import Suite, expect, expect_type, expect_unchanged, registered
 
 IMAGES, DRAWS = 20, 3
 
@@ -45,16 +45,9 @@ class _Case:
     @contextmanager
     def run(self) -> Iterator[Run]:
         """A run without results, in an empty working directory."""
-        suite = BenchmarkSuite.model_validate(
-            {
-                "name": "specimen",
-                "data": "digits",
-                "models": ["lenet5"],
-                "defences": ["none", "inherent"],
-                "attacks": ["fgsm"],
-                "eps": [0.1, 0.2],
-            }
-        )
+        parts = {"models": ["lenet5"], "defences": ["none", "inherent"], "attacks": ["fgsm"]}
+        facts = {"name": "specimen", "data": "digits", "eps": [0.1, 0.2]}
+        suite = BenchmarkSuite.model_validate({**facts, **parts})
         cells = {result.key: result.cell for result in self.results}
         before = Path.cwd()
         with tempfile.TemporaryDirectory() as folder:
@@ -130,9 +123,7 @@ def _result(cell: Cell) -> Result:
 def is_a_sink(case: _Case) -> None:
     """The sink is a subclass of Sink and accepts a folder that does not exist yet."""
     with case.run() as run:
-        sink = case.make(run, run.folder / "report")
-        kind = type(sink).__name__
-        expect(isinstance(sink, Sink), found=f"a {kind}", expected="a qnad_art Sink")
+        expect_type(case.make(run, run.folder / "report"), Sink)
 
 
 def close_says_where_the_results_are(case: _Case) -> None:
@@ -166,18 +157,9 @@ def writes_only_into_its_folder(case: _Case) -> None:
         before = files_in(run.folder)
         case.write(run, case.results)
         after = files_in(run.folder)
-        own = "report/"
-        strange = [
-            path
-            for path in sorted(before.keys() | after.keys())
-            if not path.startswith(own) and before.get(path) != after.get(path)
-        ]
-        strange += [f"./{path}" for path in files_in(Path.cwd())]
-        expect(
-            not strange,
-            found=f"that it wrote or removed {', '.join(strange[:5])}",
-            expected="files only in its own folder",
-        )
+        after |= {f"./{path}": content for path, content in files_in(Path.cwd()).items()}
+        foreign = {path: content for path, content in after.items() if path[:7] != "report/"}
+        expect_unchanged(before, foreign, by="the sink", expected="files only in its own folder")
 
 
 def results_that_come_again_change_nothing(case: _Case) -> None:
@@ -201,22 +183,11 @@ def results_that_come_again_change_nothing(case: _Case) -> None:
     )
 
 
-def _prepare(sink: Any, *, contents: Contents = files_in) -> _Case:
-    return _Case(registered("sink", sink), contents)
+SUITE: Suite[_Case] = Suite("sink")
 
 
-SUITE = Suite(
-    "sink",
-    _prepare,
-    is_a_sink,
-    close_says_where_the_results_are,
-    an_empty_run_is_no_error,
-    writes_only_into_its_folder,
-    results_that_come_again_change_nothing,
-)
-
-
-def check_sink(sink: str | Callable[[Run, Path], Sink], *, contents: Contents = files_in) -> None:
+@SUITE.run_on
+def check_sink(sink: str | Callable[[Run, Path], Sink], *, contents: Contents = files_in) -> _Case:
     """Check a sink of the benchmark on a made-up run.
 
     Args:
@@ -225,8 +196,6 @@ def check_sink(sink: str | Callable[[Run, Path], Sink], *, contents: Contents = 
             The default returns the bytes of the files in the folder. A sink that stores data
             elsewhere must be read there, without dates.
 
-    Raises:
-        AssertionError: a check failed; the message names it, what was found and what is expected.
-        UnknownNameError, PluginError: the name does not exist or cannot be used.
+    Raises AssertionError at the first check that fails; see :mod:`qnad_art.testing`.
     """
-    SUITE.run(sink, contents=contents)
+    return _Case(registered("sink", sink), contents)

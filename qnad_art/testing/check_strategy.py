@@ -13,14 +13,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qnad_art.benchmark.suites.sources import classifier_of
 from qnad_art.crosstalk import Strategy
+from qnad_art.datasets.dataset import Dataset
+from qnad_art.defence import QNAD
 from qnad_art.device.catalogue import DeviceLike, load_device
 from qnad_art.device.profile import DEFAULT_DEVICE, DeviceProfile
 from qnad_art.network.conversion import convert
 from qnad_art.network.module import QuantumExecutedModule
 from qnad_art.placement.placement import Order
 from qnad_art.placement.plan import CrosstalkPlan
-from qnad_art.testing.checks import Suite, expect, expect_refusal, registered
+from qnad_art.testing.checks import (
+    Suite,
+    expect,
+    expect_name,
+    expect_refusal,
+    expect_type,
+    expect_unchanged,
+    name_of,
+    registered,
+)
 from qnad_art.testing.specimens import built, global_randomness, random_tensor
 
 IMAGES = 24
@@ -65,26 +77,17 @@ class _Case:
         return self.strategy(**settings).plan(self.module(), *self.data())
 
 
-def _convolutional() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(144, CLASSES)
-    )
-
-
-def _linear() -> nn.Module:
-    return nn.Sequential(nn.Linear(20, 12), nn.ReLU(), nn.Linear(12, CLASSES))
-
-
-def _grouped() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv1d(4, 6, 3, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(24, CLASSES, bias=False)
-    )
+def _network(first: nn.Module, features: int, *, bias: bool = True) -> nn.Module:
+    return nn.Sequential(first, nn.ReLU(), nn.Flatten(), nn.Linear(features, CLASSES, bias=bias))
 
 
 _NETWORKS: dict[str, tuple[tuple[int, ...], Callable[[], nn.Module]]] = {
-    "convolutional": ((1, 6, 6), _convolutional),
-    "linear": ((20,), _linear),
-    "grouped, one-dimensional": ((4, 6), _grouped),
+    "convolutional": ((1, 6, 6), lambda: _network(nn.Conv2d(1, 4, 3, padding=1), 144)),
+    "linear": ((20,), lambda: _network(nn.Linear(20, 12), 12)),
+    "grouped, one-dimensional": (
+        (4, 6),
+        lambda: _network(nn.Conv1d(4, 6, 3, groups=2), 24, bias=False),
+    ),
 }
 
 
@@ -98,11 +101,7 @@ def has_a_name_and_takes_a_fraction(case: _Case) -> None:
     )
     name = getattr(case.strategy(), "name", None)
     expect(isinstance(name, str) and name, found=f"name {name!r}", expected="a name (str)")
-    expect(
-        case.known_as in (None, name),
-        found=f"name {name!r}",
-        expected=f"{case.known_as!r}, under which it is registered",
-    )
+    expect_name(str(name), case.known_as)
 
 
 def plan_is_complete(case: _Case) -> None:
@@ -114,8 +113,7 @@ def plan_is_complete(case: _Case) -> None:
 def _expect_complete(
     plan: CrosstalkPlan, module: QuantumExecutedModule, strategy: Strategy
 ) -> None:
-    kind = type(plan).__name__
-    expect(isinstance(plan, CrosstalkPlan), found=f"a {kind}", expected="a CrosstalkPlan")
+    expect_type(plan, CrosstalkPlan)
     plan.check()
     plan.check_device(module.device_profile)
     for what, found, expected in (
@@ -219,30 +217,20 @@ def _expect_equal(plan: CrosstalkPlan, other: CrosstalkPlan, expected: str) -> N
 def leaves_module_and_data_as_they_were(case: _Case) -> None:
     """Planning leaves the module (weights, plan, modes, gradients) and the data unchanged."""
     module, (x, y) = case.module().train(), case.data()
-    plan, state = module.plan, _state(module)
-    parts = [(part, part.training) for part in module.modules()]
-    required = [parameter.requires_grad for parameter in module.parameters()]
+
+    def state() -> dict[str, object]:
+        found: dict[str, object] = {"x": x.clone(), "y": y.clone(), "plan": id(module.plan)}
+        for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+            found[name] = tensor.detach().clone()
+            found[f"gradient of {name}"] = tensor.requires_grad, tensor.grad is not None
+        found |= {f"mode of {name}": part.training for name, part in module.named_modules()}
+        engines = {f"engine of {n}": layer.engine is None for n, layer in module.layers.items()}
+        return {**found, **engines}
+
+    before = state()
     case.strategy().plan(module, x, y)
-    changed = [name for name, value in _state(module).items() if not value.equal(state[name])]
-    changed += [f"mode of {type(p).__name__}" for p, training in parts if p.training != training]
-    changed += [] if module.plan is plan else ["plan"]
-    now = [parameter.requires_grad for parameter in module.parameters()]
-    changed += [] if now == required else ["requires_grad"]
-    changed += [f"gradient of {n}" for n, p in module.named_parameters() if p.grad is not None]
-    changed += [f"engine of {n}" for n, layer in module.layers.items() if layer.engine is not None]
-    for name, tensor, original in zip(("x", "y"), (x, y), case.data(), strict=True):
-        changed += [] if tensor.equal(original) else [name]
-    expect(
-        not changed,
-        found=f"that planning changed {', '.join(changed)}",
-        expected="module and data as before: work on a copy (copy.deepcopy(module))",
-    )
-
-
-def _state(module: QuantumExecutedModule) -> dict[str, Tensor]:
-    """Copies of parameters and buffers, including those of the crosstalk."""
-    named = [*module.named_parameters(), *module.named_buffers()]
-    return {name: tensor.detach().clone() for name, tensor in named}
+    wanted = "module and data as before: work on a copy (copy.deepcopy(module))"
+    expect_unchanged(before, state(), by="planning", expected=wanted)
 
 
 def refuses_fractions_that_are_none(case: _Case) -> None:
@@ -275,20 +263,9 @@ def plans_every_kind_of_layer(case: _Case) -> None:
 
 def goes_through_the_defence(case: _Case) -> None:
     """:class:`qnad_art.QNAD` fits the strategy and runs its plan."""
-    from art.estimators.classification import PyTorchClassifier
-
-    from qnad_art.defence import QNAD
-
-    shape, layers = _NETWORKS["convolutional"]
-    classifier = PyTorchClassifier(
-        built(layers()),
-        nn.CrossEntropyLoss(),
-        shape,
-        CLASSES,
-        clip_values=(0.0, 1.0),
-        device_type="cpu",
-    )
     x, y = (tensor.numpy() for tensor in case.data())
+    images = Dataset("random", x, y, tuple(map(str, range(CLASSES))), "Random pixels.")
+    classifier = classifier_of(built(_NETWORKS["convolutional"][1]()), images)
     defence = QNAD(classifier, case.device, strategy=case.strategy(), seed=0)
     defence.fit(x, y)
     hardened = defence(x, classifier)
@@ -298,34 +275,16 @@ def goes_through_the_defence(case: _Case) -> None:
     expect(outputs.shape == (IMAGES, CLASSES), found=f"outputs {outputs.shape}", expected="logits")
 
 
-def _prepare(strategy: Any, *, device: DeviceLike = DEFAULT_DEVICE, **settings: Any) -> _Case:
-    known_as = strategy if isinstance(strategy, str) else None
-    return _Case(registered("strategy", strategy), settings, load_device(device), known_as)
+SUITE: Suite[_Case] = Suite("strategy")
 
 
-SUITE = Suite(
-    "strategy",
-    _prepare,
-    has_a_name_and_takes_a_fraction,
-    plan_is_complete,
-    plan_obeys_the_fraction,
-    injection_comes_from_idle_neighbours,
-    plan_obeys_the_most_pairs,
-    same_seed_same_plan,
-    leaves_module_and_data_as_they_were,
-    refuses_fractions_that_are_none,
-    plan_saves_and_loads_equal,
-    plans_every_kind_of_layer,
-    goes_through_the_defence,
-)
-
-
+@SUITE.run_on
 def check_strategy(
     strategy: str | Callable[..., Strategy],
     *,
     device: DeviceLike = DEFAULT_DEVICE,
     **settings: Any,
-) -> None:
+) -> _Case:
     """Check a crosstalk strategy on small networks.
 
     Args:
@@ -333,8 +292,7 @@ def check_strategy(
         device: name or profile of the device on which the networks run.
         **settings: settings of the strategy, for example ``epochs=1`` to make it fast.
 
-    Raises:
-        AssertionError: a check failed; the message names it, what was found and what is expected.
-        UnknownNameError, PluginError: the name does not exist or cannot be used.
+    Raises AssertionError at the first check that fails; see :mod:`qnad_art.testing`.
     """
-    SUITE.run(strategy, device=device, **settings)
+    factory = registered("strategy", strategy)
+    return _Case(factory, settings, load_device(device), name_of(strategy))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor, nn
@@ -17,15 +17,14 @@ from qnad_art.engines.circuit import Array, CircuitEngine, Integers
 from qnad_art.network.conversion import convert
 from qnad_art.network.module import QuantumExecutedModule
 from qnad_art.placement.placement import device_placement
-from qnad_art.testing.checks import expect
+from qnad_art.testing.checks import expect_numbers
 from qnad_art.testing.specimens import built, install_random_crosstalk
 
 COMPUTE_QUBITS = 3
 """Number of compute qubits in a case; tables of a whole large device would take long."""
 
 
-@dataclass(frozen=True)
-class Products:
+class Products(NamedTuple):
     """The arguments of :meth:`CircuitEngine.expectations`."""
 
     theta: Array
@@ -36,10 +35,12 @@ class Products:
 
     def of(self, indices: Any) -> Products:
         """Copies of the products at ``indices``."""
-        theta, phi, site, pairs = (
-            a[indices] for a in (self.theta, self.phi, self.site, self.pairs)
-        )
-        return Products(theta, phi, self.sites, site, pairs)
+        arrays = {name: array[indices] for name, array in self.arrays().items()}
+        return self._replace(**arrays)
+
+    def arrays(self) -> dict[str, Any]:
+        """The arrays, of which each product has one element."""
+        return {"theta": self.theta, "phi": self.phi, "site": self.site, "pairs": self.pairs}
 
 
 @dataclass(frozen=True)
@@ -109,17 +110,7 @@ class Case:
 
 def run_products(engine: CircuitEngine, products: Products) -> Array:
     """Run the products and check the shape and range of the expectations."""
-    p = products.of(np.arange(len(products.theta)))  # copies, in case the engine changes them
-    found = engine.expectations(p.theta, p.phi, p.sites, p.site, p.pairs)
-    shape = np.shape(found)
-    expect(
-        isinstance(found, np.ndarray) and shape == products.theta.shape,
-        found=f"{type(found).__name__} of shape {shape}",
-        expected=f"an array of shape {products.theta.shape}, one ⟨Z⟩ per product",
-    )
-    expect(
-        np.isfinite(found).all() and (np.abs(found) <= 1 + 1e-9).all(),
-        found=f"values from {np.min(found)} to {np.max(found)}",
-        expected="⟨Z⟩ in [-1, 1]",
-    )
+    every = np.arange(len(products.theta))
+    found = engine.expectations(*products.of(every))  # copies, in case the engine changes them
+    expect_numbers(found, products.theta.shape, low=-1 - 1e-9, high=1 + 1e-9)
     return found

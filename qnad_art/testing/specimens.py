@@ -6,18 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
+from qnad_art.benchmark.suites.sources import classifier_of
 from qnad_art.benchmark.threats.victim import seeded
 from qnad_art.datasets.dataset import Dataset, load_dataset
 from qnad_art.network.module import QuantumExecutedModule
 from qnad_art.placement.plan import LayerPlan
-from qnad_art.testing.checks import expect
+from qnad_art.testing.checks import expect_unchanged
 
 
 def random_tensor(*shape: int, seed: int = 0) -> Tensor:
@@ -83,15 +84,7 @@ def digits_classifier() -> PyTorchClassifier:
     with torch.no_grad():
         for parameter, value in zip(readout.parameters(), _readout_weights(), strict=True):
             parameter.copy_(value)
-    network = nn.Sequential(features, readout).eval()
-    return PyTorchClassifier(
-        network,
-        nn.CrossEntropyLoss(),
-        (1, 8, 8),
-        10,
-        clip_values=(0.0, 1.0),
-        device_type="cpu",
-    )
+    return classifier_of(nn.Sequential(features, readout).eval(), digits())
 
 
 def accuracy(classifier: PyTorchClassifier, x: np.ndarray, y: np.ndarray) -> float:
@@ -103,16 +96,17 @@ def accuracy(classifier: PyTorchClassifier, x: np.ndarray, y: np.ndarray) -> flo
 def global_randomness(seed: int) -> Iterator[None]:
     """Context that seeds the global generators; code inside must not draw from them."""
     with seeded(seed):
-        before = torch.get_rng_state().clone(), np.random.get_state()[1].copy()  # type: ignore[index]  # noqa: NPY002
+        before = _generator_states()
         yield
-        after = torch.get_rng_state(), np.random.get_state()[1]  # type: ignore[index]  # noqa: NPY002
-        used = [
-            name
-            for name, a, b in zip(("torch", "numpy"), before, after, strict=True)
-            if not np.array_equal(np.asarray(a), np.asarray(b))
-        ]
-        expect(
-            not used,
-            found=f"that it draws from (or seeds) the global generator of {' and '.join(used)}",
+        expect_unchanged(
+            before,
+            _generator_states(),
+            by="a draw or a seed",
             expected="generators of its own, seeded by its settings",
         )
+
+
+def _generator_states() -> dict[str, object]:
+    numpy: Any = np.random.get_state()  # noqa: NPY002
+    states = {"torch": torch.get_rng_state().clone(), "numpy": numpy[1].copy()}
+    return {f"the global generator of {name}": state for name, state in states.items()}

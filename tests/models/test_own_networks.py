@@ -100,7 +100,7 @@ def test_what_is_wrong_is_said(text, message, nets):
 def test_images_that_the_network_cannot_take(nets):
     with pytest.raises(InvalidInputError, match=r"nets.py:Net cannot take images of 3×8×8"):
         build_model(find_model(f"{nets}:Net"), **{**SIZES, "in_channels": 3})
-    with pytest.raises(InvalidInputError, match="does not say which images it takes"):
+    with pytest.raises(InvalidInputError, match="does not state the shape of its images"):
         build_model(find_model(f"{nets}:Net"))
 
 

@@ -101,7 +101,7 @@ def test_a_pattern_takes_no_name_of_another(installed):
     )
     assert find_plugin("device", "ibm_nairobi").built_in
     assert find_plugin("device", "ideal").built_in
-    assert lines_with(qnad("plugins", "list").output, "ibm_*", "qnad-ibm", "and keeps it")
+    assert lines_with(qnad("plugins", "list").output, "ibm_*", "qnad-ibm", "has a built-in")
     assert find_plugin("device", "atlantis").distribution == "qnad-good"
     assert find_plugin("device", "anywhere").distribution == "aaa-all"
 
@@ -329,7 +329,7 @@ def test_a_command_of_the_core_keeps_its_name(installed):
     assert "Compare random compiled products" in qnad("verify", "--help").output
     assert "qnad-thief" not in qnad("--help").output
     listed = qnad("plugins", "list").output
-    assert lines_with(listed, "qnad-thief", "qnad-art has a command of that name, and keeps it")
+    assert lines_with(listed, "qnad-thief", "qnad-art has a built-in command of that name")
 
 
 def test_a_command_that_two_plugins_claim_is_nobody_s(installed, monkeypatch, capsys):

@@ -62,7 +62,7 @@ def shuffled(source):
 @pytest.mark.parametrize(
     ("faulty", "check", "words"),
     [
-        (lambda source: (digits(source).x, digits(source).y), "both_splits", "a tuple"),
+        (lambda source: (digits(source).x, digits(source).y), "both_splits", "type tuple"),
         (lambda source: digits(source).subset([]), "both_splits", "no image"),
         (unnamed, "both_splits", "provenance"),
         (renamed_classes, "splits_go_together", "classes"),
@@ -141,7 +141,7 @@ def test_small_network_conforms():
 @pytest.mark.parametrize(
     ("faulty", "check", "words"),
     [
-        (Net, "is_a_model_entry", "expected a ModelEntry"),
+        (Net, "is_a_model_entry", "expected one of type ModelEntry"),
         (entry(Net, epoch=1), "is_a_model_entry", "epoch"),
         (entry(OneHead), "maps_images_to_logits", "(2, 3)"),
         (entry(MixesImages), "images_do_not_mix", "other images in the batch"),

@@ -187,12 +187,16 @@ class Pickles(Shrink):
 @pytest.mark.parametrize(
     ("faulty", "check", "words"),
     [
-        (lambda: Shrink, "is_a_defence_with_a_name", "expected a Defence"),
+        (lambda: Shrink, "is_a_defence_with_a_name", "expected one of type Defence"),
         (Nameless, "is_a_defence_with_a_name", "name ''"),
         (ForgetsSettings, "settings_go_through_json", "low=0.25"),
         (TakesAnything, "refuses_unknown_settings", "'no_such_setting' is accepted"),
         (Changeable, "refuses_unknown_settings", "can be changed"),
-        (GivesAModule, "gives_a_classifier_that_predicts", "expected an ART PyTorchClassifier"),
+        (
+            GivesAModule,
+            "gives_a_classifier_that_predicts",
+            "expected one of type PyTorchClassifier",
+        ),
         (Halves, "gives_a_classifier_that_predicts", "(16, 5)"),
         (UsesTheDevice, "gives_a_classifier_that_predicts", "quantum = True"),
         (InPlace, "leaves_the_given_classifier_alone", "a copy"),

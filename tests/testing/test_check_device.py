@@ -46,7 +46,7 @@ FAULTS = {
 @pytest.mark.parametrize(
     ("fault", "check", "words"),
     [
-        ("dictionary", "gives_a_valid_profile", "a dict"),
+        ("dictionary", "gives_a_valid_profile", "type dict"),
         ("unchecked", "gives_a_valid_profile", "zz_scale"),
         ("nameless", "gives_a_valid_profile", "empty name"),
         ("microseconds", "values_are_in_seconds_and_hertz", "t1 = 120 for qubit 0"),

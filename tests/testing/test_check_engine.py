@@ -197,7 +197,7 @@ class Boundless(TableEngine):
 @pytest.mark.parametrize(
     ("faulty", "check", "words"),
     [
-        (NotAnEngine, "is_a_circuit_engine", "a NotAnEngine"),
+        (NotAnEngine, "is_a_circuit_engine", "type NotAnEngine"),
         (ForgetsReadout, "is_a_circuit_engine", "readout 'twirled'"),
         (ReallyCounts, "goes_without_shots_if_it_says_so", "between two seeds"),
         (TakesNoShotsForSome, "goes_without_shots_if_it_says_so", "is accepted"),

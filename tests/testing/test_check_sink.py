@@ -93,7 +93,7 @@ class Appends(Sink):
 @pytest.mark.parametrize(
     ("faulty", "check", "words"),
     [
-        (NotASink, "is_a_sink", "a NotASink"),
+        (NotASink, "is_a_sink", "type NotASink"),
         (NeedsItsFolder, "is_a_sink", "FileNotFoundError"),
         (OneString, "close_says_where_the_results_are", "results.csv' as the result of close"),
         (SaysPaths, "close_says_where_the_results_are", "Path("),
