@@ -1,7 +1,7 @@
 """AutoAttack for networks with noise: ART's attacks, chosen image by image on fresh draws.
 
-ART's own ``AutoAttack`` imports a package that it does not install, and keeps an attack's result
-only where it is misclassified in one draw; of a network with noise that means little.
+ART's own ``AutoAttack`` imports a package that it does not install. It also keeps an attack's
+result only for images that are misclassified in one draw, which means little with noise.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from qnad_art.network.module import AveragedDraws
 
 
 class AutoAttack(EvasionAttack):  # type: ignore[misc]
-    """APGD-CE, APGD-DLR, DeepFool and Square, one after the other on what still stands.
+    """APGD-CE, APGD-DLR, DeepFool and Square, one after the other on the images that hold.
 
-    Croce & Hein (ICML 2020), with the attacks that ART's ``AutoAttack`` takes. An image stands
-    until it is misclassified in all of some fresh draws; the example that is right least often is
-    the result. A DeepFool example beyond ε is cut down to it.
+    Croce & Hein (ICML 2020), with the attacks of ART's ``AutoAttack``. An image holds until it is
+    misclassified in all of some fresh draws. The result is the example that is classified right
+    least often. DeepFool's examples are projected onto the ball of ε.
 
     Args:
-        estimator: classifier returning logits.
+        estimator: classifier that returns logits.
         norm: ``"inf"`` or 2.
         eps: budget.
         max_iter: steps of APGD and of DeepFool.
         max_queries: steps of Square.
         nb_random_init: restarts of APGD.
-        draws: predictions that an example is judged on (a network without noise takes one).
-        batch_size: images a pass.
+        draws: predictions that judge an example (two are enough for a network without noise).
+        batch_size: images per pass.
     """
 
     attack_params = [  # noqa: RUF012
@@ -126,11 +126,11 @@ class AutoAttack(EvasionAttack):  # type: ignore[misc]
         ]
 
     def _attacks_for(self, outputs: list[np.ndarray]) -> list[EvasionAttack]:
-        """The attacks on a network of which :meth:`_outputs` are known."""
+        """The attacks on a network that returned these :meth:`_outputs`."""
         return self.attacks
 
     def _outputs(self, x: np.ndarray) -> list[np.ndarray]:
-        """Logits (N, classes) in each of the draws; of a network without noise, in two."""
+        """Logits (N, classes) in each of the draws, or in two draws if the network has no noise."""
         outputs: list[np.ndarray] = []
         while len(outputs) < self.draws and not _equal(outputs):
             outputs.append(self.estimator.predict(x, batch_size=self.batch_size))
@@ -157,10 +157,9 @@ class AutoAttackRand(AutoAttack):
     """APGD-CE and APGD-DLR with expectation over transformation: AutoAttack's version ``rand``.
 
     Args:
-        eot_iter: draws that every pass is averaged over; a classifier that averages already
-            (:class:`~qnad_art.network.module.AveragedDraws`) is taken as it is.
-
-    The others are those of :class:`AutoAttack`; ``max_queries`` is of no use here.
+        eot_iter: draws that every pass is averaged over. A classifier that already averages
+            (:class:`~qnad_art.network.module.AveragedDraws`) is used as it is.
+        settings: those of :class:`AutoAttack`, apart from ``max_queries``.
     """
 
     attack_params = [  # noqa: RUF012
@@ -179,7 +178,7 @@ class AutoAttackRand(AutoAttack):
         )
 
     def _attacks_for(self, outputs: list[np.ndarray]) -> list[EvasionAttack]:
-        # A mean over draws that are all the same is one of them, at a fraction of the cost.
+        # If all draws are equal, one of them gives their mean at a fraction of the cost.
         return self._auto_pgd(self.estimator) if _equal(outputs) else self.attacks
 
     def _check_params(self) -> None:
@@ -189,12 +188,12 @@ class AutoAttackRand(AutoAttack):
 
 
 def _equal(outputs: list[np.ndarray]) -> bool:
-    """Whether the first two draws are there and the same: no noise."""
+    """Whether the first two draws exist and are equal, so that there is no noise."""
     return len(outputs) > 1 and np.array_equal(outputs[0], outputs[1])
 
 
 def _judged(outputs: list[np.ndarray], labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Share of draws in which each image is right, and its mean margin."""
+    """Share of draws in which each image is classified right, and its mean margin."""
     logits = np.stack(outputs)
     right = labels.argmax(1)
     others = np.where(labels > 0, -np.inf, logits).max(2)

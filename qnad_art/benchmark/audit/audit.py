@@ -42,7 +42,7 @@ def audit_cell(
     ]
     if not basic[-1].figures:  # nothing can be differentiated, so nothing can be attacked
         reason = "there are no gradients to attack with"
-        return (*basic, *(gates.gate(name, "not run", {}, reason) for name in _ATTACKS))
+        return (*basic, *(gates.not_run(name, reason) for name in _ATTACKS))
     return (*basic, *(judge(probe) for judge in _ATTACKS.values()))
 
 
@@ -85,4 +85,4 @@ def _own_gates(results: Sequence[Result]) -> tuple[Gate, ...]:
     if audited:
         return audited[-1].gates
     reason = "the run has no audit cell of this defence"
-    return tuple(gates.gate(name, "not run", {}, reason) for name in gates.DEMANDS)
+    return tuple(gates.not_run(name, reason) for name in gates.DEMANDS)
