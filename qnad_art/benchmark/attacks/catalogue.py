@@ -85,7 +85,7 @@ def _art(
 
 def _auto(name: str, loss: str) -> AttackEntry:
     """An attack with one restart, as in AutoAttack, and the loss that its name gives."""
-    restart = {"loss_type": loss, "nb_random_init": 1}
+    restart: dict[str, Any] = {"loss_type": loss, "nb_random_init": 1}
     return _art(name, "gradient", "inf", _halved, "HighestLoss", **restart)
 
 
@@ -94,7 +94,7 @@ def _ensemble(name: str) -> AttackEntry:
 
 
 CE, DLR = "cross_entropy", "difference_logits_ratio"
-_CONSTANT = {"initial_const": 1.0, "binary_search_steps": 6, "learning_rate": 0.1}
+_CONSTANT: dict[str, Any] = {"initial_const": 1.0, "binary_search_steps": 6, "learning_rate": 0.1}
 
 # Gradients, within ε.
 FGSM = _art("FastGradientMethod", "gradient", "inf", ball, single_step=True)

@@ -54,14 +54,12 @@ class Network(nn.Module):
         return logits
 
 
-class ForeignAttack(EvasionAttack):  # type: ignore[misc]
-    """Base class of attacks that another library carries out batch by batch.
+class DeclaredSettings(EvasionAttack):  # type: ignore[misc]
+    """Base class of attacks that declare their settings.
 
     A subclass declares its settings as annotated class attributes, each with its default
-    (``steps: int = 40``), and implements :meth:`perturb`. Values are checked by annotation: ``int``
-    is a whole number from 1, ``float`` a number above 0; ``bool`` and ``Literal`` have their usual
-    meaning. Random numbers come from the global generators, as in ART's own attacks, so that
-    :func:`~qnad_art.benchmark.threats.victim.seeded` makes them repeatable.
+    (``steps: int = 40``). Values are checked by annotation: ``int`` is a whole number from 1,
+    ``float`` a number above 0; ``bool`` and ``Literal`` have their usual meaning.
 
     Args:
         estimator: ``PyTorchClassifier`` that returns logits.
@@ -84,7 +82,13 @@ class ForeignAttack(EvasionAttack):  # type: ignore[misc]
         own = {name: kind for name, kind in declared.items() if name not in variables}
         cls._fields = {**cls._fields, **own}
         cls.attack_params = list(cls._fields)
-        cls.__signature__ = _signature(cls)
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        settings = (
+            inspect.Parameter(name, keyword, default=getattr(cls, name), annotation=kind)
+            for name, kind in cls._fields.items()
+        )
+        estimator = inspect.Parameter("estimator", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        cls.__signature__ = inspect.Signature([estimator, *settings])
 
     def __init__(self, estimator: Any, **settings: Any) -> None:
         super().__init__(estimator=estimator)
@@ -93,6 +97,22 @@ class ForeignAttack(EvasionAttack):  # type: ignore[misc]
                 valid = ", ".join(self._fields)
                 raise TypeError(f"{type(self).__name__} has no setting {name!r}; valid: {valid}.")
         self.set_params(**settings)
+
+    def _check_params(self) -> None:
+        for name, kind in self._fields.items():
+            value = getattr(self, name)
+            wanted = _demand(kind, value)
+            if wanted is not None:
+                raise ValueError(f"{name} must be {wanted}, not {value!r}.")
+
+
+class ForeignAttack(DeclaredSettings):
+    """Base class of attacks that another library carries out batch by batch.
+
+    A subclass declares its settings and implements :meth:`perturb`. Random numbers come from the
+    global generators, as in ART's own attacks, so that
+    :func:`~qnad_art.benchmark.threats.victim.seeded` makes them repeatable.
+    """
 
     def generate(self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: Any) -> np.ndarray:
         """Adversarial examples of ``x`` (N, …), untargeted.
@@ -131,13 +151,6 @@ class ForeignAttack(EvasionAttack):  # type: ignore[misc]
             Images (N, …); values outside [0, 1] are clipped.
         """
 
-    def _check_params(self) -> None:
-        for name, kind in self._fields.items():
-            value = getattr(self, name)
-            wanted = _demand(kind, value)
-            if wanted is not None:
-                raise ValueError(f"{name} must be {wanted}, not {value!r}.")
-
 
 def _demand(kind: Any, value: Any) -> str | None:
     """What a setting of this kind must be, or ``None`` if ``value`` is valid."""
@@ -150,17 +163,6 @@ def _demand(kind: Any, value: Any) -> str | None:
     if any(value is one or (value == one and kind is not bool) for one in valid):
         return None
     return " or ".join(map(repr, valid))
-
-
-def _signature(attack: type[ForeignAttack]) -> inspect.Signature:
-    """The signature of the constructor, with the settings by name."""
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    settings = (
-        inspect.Parameter(name, keyword, default=getattr(attack, name), annotation=kind)
-        for name, kind in attack._fields.items()
-    )
-    estimator = inspect.Parameter("estimator", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return inspect.Signature([estimator, *settings])
 
 
 def _range(classifier: PyTorchClassifier) -> tuple[float, float]:
