@@ -1,4 +1,4 @@
-"""How everything in a benchmark is attacked and scored: one set of numbers for all its cells."""
+"""How all cells of a benchmark are attacked and scored: one set of numbers for all of them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ class Protocol(Record):
     """Numbers of draws, samples and images.
 
     Args:
-        draws: fresh draws that adversarial examples are scored on.
-        selection_draws: draws on which an attacker compares its candidates; never scored on.
-        eot_samples: draws a gradient is averaged over in the adaptive rung, ascending; raised
-            until accuracy stops falling.
-        query_averages: predictions that a query attack averages, each a candidate.
-        persistent_draws: submissions of the same example in the persistent rung.
-        seed_known_draws: noise draws that are given away, one after the other.
-        batch_size: images a pass; noise is drawn a batch, so figures depend on it.
-        resamples: of the bootstrap.
-        audit_images: at most so many images are audited.
-        audit_steps: of the iterative attack in the audit.
+        draws: number of fresh draws on which adversarial examples are scored.
+        selection_draws: number of draws on which an attacker compares its candidates; scoring
+            never uses these draws.
+        eot_samples: numbers of draws over which the adaptive rung averages a gradient, ascending;
+            they are tried in turn until accuracy stops falling.
+        query_averages: numbers of predictions that a query attack averages; each is a candidate.
+        persistent_draws: number of times that the persistent rung submits the same example.
+        seed_known_draws: number of noise draws that are given away, one after the other.
+        batch_size: images per pass; noise is drawn per batch, so figures depend on it.
+        resamples: number of resamples of the bootstrap.
+        audit_images: largest number of images that are audited.
+        audit_steps: number of steps of the iterative attack in the audit.
     """
 
     draws: Count = 10

@@ -20,12 +20,12 @@ Kind = Literal["clean", "attack", "audit"]
 Verdict = Literal["pass", "fail", "not run"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Key = Annotated[str, Field(pattern=r"^\w[\w.-]{0,79}$")]
-"""Usually of :func:`content_address`. A file is named by it, so it must not lead elsewhere."""
+"""Usually made by :func:`content_address`. It names a file, so it must not lead elsewhere."""
 Bools = npt.NDArray[np.bool_]
 
 
 class Record(BaseModel):
-    """Frozen, and strict about its fields."""
+    """A frozen record that accepts no unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,8 +33,8 @@ class Record(BaseModel):
 class Cell(Record):
     """One thing to measure, by the labels that the suite gives to its parts.
 
-    ``attack`` and ``rung`` are set for attack cells only; ``eps`` is ``None`` there for attacks
-    that look for the smallest perturbation.
+    Only attack cells have an ``attack`` and a ``rung``. Their ``eps`` is ``None`` if the attack
+    looks for the smallest perturbation.
     """
 
     kind: Kind
@@ -46,6 +46,11 @@ class Cell(Record):
     attack: str | None = None
     eps: float | None = None
     rung: Rung | None = None
+
+    @property
+    def where(self) -> tuple[str, str, str, str, int]:
+        """Model, data, device, defence and seed: what is audited as a whole."""
+        return self.model, self.data, self.device, self.defence, self.seed
 
     def __str__(self) -> str:
         budget = None if self.eps is None else f"ε {self.eps:.4g}"
@@ -61,15 +66,15 @@ class Bits(Record):
     data: str
 
     @model_validator(mode="after")
-    def _as_many_as_the_shape_says(self) -> Bits:
-        # So that no number in a file makes memory for bits that are not there.
+    def _check_length(self) -> Bits:
+        # Otherwise a number in a damaged file could claim memory for bits that are not there.
         if len(base64.b64decode(self.data, validate=True)) != -(-prod(self.shape) // 8):
             raise ValueError(f"{len(self.data)} characters do not hold bits of shape {self.shape}")
         return self
 
     @classmethod
     def pack(cls, array: Bools) -> Bits:
-        """From an array of any shape."""
+        """Pack an array of any shape."""
         packed = np.packbits(np.asarray(array, dtype=bool).ravel())
         return cls(shape=array.shape, data=base64.b64encode(packed.tobytes()).decode())
 
@@ -88,7 +93,7 @@ class Interval(Record):
 
 
 class CurvePoint(Record):
-    """Accuracy under the adaptive attack with gradients averaged over ``samples`` draws."""
+    """Accuracy under the adaptive attack if it averages gradients over ``samples`` draws."""
 
     samples: int
     gradients: Literal["true", "unsaturated"]
@@ -115,7 +120,7 @@ class Plan(Record):
 
 
 class Provenance(Record):
-    """What a figure depends on besides the cell."""
+    """What a figure depends on in addition to the cell."""
 
     device_hash: str | None
     shots: int | None
@@ -132,20 +137,20 @@ class Result(Record):
 
     Args:
         key: content address of the task, see :func:`content_address`.
-        accuracy: the headline figure of the cell's rung: mean over images and draws; for the rung
-            ``persistent`` the share of images that hold in every draw.
+        accuracy: the headline figure of the cell's rung: mean over images and draws, or on the
+            rung ``persistent`` the share of images that are classified right in every draw.
         majority: accuracy of the majority vote over the draws.
-        every_draw: share of images that are right in every draw.
-        images, draws: what the figures rest on (one draw for a deterministic defence).
-        correct: (draws, images), right or wrong.
+        every_draw: share of images that are classified right in every draw.
+        images, draws: numbers that the figures rest on (one draw for a deterministic defence).
+        correct: (draws, images), whether the image was classified right.
         votes: (images,), whether the majority vote is right.
-        norm: that ε bounds (``"inf"``, ``"2"``, …), of attacks with a budget.
-        single_step: whether the attack takes one step only.
-        curve: of the adaptive rung.
-        gates: of an audit cell; its figures above are those of the clean images.
+        norm: the norm that ε bounds (``"inf"``, ``"2"``, …), for attacks with a budget.
+        single_step: whether the attack takes only one step.
+        curve: accuracies on the adaptive rung by number of draws.
+        gates: gates of an audit cell; the figures above are then those of the clean images.
         perturbation: median L∞ and L2 norm of the perturbations.
-        gradients, queries: images that the attack passed through the network that it works on,
-            with and without gradients, in total.
+        gradients, queries: total number of images that the attack passed through its target with
+            gradients and without.
         seconds: wall time of the cell.
     """
 
@@ -170,7 +175,7 @@ class Result(Record):
     provenance: Provenance
 
     @model_validator(mode="after")
-    def _of_so_many_draws_and_images(self) -> Result:
+    def _check_shapes(self) -> Result:
         expected = (self.draws, self.images), (self.images,)
         if (self.correct.shape, self.votes.shape) != expected:
             raise ValueError(f"outcomes are not of {self.draws} draws and {self.images} images")
@@ -178,6 +183,6 @@ class Result(Record):
 
 
 def content_address(content: Any) -> str:
-    """Name of JSON content: equal content, equal name, in whatever order its keys come."""
+    """A hash that names JSON content; the order of its keys does not matter."""
     text = json.dumps(content, sort_keys=True, allow_nan=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:24]

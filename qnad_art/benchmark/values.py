@@ -16,10 +16,10 @@ Value = TypeVar("Value")
 
 
 def label_of(item: Any) -> str | None:
-    """Label of an item in a list that stands for a mapping; ``None`` where it needs one.
+    """Label of an item in a list that stands for a mapping, or ``None`` if none can be derived.
 
-    A name is its own label, a file is labelled by its stem, code by its file and name, a
-    composition by its parts.
+    A name is its own label. The label of a file is its stem, that of code is its file and name, and
+    that of a composition consists of the labels of its parts.
     """
     if isinstance(item, str):
         if item.endswith((".json", ".safetensors")):
@@ -35,7 +35,7 @@ def label_of(item: Any) -> str | None:
 
 
 def labelled(value: Any) -> Any:
-    """A list as the mapping that it stands for."""
+    """The mapping that a list stands for; other values as they are."""
     if not isinstance(value, list):
         return value
     found: dict[str, Any] = {}
@@ -45,7 +45,7 @@ def labelled(value: Any) -> Any:
             raise ValueError(f"{item!r} has no name: write a mapping from labels to items")
         if label in found:
             raise ValueError(
-                f"{label!r} stands twice in the list: write a mapping, with a label for each"
+                f"{label!r} is in the list twice: write a mapping, with a label for each"
             )
         found[label] = item
     return found
@@ -54,27 +54,27 @@ def labelled(value: Any) -> Any:
 def _distinct(values: Sequence[Value]) -> Sequence[Value]:
     for value in values:
         if values.count(value) > 1:
-            raise ValueError(f"{value!r} stands twice; once is enough")
+            raise ValueError(f"{value!r} is listed twice; once is enough")
     return values
 
 
 def is_path(text: str) -> bool:
-    """Whether a text is a path and no name: it has a slash or a suffix."""
+    """Whether a text is a path, not a name: paths have a slash or a suffix."""
     return "/" in text or Path(text).is_absolute() or bool(Path(text).suffix)
 
 
 def _device_beside(text: str, info: ValidationInfo) -> str:
-    """A device's file as seen from the suite's folder; in names a point begins no suffix."""
+    """Resolve a device's file against the suite's folder; a dot in a name is not a suffix."""
     return _beside(text, info) if text.partition("*")[0].endswith(".json") else text
 
 
 def _code_beside(text: str | None, info: ValidationInfo) -> str | None:
-    """Code in a file as seen from the suite's folder; names and modules stay as they are."""
+    """Resolve a file of code against the suite's folder; names and modules stay as they are."""
     return _beside(text, info) if text is not None and ".py:" in text else text
 
 
 def _beside(text: str, info: ValidationInfo) -> str:
-    """A path as seen from the suite's folder; a name stays as it is."""
+    """Resolve a path against the suite's folder; a name stays as it is."""
     folder: Path | None = (info.context or {}).get("folder")
     return text if folder is None or not is_path(text) else str((folder / text).resolve())
 

@@ -418,7 +418,7 @@ class TestExamples:
         ],
     )
     def test_what_is_no_examples(self, arrays):
-        with pytest.raises(ArtifactError, match="no adversarial examples"):
+        with pytest.raises(ArtifactError, match="not adversarial examples"):
             Examples.from_arrays(arrays)
 
     def test_nothing_is_unpickled(self, path):

@@ -1,7 +1,7 @@
 """Attacks by name: ART's evasion attacks on image classifiers of PyTorch.
 
-All of them that fit are in :mod:`~qnad_art.benchmark.attacks.catalogue`. Those of ART 1.20
-that are not, and why:
+:mod:`~qnad_art.benchmark.attacks.catalogue` has all attacks that fit. It leaves out these attacks
+of ART 1.20:
 
 - other tasks: ``AdversarialTexturePyTorch``, ``FrameSaliencyAttack``,
   ``OverTheAirFlickeringPyTorch`` (video); ``CarliniWagnerASR``, ``ImperceptibleASR`` and its
@@ -9,16 +9,16 @@ that are not, and why:
   ``MalwareGDTensorFlow`` (programs); ``LowProFool`` (tables).
 - other models: ``DecisionTreeAttack``, ``HighConfidenceLowUncertainty``, and every
   ``…TensorFlowV2``.
-- patches and scenes, which are no perturbation of the whole image: ``AdversarialPatch`` and its
+- patches and scenes, which do not perturb the whole image: ``AdversarialPatch`` and its
   ``…Numpy``, ``…PyTorch``, ``LaserAttack``, ``GRAPHITEBlackbox``, ``GRAPHITEWhiteboxPyTorch``.
 - a guide or target that the caller must choose: ``FeatureAdversariesNumpy``, ``…PyTorch``,
   ``TargetedUniversalPerturbation``.
-- ``ShadowAttack``: one image a call, and given labels it is targeted at them.
+- ``ShadowAttack``: takes one image per call, and treats labels as targets.
 - ``CompositeAdversarialAttackPyTorch``, ``BrendelBethgeAttack``: need kornia and numba, which ART
   does not install.
 - ``GeoDA``: writes files into the working directory, and reads them back from there.
 - ``Wasserstein``: its Sinkhorn iteration overflows on small images.
-- ``ProjectedGradientDescentNumpy``, ``…PyTorch``: what ``pgd`` chooses between.
+- ``ProjectedGradientDescentNumpy``, ``…PyTorch``: ``pgd`` chooses between them.
 - ART's ``AutoAttack``: see :mod:`qnad_art.benchmark.attacks.ensemble`.
 """
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from art.estimators.classification import PyTorchClassifier
 
 _RESERVED = {"verbose", "summary_writer", "targeted", "mask", "loss", "loss_type", "adv_criterion"}
-"""Not settings: what the benchmark or the attack's name decides, and what is no JSON."""
+"""Parameters that the benchmark or the attack's name decides, or that JSON cannot express."""
 
 
 def attack_names() -> list[str]:
@@ -51,11 +51,11 @@ def attack_names() -> list[str]:
 
 
 def attack_entry(name: str) -> AttackEntry:
-    """What is known of an attack.
+    """The entry of an attack in the catalogue.
 
     Raises:
-        UnknownNameError: no such attack.
-        PluginError: the plugin that has the name is broken.
+        UnknownNameError: there is no such attack.
+        PluginError: the plugin with this name is broken.
     """
     entry: AttackEntry = load_plugin("attack", name)
     return entry
@@ -66,10 +66,10 @@ class AttackSpec(Record):
 
     Args:
         name: one of :func:`attack_names`.
-        settings: of ART's class, by the names in its ``attack_params``; ε is none of them.
+        settings: settings of ART's class by the names in its ``attack_params``, except for ε.
 
     Raises:
-        UnknownNameError: (from :meth:`parse`) no such attack, or it has no such setting.
+        UnknownNameError: (from :meth:`parse`) there is no such attack, or no such setting of it.
         InvalidInputError: (from :meth:`parse`) ART refuses a value.
     """
 
@@ -78,7 +78,7 @@ class AttackSpec(Record):
 
     @classmethod
     def parse(cls, value: AttackSpec | str | Mapping[str, Any]) -> AttackSpec:
-        """From a name, or from ``{"name": …}`` with settings beside it."""
+        """Read a name, or a mapping ``{"name": …}`` that also has settings."""
         if isinstance(value, AttackSpec):
             return value
         if isinstance(value, str):
@@ -104,18 +104,18 @@ class AttackSpec(Record):
 
     @property
     def budgeted(self) -> bool:
-        """Whether it takes ε; the others look for the smallest perturbation."""
+        """Whether it takes ε; other attacks look for the smallest perturbation."""
         return attack_entry(self.name).budget is not None
 
     @property
     def norm(self) -> Norm | None:
-        """``"inf"``, ``"2"``, ``"1"`` or ``"0"``: that ε bounds, or that it keeps small."""
+        """Norm that ε bounds or the attack minimises: ``"inf"``, ``"2"``, ``"1"`` or ``"0"``."""
         chosen = self.settings.get("norm", attack_entry(self.name).norm)
         return None if chosen is None else str(chosen).removesuffix(".0")  # type: ignore[return-value]
 
     @property
     def single_step(self) -> bool:
-        """Whether it takes one step only."""
+        """Whether it takes only one step."""
         return attack_entry(self.name).single_step
 
     def make(
@@ -124,52 +124,43 @@ class AttackSpec(Record):
         """ART's attack on a classifier; its ``generate`` takes images and class indices.
 
         Args:
-            classifier: returning logits.
+            classifier: classifier that returns logits.
             eps: budget in units of the input; ``None`` if and only if it is not ``budgeted``.
-            batch_size: images a pass.
+            batch_size: images per pass.
 
         Raises:
-            InvalidInputError: ART refuses a setting, or ``eps`` is missing or of no use.
+            InvalidInputError: ART refuses a setting, or ``eps`` is missing or does not apply.
         """
-        return _make(self.name, self.settings, classifier, eps, batch_size)
+        entry = attack_entry(self.name)
+        return make_attack(self.name, entry, self.settings, classifier, eps, batch_size)
 
 
 def _check(name: str, settings: Mapping[str, Any]) -> None:
     """Raise unless the attack exists, has these settings, and ART takes their values."""
-    valid = _settings_of(name)
+    entry = attack_entry(name)
+    valid = _settings_of(entry)
     for setting in settings:
         if setting not in valid:
             raise UnknownNameError(f"setting of attack {name!r}:", setting, valid)
-    budget = None if attack_entry(name).budget is None else 0.1
-    _make(name, settings, stand_in(), budget, batch_size=1)
+    budget = None if entry.budget is None else 0.1
+    make_attack(name, entry, settings, stand_in(), budget, batch_size=1)
 
 
-def _settings_of(name: str) -> list[str]:
-    """Settings of an attack: of its ``attack_params`` those that its constructor takes."""
-    entry = attack_entry(name)
+def _settings_of(entry: AttackEntry) -> list[str]:
+    """Settings of an attack: those of its ``attack_params`` that its constructor takes."""
     attack = _load(entry.path)
     taken: set[str] = set()
     for part in attack.__mro__:
-        if "__signature__" in vars(part):  # it says more than its constructor
+        if "__signature__" in vars(part):  # more specific than its constructor
             taken |= set(vars(part)["__signature__"].parameters)
             break
         if "__init__" in vars(part):
             parameters = inspect.signature(part.__init__).parameters
             taken |= set(parameters)
             if all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
-                break  # it passes nothing on to its base
+                break  # it passes no arguments on to its base
     own = {"eps", "th"} if entry.budget is not None else set()
     return sorted(set(attack.attack_params) & taken - _RESERVED - own)
-
-
-def _make(
-    name: str,
-    given: Mapping[str, Any],
-    classifier: PyTorchClassifier,
-    eps: float | None,
-    batch_size: int,
-) -> EvasionAttack:
-    return make_attack(name, attack_entry(name), given, classifier, eps, batch_size)
 
 
 def make_attack(
@@ -180,7 +171,7 @@ def make_attack(
     eps: float | None,
     batch_size: int,
 ) -> EvasionAttack:
-    """As :meth:`AttackSpec.make`, of an entry that need not be registered; errors say ``name``."""
+    """Like :meth:`AttackSpec.make`, for an entry that need not be registered as ``name``."""
     if (eps is None) != (entry.budget is None):
         needs = "needs a budget ε" if eps is None else f"takes no budget, but ε is {eps}"
         raise InvalidInputError(f"Attack {name!r} {needs}.")
@@ -197,9 +188,13 @@ def make_attack(
         settings["verbose"] = False
     if "batch_size" in attack.attack_params:
         settings.setdefault("batch_size", batch_size)
-    target = _with_probabilities(classifier) if entry.probabilities else classifier
+    if entry.probabilities:
+        from qnad_art.benchmark.attacks.adapters import Probabilities
+        from qnad_art.benchmark.threats.victim import with_module
+
+        classifier = with_module(classifier, Probabilities(classifier.model))
     try:
-        made = attack(target, **settings)
+        made = attack(classifier, **settings)
     except (ValueError, TypeError, NotImplementedError) as error:
         raise InvalidInputError(_refusal(name, given, error)) from error
     return _load(entry.adapter)(made) if entry.adapter else made
@@ -211,20 +206,13 @@ def _refusal(name: str, given: Mapping[str, Any], error: Exception) -> str:
     return f"Attack {name!r}: {listed + '. ' if listed else ''}ART says: {error}"
 
 
-def _with_probabilities(classifier: PyTorchClassifier) -> PyTorchClassifier:
-    from qnad_art.benchmark.attacks.adapters import Probabilities
-    from qnad_art.benchmark.threats.victim import with_module
-
-    return with_module(classifier, Probabilities(classifier.model))
-
-
 @cache
 def stand_in() -> PyTorchClassifier:
-    """A classifier on which values of settings are tried."""
+    """A small classifier on which values of settings are tested."""
     from art.estimators.classification import PyTorchClassifier
     from torch import nn, random
 
-    with random.fork_rng(devices=[]):  # made at the first use, it must not shift anybody's draws
+    with random.fork_rng(devices=[]):  # the first use must not change the caller's draws
         network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     shape = (1, 8, 8)
     return PyTorchClassifier(

@@ -1,4 +1,4 @@
-"""Attacks of ART whose interface or result differs from the others', made alike."""
+"""Adapters that give ART's attacks a common interface and comparable results."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Probabilities(nn.Module):
 
 
 class Adapter(EvasionAttack):  # type: ignore[misc]
-    """An attack of ART behind the common interface: images (N, …) and class indices or one-hot."""
+    """An attack of ART with a common interface: images (N, …), and class indices or one-hot."""
 
     _estimator_requirements = (BaseEstimator,)
 
@@ -37,24 +37,27 @@ class Adapter(EvasionAttack):  # type: ignore[misc]
         self.attack = attack
         self.attack_params = attack.attack_params
 
+    def generate(self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: Any) -> np.ndarray:
+        """Adversarial examples of ``x`` (N, …), untargeted."""
+        return np.asarray(self.attack.generate(x, y, **kwargs))
+
     def _one_hot(self, y: Any) -> Any:
         return check_and_transform_label_format(y, nb_classes=self.estimator.nb_classes)
 
 
 class OneHot(Adapter):
-    """For attacks that take labels as rows only."""
+    """For attacks that only take one-hot labels."""
 
     def generate(self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: Any) -> np.ndarray:
         """Adversarial examples of ``x`` (N, …), untargeted."""
-        labels = None if y is None else self._one_hot(y)
-        found: np.ndarray = self.attack.generate(x, labels, **kwargs)
-        return found
+        return super().generate(x, None if y is None else self._one_hot(y), **kwargs)
 
 
 class SeededStart(Adapter):
-    """For attacks that draw their start from a fresh ``RandomState()``, which no seed reaches.
+    """For attacks that draw their start from a fresh ``RandomState()``, which no seed controls.
 
-    Meanwhile such a generator is seeded from NumPy's global one, as ART's other attacks draw.
+    While the attack runs, such a generator is seeded from NumPy's global one, which ART's other
+    attacks use.
     """
 
     def generate(self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: Any) -> np.ndarray:
@@ -65,29 +68,27 @@ class SeededStart(Adapter):
             return fresh(np.random.randint(2**31) if seed is None else seed)  # noqa: NPY002
 
         with mock.patch.object(np.random, "RandomState", seeded):
-            found: np.ndarray = self.attack.generate(x, y, **kwargs)
-        return found
+            return super().generate(x, y, **kwargs)
 
 
 def restarting(attack: Any) -> Any:
-    """PGD with restarts as :class:`Restarts`, without as it is."""
+    """PGD with restarts as :class:`Restarts`, and PGD without restarts as it is."""
     return attack if attack.num_random_init < 2 else Restarts(attack)
 
 
 class Restarts(Adapter):
-    """PGD whose restarts go on with those images that are still classified right.
+    """PGD whose restarts only attack images that are still classified right.
 
-    ART attacks every image in every restart, which costs a weak network's attacker as much as a
-    strong one's and changes no verdict. Of a network with noise one draw settles nothing: there
-    every image is attacked every time, by ART's own code.
+    ART attacks every image in every restart. That changes no verdict, and costs as much for a weak
+    network as for a strong one. For a network with noise, one draw decides nothing, so ART's own
+    code attacks every image in every restart.
     """
 
     def generate(self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: Any) -> np.ndarray:
         """Adversarial examples of ``x`` (N, …), untargeted."""
         restarts = self.attack.num_random_init
         if y is None or kwargs or len(x) == 0 or self._noisy(x):
-            found: np.ndarray = self.attack.generate(x, y, **kwargs)
-            return found
+            return super().generate(x, y, **kwargs)
         right = self._one_hot(y).argmax(1)
         made: np.ndarray = x.astype(np.float32)
         holding = np.arange(len(x))
@@ -104,13 +105,13 @@ class Restarts(Adapter):
         return made
 
     def _noisy(self, x: np.ndarray) -> bool:
-        """Whether two predictions differ; they are the next two draws, no seed begins anew."""
+        """Whether two predictions in the next two draws differ; no seed is set."""
         first, second = (self.estimator.predict(x[:TRIED], batch_size=TRIED) for _ in range(2))
         return differ(first, second)
 
 
 class LikeliestTarget(Adapter):
-    """For targeted attacks: the target is the likeliest of the wrong classes."""
+    """For targeted attacks, which get the likeliest wrong class as their target."""
 
     def generate(self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: Any) -> np.ndarray:
         """Adversarial examples of ``x`` (N, …), untargeted."""
@@ -118,16 +119,15 @@ class LikeliestTarget(Adapter):
         right = outputs.argmax(1) if y is None else self._one_hot(y).argmax(1)
         outputs[np.arange(len(x)), right] = -np.inf
         targets = to_categorical(outputs.argmax(1), self.estimator.nb_classes)
-        found: np.ndarray = self.attack.generate(x, targets, **kwargs)
-        return found
+        return super().generate(x, targets, **kwargs)
 
 
 class HighestLoss(Adapter):
-    """AutoPGD and its kin, returning for every image the point of highest loss that they met.
+    """AutoPGD and similar attacks, which return the point of highest loss for every image.
 
-    ART's own leave alone what is misclassified in one draw, and give a random point for what is
-    classified right in one draw at the end: of a network with noise neither means anything. Here
-    every image is attacked in every restart, as long as ART's algorithm goes on.
+    ART's versions skip images that are misclassified in one draw, and return a random point for
+    images that are classified right in one draw at the end. With noise, a single draw decides
+    neither. Here every image is attacked in every restart, as long as ART's algorithm runs.
     """
 
     def generate(self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: Any) -> np.ndarray:
@@ -142,8 +142,8 @@ class HighestLoss(Adapter):
 
     def _batch(self, x: np.ndarray, labels: np.ndarray, **kwargs: Any) -> np.ndarray:
         attack, restarts = self.attack, self.attack.nb_random_init
-        # The classifier is one that the attack built for itself: it asks for predictions only to
-        # learn which images are done. None is.
+        # The attack built this classifier for itself, and only asks it for predictions to learn
+        # which images are done: none of them is.
         attack.estimator.predict = lambda *_, **__: labels
         attack.nb_random_init = 1
         points: np.ndarray = x.astype(np.float32)

@@ -1,71 +1,52 @@
 """AutoAttack for networks with noise: ART's attacks, chosen image by image on fresh draws.
 
-ART's own ``AutoAttack`` imports a package that it does not install, and keeps an attack's result
-only where it is misclassified in one draw; of a network with noise that means little.
+ART's own ``AutoAttack`` imports a package that it does not install. It also keeps an attack's
+result only for images that are misclassified in one draw, which means little with noise.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from abc import abstractmethod
+from typing import Any, Literal
 
 import numpy as np
 from art.attacks.attack import EvasionAttack
 from art.attacks.evasion import AutoProjectedGradientDescent, DeepFool, SquareAttack
-from art.estimators import BaseEstimator
-from art.estimators.classification import ClassifierMixin
 from art.utils import check_and_transform_label_format, projection
 
 from qnad_art.benchmark.attacks.adapters import HighestLoss
 from qnad_art.benchmark.attacks.catalogue import CE, DLR
+from qnad_art.benchmark.attacks.foreign import DeclaredSettings
 from qnad_art.benchmark.threats.victim import averaged
 from qnad_art.network.module import AveragedDraws
 
 
-class AutoAttack(EvasionAttack):  # type: ignore[misc]
-    """APGD-CE, APGD-DLR, DeepFool and Square, one after the other on what still stands.
+class _Ensemble(DeclaredSettings):
+    """Attacks that run one after the other on the images that hold.
 
-    Croce & Hein (ICML 2020), with the attacks that ART's ``AutoAttack`` takes. An image stands
-    until it is misclassified in all of some fresh draws; the example that is right least often is
-    the result. A DeepFool example beyond ε is cut down to it.
+    An image holds until it is misclassified in all of some fresh draws. The result is the example
+    that is classified right least often.
 
     Args:
-        estimator: classifier returning logits.
+        estimator: classifier that returns logits.
         norm: ``"inf"`` or 2.
         eps: budget.
         max_iter: steps of APGD and of DeepFool.
-        max_queries: steps of Square.
         nb_random_init: restarts of APGD.
-        draws: predictions that an example is judged on (a network without noise takes one).
-        batch_size: images a pass.
+        draws: predictions that judge an example (two are enough for a network without noise).
+        batch_size: images per pass.
     """
 
-    attack_params = [  # noqa: RUF012
-        *EvasionAttack.attack_params,
-        *("norm", "eps", "max_iter", "max_queries", "nb_random_init", "draws", "batch_size"),
-    ]
-    _estimator_requirements = (BaseEstimator, ClassifierMixin)
+    norm: Literal["inf", 2] = "inf"
+    eps: float = 0.3
+    max_iter: int = 100
+    nb_random_init: int = 1
+    draws: int = 10
 
-    def __init__(
-        self,
-        estimator: Any,
-        norm: int | float | str = "inf",
-        eps: float = 0.3,
-        *,
-        max_iter: int = 100,
-        max_queries: int = 5000,
-        nb_random_init: int = 1,
-        draws: int = 10,
-        batch_size: int = 250,
-    ) -> None:
-        super().__init__(estimator=estimator)
-        self.norm = norm
-        self.eps = eps
-        self.max_iter = max_iter
-        self.max_queries = max_queries
-        self.nb_random_init = nb_random_init
-        self.draws = draws
-        self.batch_size = batch_size
-        self._check_params()
+    def __init__(self, estimator: Any, **settings: Any) -> None:
+        if settings.get("norm") == np.inf:
+            settings["norm"] = "inf"
+        super().__init__(estimator, **settings)
         self.attacks = self._attacks()
 
     def generate(self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: Any) -> np.ndarray:
@@ -87,24 +68,8 @@ class AutoAttack(EvasionAttack):  # type: ignore[misc]
             best[won], shares[won], margins[won] = made[better], share[better], margin[better]
         return best
 
-    def _attacks(self) -> list[EvasionAttack]:
-        deepfool = DeepFool(
-            self.estimator,
-            max_iter=self.max_iter,
-            epsilon=1e-3,
-            nb_grads=min(10, self.estimator.nb_classes),
-            batch_size=self.batch_size,
-            verbose=False,
-        )
-        square = SquareAttack(
-            self.estimator,
-            norm=self.norm,
-            eps=self.eps,
-            max_iter=self.max_queries,
-            batch_size=self.batch_size,
-            verbose=False,
-        )
-        return [*self._auto_pgd(self.estimator), deepfool, square]
+    @abstractmethod
+    def _attacks(self) -> list[EvasionAttack]: ...
 
     def _auto_pgd(self, estimator: Any) -> list[EvasionAttack]:
         losses = [CE, DLR] if estimator.nb_classes > 2 else [CE]
@@ -126,11 +91,11 @@ class AutoAttack(EvasionAttack):  # type: ignore[misc]
         ]
 
     def _attacks_for(self, outputs: list[np.ndarray]) -> list[EvasionAttack]:
-        """The attacks on a network of which :meth:`_outputs` are known."""
+        """The attacks on a network that returned these :meth:`_outputs`."""
         return self.attacks
 
     def _outputs(self, x: np.ndarray) -> list[np.ndarray]:
-        """Logits (N, classes) in each of the draws; of a network without noise, in two."""
+        """Logits (N, classes) in each of the draws, or in two draws if the network has no noise."""
         outputs: list[np.ndarray] = []
         while len(outputs) < self.draws and not _equal(outputs):
             outputs.append(self.estimator.predict(x, batch_size=self.batch_size))
@@ -142,35 +107,45 @@ class AutoAttack(EvasionAttack):  # type: ignore[misc]
             made = np.clip(made, *self.estimator.clip_values)
         return np.asarray(made, dtype=np.float32)
 
-    def _check_params(self) -> None:
-        if self.norm not in (2, np.inf, "inf"):
-            raise ValueError(f"norm must be 'inf' or 2, not {self.norm!r}.")
-        if not isinstance(self.eps, int | float) or self.eps <= 0:
-            raise ValueError(f"eps must be a number above 0, not {self.eps!r}.")
-        for name in ("max_iter", "max_queries", "nb_random_init", "draws", "batch_size"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name} must be a whole number from 1, not {value!r}.")
 
+class AutoAttack(_Ensemble):
+    """APGD-CE, APGD-DLR, DeepFool and Square (Croce & Hein, ICML 2020), as in ART's ``AutoAttack``.
 
-class AutoAttackRand(AutoAttack):
-    """APGD-CE and APGD-DLR with expectation over transformation: AutoAttack's version ``rand``.
-
-    Args:
-        eot_iter: draws that every pass is averaged over; a classifier that averages already
-            (:class:`~qnad_art.network.module.AveragedDraws`) is taken as it is.
-
-    The others are those of :class:`AutoAttack`; ``max_queries`` is of no use here.
+    DeepFool's examples are projected onto the ball of ε. ``max_queries`` is the number of steps of
+    Square; the other settings are those of all ensembles.
     """
 
-    attack_params = [  # noqa: RUF012
-        *(name for name in AutoAttack.attack_params if name != "max_queries"),
-        "eot_iter",
-    ]
+    max_queries: int = 5000
 
-    def __init__(self, estimator: Any, *, eot_iter: int = 20, **settings: Any) -> None:
-        self.eot_iter = eot_iter
-        super().__init__(estimator, **settings)
+    def _attacks(self) -> list[EvasionAttack]:
+        deepfool = DeepFool(
+            self.estimator,
+            max_iter=self.max_iter,
+            epsilon=1e-3,
+            nb_grads=min(10, self.estimator.nb_classes),
+            batch_size=self.batch_size,
+            verbose=False,
+        )
+        square = SquareAttack(
+            self.estimator,
+            norm=self.norm,
+            eps=self.eps,
+            max_iter=self.max_queries,
+            batch_size=self.batch_size,
+            verbose=False,
+        )
+        return [*self._auto_pgd(self.estimator), deepfool, square]
+
+
+class AutoAttackRand(_Ensemble):
+    """APGD-CE and APGD-DLR with expectation over transformation: AutoAttack's version ``rand``.
+
+    ``eot_iter`` is the number of draws over which every pass is averaged. A classifier that already
+    averages (:class:`~qnad_art.network.module.AveragedDraws`) is used as it is. The other settings
+    are those of all ensembles.
+    """
+
+    eot_iter: int = 20
 
     def _attacks(self) -> list[EvasionAttack]:
         already = isinstance(self.estimator.model, AveragedDraws)
@@ -179,22 +154,17 @@ class AutoAttackRand(AutoAttack):
         )
 
     def _attacks_for(self, outputs: list[np.ndarray]) -> list[EvasionAttack]:
-        # A mean over draws that are all the same is one of them, at a fraction of the cost.
+        # If all draws are equal, one of them gives their mean at a fraction of the cost.
         return self._auto_pgd(self.estimator) if _equal(outputs) else self.attacks
-
-    def _check_params(self) -> None:
-        super()._check_params()
-        if type(self.eot_iter) is not int or self.eot_iter < 1:
-            raise ValueError(f"eot_iter must be a whole number from 1, not {self.eot_iter!r}.")
 
 
 def _equal(outputs: list[np.ndarray]) -> bool:
-    """Whether the first two draws are there and the same: no noise."""
+    """Whether the first two draws exist and are equal, so that there is no noise."""
     return len(outputs) > 1 and np.array_equal(outputs[0], outputs[1])
 
 
 def _judged(outputs: list[np.ndarray], labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Share of draws in which each image is right, and its mean margin."""
+    """Share of draws in which each image is classified right, and its mean margin."""
     logits = np.stack(outputs)
     right = labels.argmax(1)
     others = np.where(labels > 0, -np.inf, logits).max(2)

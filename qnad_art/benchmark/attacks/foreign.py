@@ -1,7 +1,8 @@
-"""Attacks of other libraries as ART attacks: what such a library needs of a classifier.
+"""Attacks of other libraries as ART attacks.
 
-Libraries of attacks take a PyTorch module from images in [0, 1] to logits, and tensors. ART has
-classifiers with preprocessing, clip values and arrays. A plugin subclasses :class:`ForeignAttack`.
+Such libraries take tensors and a PyTorch module that maps images in [0, 1] to logits. ART has
+arrays, and classifiers with preprocessing and clip values. A plugin subclasses
+:class:`ForeignAttack`.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ from qnad_art.network.modes import without_weight_gradients
 
 
 class Network(nn.Module):
-    """An ART classifier as one differentiable module: images (N, …) in [0, 1] to logits.
+    """An ART classifier as one differentiable module that maps images (N, …) in [0, 1] to logits.
 
-    Preprocessing is in it, with its gradient (ART's estimate where it has none), and so is the
-    noise, because that is in the classifier's module.
+    It contains the preprocessing with its gradient (or ART's estimate of it), and also the noise,
+    which is part of the classifier's module.
 
     Args:
-        classifier: with clip values.
+        classifier: classifier with clip values.
 
     Raises:
-        InvalidInputError: without clip values, or with different ones for each pixel.
+        InvalidInputError: the classifier has no clip values, or they differ between pixels.
     """
 
     def __init__(self, classifier: PyTorchClassifier) -> None:
@@ -53,22 +54,20 @@ class Network(nn.Module):
         return logits
 
 
-class ForeignAttack(EvasionAttack):  # type: ignore[misc]
-    """Base of attacks that another library carries out, batch by batch.
+class DeclaredSettings(EvasionAttack):  # type: ignore[misc]
+    """Base class of attacks that declare their settings.
 
     A subclass declares its settings as annotated class attributes, each with its default
-    (``steps: int = 40``), and implements :meth:`perturb`. The annotation is checked: ``int`` is a
-    whole number from 1, ``float`` a number above 0; ``bool`` and ``Literal`` are what they say.
-    Whatever is random comes from the global generators, as in ART's own attacks:
-    :func:`~qnad_art.benchmark.threats.victim.seeded` makes it repeatable.
+    (``steps: int = 40``). Values are checked by annotation: ``int`` is a whole number from 1,
+    ``float`` a number above 0; ``bool`` and ``Literal`` have their usual meaning.
 
     Args:
-        estimator: ``PyTorchClassifier`` returning logits.
-        settings: by name; ``batch_size``, images a pass, is one of all.
+        estimator: ``PyTorchClassifier`` that returns logits.
+        settings: settings by name; all attacks have ``batch_size``, the images per pass.
 
     Raises:
         TypeError: an unknown setting.
-        ValueError: a value of no use.
+        ValueError: an invalid value.
     """
 
     batch_size: int = 250
@@ -79,10 +78,17 @@ class ForeignAttack(EvasionAttack):  # type: ignore[misc]
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         declared = inspect.get_annotations(cls, eval_str=True)
-        own = {name: kind for name, kind in declared.items() if not _is_class_variable(kind)}
+        variables = {n for n, kind in declared.items() if ClassVar in (kind, get_origin(kind))}
+        own = {name: kind for name, kind in declared.items() if name not in variables}
         cls._fields = {**cls._fields, **own}
         cls.attack_params = list(cls._fields)
-        cls.__signature__ = _signature(cls)
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        settings = (
+            inspect.Parameter(name, keyword, default=getattr(cls, name), annotation=kind)
+            for name, kind in cls._fields.items()
+        )
+        estimator = inspect.Parameter("estimator", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        cls.__signature__ = inspect.Signature([estimator, *settings])
 
     def __init__(self, estimator: Any, **settings: Any) -> None:
         super().__init__(estimator=estimator)
@@ -92,11 +98,28 @@ class ForeignAttack(EvasionAttack):  # type: ignore[misc]
                 raise TypeError(f"{type(self).__name__} has no setting {name!r}; valid: {valid}.")
         self.set_params(**settings)
 
+    def _check_params(self) -> None:
+        for name, kind in self._fields.items():
+            value = getattr(self, name)
+            wanted = _demand(kind, value)
+            if wanted is not None:
+                raise ValueError(f"{name} must be {wanted}, not {value!r}.")
+
+
+class ForeignAttack(DeclaredSettings):
+    """Base class of attacks that another library carries out batch by batch.
+
+    A subclass declares its settings and implements :meth:`perturb`. Random numbers come from the
+    global generators, as in ART's own attacks, so that
+    :func:`~qnad_art.benchmark.threats.victim.seeded` makes them repeatable.
+    """
+
     def generate(self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: Any) -> np.ndarray:
         """Adversarial examples of ``x`` (N, …), untargeted.
 
         Args:
-            y: class indices (N,) or one row each; ``None`` takes the classifier's predictions.
+            x: images (N, …).
+            y: class indices (N,) or one-hot rows; ``None`` for the classifier's predictions.
         """
         network = Network(self.estimator).eval()
         images = torch.as_tensor((x - network.low) / network.span, dtype=torch.float32)
@@ -120,62 +143,34 @@ class ForeignAttack(EvasionAttack):  # type: ignore[misc]
         """Adversarial examples of one batch.
 
         Args:
-            network: that is attacked; ``network.span`` is by how much [0, 1] was narrowed, so a
-                budget ε is ``ε / network.span`` here.
+            network: network under attack. ``network.span`` is the range of the original images,
+                so a budget ε is ``ε / network.span`` here.
             x, y: images (N, …) in [0, 1] and class indices (N,), on the classifier's device.
 
         Returns:
-            Images (N, …); values beyond [0, 1] are cut off.
+            Images (N, …); values outside [0, 1] are clipped.
         """
-
-    def _check_params(self) -> None:
-        for name, kind in self._fields.items():
-            value = getattr(self, name)
-            wanted = _demand(kind, value)
-            if wanted is not None:
-                raise ValueError(f"{name} must be {wanted}, not {value!r}.")
-
-
-def _is_class_variable(kind: Any) -> bool:
-    return kind is ClassVar or get_origin(kind) is ClassVar
 
 
 def _demand(kind: Any, value: Any) -> str | None:
-    """What a setting of that kind must be, ``None`` if ``value`` is it."""
+    """What a setting of this kind must be, or ``None`` if ``value`` is valid."""
     if kind is int:
         return None if type(value) is int and value > 0 else "a whole number from 1"
     if kind is float:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return None if number and 0 < value < np.inf else "a number above 0"
     valid = (False, True) if kind is bool else get_args(kind)
-    listed = " or ".join(map(repr, valid))
-    return (
-        None
-        if any(value is one or (value == one and kind is not bool) for one in valid)
-        else listed
-    )
-
-
-def _signature(attack: type[ForeignAttack]) -> inspect.Signature:
-    """The constructor's, with the settings."""
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Signature(
-        [
-            inspect.Parameter("estimator", inspect.Parameter.POSITIONAL_OR_KEYWORD),
-            *(
-                inspect.Parameter(name, keyword, default=getattr(attack, name), annotation=kind)
-                for name, kind in attack._fields.items()
-            ),
-        ]
-    )
+    if any(value is one or (value == one and kind is not bool) for one in valid):
+        return None
+    return " or ".join(map(repr, valid))
 
 
 def _range(classifier: PyTorchClassifier) -> tuple[float, float]:
-    """Lowest value of an image, and how far the highest is from it."""
+    """The lowest value of an image, and the difference between the highest and the lowest."""
     if classifier.clip_values is None:
         raise InvalidInputError(
-            "The classifier has no clip values, and this attack needs to know what an image may "
-            "hold: make it with clip_values=(0.0, 1.0)."
+            "The classifier has no clip values, and this attack needs the range of its images: "
+            "make it with clip_values=(0.0, 1.0)."
         )
     low, high = (np.unique(np.asarray(values)) for values in classifier.clip_values)
     if len(low) != 1 or len(high) != 1:
@@ -187,7 +182,7 @@ def _range(classifier: PyTorchClassifier) -> tuple[float, float]:
 
 
 class _Preprocessed(torch.autograd.Function):
-    """Preprocessing that ART does with NumPy, with ART's estimate of its gradient."""
+    """Preprocessing that ART carries out in NumPy, with ART's estimate of its gradient."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, classifier: PyTorchClassifier) -> Tensor:

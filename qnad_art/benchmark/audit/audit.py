@@ -2,7 +2,7 @@
 
 The gates are those of Carlini et al. 2019 ("On Evaluating Adversarial Robustness") and Athalye et
 al. 2018 ("Obfuscated Gradients Give a False Sense of Security"), with the attack unit test of
-Zimmermann et al. 2022. One that fails makes all figures of the defence unreliable.
+Zimmermann et al. 2022. A gate that fails makes all figures of the defence unreliable.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from qnad_art.benchmark.records import Gate, Result
 from qnad_art.benchmark.threats.victim import Images, Labels
 
 Where = tuple[str, str, str, str, int]
-"""Model, data, device, defence and seed."""
+"""What is audited as a whole: :attr:`~qnad_art.benchmark.records.Cell.where`."""
 
 
 def audit_cell(
@@ -31,8 +31,8 @@ def audit_cell(
     Args:
         victim: the defended classifier.
         x, y: images (N, …) and class indices (N,), some dozens.
-        protocol: draws, samples and steps.
-        seed: the same gives the same verdicts.
+        protocol: numbers of draws, samples and steps.
+        seed: seed of the probe; the same seed gives the same verdicts.
     """
     probe = Probe(victim, x, y, protocol, seed)
     basic = [
@@ -42,20 +42,18 @@ def audit_cell(
     ]
     if not basic[-1].figures:  # nothing can be differentiated, so nothing can be attacked
         reason = "there are no gradients to attack with"
-        return (*basic, *(gates.gate(name, "not run", {}, reason) for name in _ATTACKS))
+        return (*basic, *(gates.not_run(name, reason) for name in _ATTACKS))
     return (*basic, *(judge(probe) for judge in _ATTACKS.values()))
 
 
 def audit_results(results: Sequence[Result]) -> dict[Where, tuple[Gate, ...]]:
-    """All gates of every defence: of its audit cell, and from comparing its cells.
+    """All gates of every defence: those of its audit cell, and those that compare its cells.
 
-    A defence without an audit cell has that cell's gates, not run.
+    The gates of an audit cell that the run does not have are marked as not run.
     """
     by_defence: dict[Where, list[Result]] = defaultdict(list)
     for result in results:
-        cell = result.cell
-        where = (cell.model, cell.data, cell.device, cell.defence, cell.seed)
-        by_defence[where].append(result)
+        by_defence[result.cell.where].append(result)
     return {
         where: (*_own_gates(found), *compare_cells(found)) for where, found in by_defence.items()
     }
@@ -64,6 +62,11 @@ def audit_results(results: Sequence[Result]) -> dict[Where, tuple[Gate, ...]]:
 def unreliable(found: Iterable[Gate]) -> list[str]:
     """Names of the gates that failed."""
     return [gate.name for gate in found if gate.verdict == "fail"]
+
+
+def failed_gates(results: Sequence[Result]) -> dict[Where, list[str]]:
+    """Names of the gates that each defence failed."""
+    return {where: unreliable(found) for where, found in audit_results(results).items()}
 
 
 _ATTACKS = {
@@ -82,4 +85,4 @@ def _own_gates(results: Sequence[Result]) -> tuple[Gate, ...]:
     if audited:
         return audited[-1].gates
     reason = "the run has no audit cell of this defence"
-    return tuple(gates.gate(name, "not run", {}, reason) for name in gates.DEMANDS)
+    return tuple(gates.not_run(name, reason) for name in gates.DEMANDS)

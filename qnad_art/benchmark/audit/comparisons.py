@@ -1,4 +1,4 @@
-"""The gates of the audit that follow from comparing measured cells, image by image."""
+"""The gates of the audit that compare measured cells image by image."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from qnad_art.benchmark.audit.gates import TOLERANCE, Figures, worst_rise
 from qnad_art.benchmark.records import Gate, Result, Rung
 
 CURVE_NOISE = 3.0
-"""Standard errors of an unpaired difference; the curve keeps no single images."""
+"""Standard errors of an unpaired difference, because curves do not keep single images."""
 
 
 class Pair(NamedTuple):
-    """Two cells on the same images, of which the second should be the stronger attack."""
+    """Two cells on the same images; the second should have the stronger attack."""
 
     weaker: Result
     stronger: Result
 
 
 def compare_cells(results: Sequence[Result]) -> tuple[Gate, ...]:
-    """All gates of one defence (and model, data, device, seed) from its clean and attack cells."""
+    """All gates of one defence (on one model, data set, device and seed) that compare its cells."""
     attacks = [result for result in results if result.cell.kind == "attack"]
     clean = next((result for result in results if result.cell.kind == "clean"), None)
     return (
@@ -69,14 +69,13 @@ def _judged(name: str, demand: str, pairs: Sequence[Pair]) -> Gate:
         "from": weaker.accuracy.value,
         "to": stronger.accuracy.value,
     }
-    if not rise.real:
-        return Gate(name=name, verdict="pass", demand=demand, figures=figures)
-    reason = f"{stronger.cell} leaves {rise.size:.1%} more than {weaker.cell}"
-    return Gate(name=name, verdict="fail", demand=demand, figures=figures, reason=reason)
+    reason = f"{stronger.cell} leaves {rise.size:.1%} more than {weaker.cell}" if rise.real else ""
+    verdict = "fail" if rise.real else "pass"
+    return Gate(name=name, verdict=verdict, demand=demand, figures=figures, reason=reason)
 
 
 def _by_budget(attacks: Sequence[Result], clean: Result | None) -> list[Pair]:
-    """Neighbouring budgets; a single step may overshoot, so it is held to the clean images only."""
+    """Neighbouring budgets; single steps may overshoot, so they only face the clean images."""
     series: dict[tuple[str | None, Rung | None], list[Result]] = defaultdict(list)
     for result in attacks:
         if result.cell.eps is not None:
@@ -99,9 +98,9 @@ def _single_against_iterative(attacks: Sequence[Result]) -> list[Pair]:
 
 
 def _rungs(attacks: Sequence[Result], weak: Rung, strong: Rung) -> list[Pair]:
-    """Cells of one rung, each against that of the other with the same attack and budget.
+    """Cells of one rung, each against the cell of the other with the same attack and budget.
 
-    Query attacks have no other rung to be on: they are held against the strongest attack there.
+    Query attacks are not on the other rung, so they are compared with the strongest attack there.
     """
     weaker = [result for result in attacks if result.cell.rung == weak]
     stronger = [result for result in attacks if result.cell.rung == strong]
@@ -115,9 +114,9 @@ def _rungs(attacks: Sequence[Result], weak: Rung, strong: Rung) -> list[Pair]:
 def _against_strongest(
     weaker: Sequence[Result], stronger: Sequence[Result], alike: Callable[[Result], object]
 ) -> list[Pair]:
-    """Each of the weaker with the lowest accuracy among the stronger that it can be held against.
+    """Pair each weaker cell with the comparable stronger cell of the lowest accuracy.
 
-    ``alike`` gives what both must have in common, ``None`` for a cell that compares with nothing.
+    ``alike`` returns what both must have in common, or ``None`` if a cell cannot be compared.
     """
     strongest: dict[object, Result] = {}
     for result in sorted(stronger, key=lambda result: -result.accuracy.value):
@@ -130,7 +129,7 @@ def _against_strongest(
 
 
 def _curves(attacks: Sequence[Result]) -> Gate:
-    """The curves of the adaptive rung, each kind of gradients by itself."""
+    """The curves of the adaptive rung, separately for each kind of gradients."""
     name, demand = "cells: falls in EOT samples", "accuracy falls with gradients over more draws"
     worst, compared, reason = -1.0, 0, ""
     for result in attacks:

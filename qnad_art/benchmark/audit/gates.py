@@ -1,4 +1,4 @@
-"""The gates of the audit that need attacks of their own; each takes a probe and judges."""
+"""The gates of the audit that need attacks of their own; each judges a probe."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from qnad_art.benchmark.threats.victim import (
 )
 
 SIGNIFICANCE = 0.01
-"""Of a gate; its comparisons share it (Bonferroni)."""
+"""Significance level of a gate; its comparisons share it (Bonferroni)."""
 TOLERANCE = 0.01
-"""A difference of so much accuracy or less fails no gate, however many images show it."""
+"""A difference in accuracy up to this fails no gate, however many images show it."""
 ZERO_GRADIENTS = 0.1
-"""Share of images that may have no gradient: softmax saturates in float32 for a few."""
+"""Share of images that may have no gradient, since softmax in float32 saturates for a few."""
 PLANTED_FOUND = 0.95
-"""Share of the planted examples to be found (Zimmermann et al. 2022)."""
+"""Share of the planted examples that must be found (Zimmermann et al. 2022)."""
 GUESSED, TOO_FEW = 0.5, 8
-"""Planted examples tell nothing if guessing finds more, or if they are fewer."""
+"""The gate is not run if guessing finds a larger share, or if there are fewer examples."""
 GRADIENT_DRAWS = 5
 
 DEMANDS: Final[Mapping[str, str]] = {
@@ -55,9 +55,16 @@ DEMANDS: Final[Mapping[str, str]] = {
 Figures = dict[str, float | None]
 
 
-def gate(name: str, verdict: Verdict, figures: Figures, reason: str = "") -> Gate:
-    """A gate with its demand."""
-    return Gate(name=name, verdict=verdict, demand=DEMANDS[name], figures=figures, reason=reason)
+def not_run(name: str, reason: str, figures: Figures | None = None) -> Gate:
+    """A gate that could not be judged."""
+    demand = DEMANDS[name]
+    return Gate(name=name, verdict="not run", demand=demand, figures=figures or {}, reason=reason)
+
+
+def judged(name: str, figures: Figures, fault: str = "") -> Gate:
+    """A gate that fails if there is a fault."""
+    verdict: Verdict = "fail" if fault else "pass"
+    return Gate(name=name, verdict=verdict, demand=DEMANDS[name], figures=figures, reason=fault)
 
 
 class Rise(NamedTuple):
@@ -69,11 +76,11 @@ class Rise(NamedTuple):
 
 
 def worst_rise(pairs: Sequence[tuple[Bools, Bools]], seed: int) -> Rise:
-    """Of the accuracy from first to second; real is what neither noise nor tolerance explains.
+    """The largest rise from first to second; it is real if noise and tolerance do not explain one.
 
     Args:
-        pairs: (draws, images) each, of the same images; the second attack should be stronger.
-        seed: of the permutation tests.
+        pairs: outcomes (draws, images) on the same images; the second attack should be stronger.
+        seed: seed of the permutation tests.
     """
     rises = [float(second.mean() - first.mean()) for first, second in pairs]
     where = int(np.argmax(rises))
@@ -85,33 +92,31 @@ def worst_rise(pairs: Sequence[tuple[Bools, Bools]], seed: int) -> Rise:
 
 
 def _falls(name: str, probe: Probe, outcomes: Mapping[str, Bools]) -> Gate:
-    """That accuracy falls from each of the outcomes to the next."""
+    """Judge whether accuracy falls from each of the outcomes to the next."""
     series = list(outcomes.values())
     rise = worst_rise(list(pairwise(series)), probe.seed)
     figures: Figures = {f"accuracy at {what}": float(c.mean()) for what, c in outcomes.items()}
     figures["largest rise"] = rise.size
     reason = f"accuracy rises by {rise.size:.1%}, which is more than noise" if rise.real else ""
-    return gate(name, "fail" if rise.real else "pass", figures, reason)
+    return judged(name, figures, reason)
 
 
 def predictions_vary(probe: Probe) -> Gate:
-    """Constant logits hide everything from an attack, and accuracy is that of one class."""
+    """Constant logits tell an attack nothing, and their accuracy is that of one class."""
     logits = _outputs(probe, 0)
     classes = len(np.unique(logits.argmax(1)))
     spread = float(np.ptp(logits, axis=0).max())
     figures: Figures = {"classes predicted": float(classes), "largest range of a logit": spread}
-    several = len(np.unique(probe.y)) > 1
-    if not several:
-        return gate("predictions vary", "not run", figures, "all images are of one class")
+    fault = "every image gets the same class" if classes == 1 else ""
+    if len(np.unique(probe.y)) == 1:
+        return not_run("predictions vary", "all images are of one class", figures)
     if not differ(logits, np.broadcast_to(logits[:1], logits.shape)):
-        return gate("predictions vary", "fail", figures, "every image gets the same logits")
-    if classes == 1:
-        return gate("predictions vary", "fail", figures, "every image gets the same class")
-    return gate("predictions vary", "pass", figures)
+        fault = "every image gets the same logits"
+    return judged("predictions vary", figures, fault)
 
 
 def noise_in_gradients(probe: Probe) -> Gate:
-    """`predict` against what attacks differentiate: the module between ART's processing."""
+    """`predict` against the module that attacks differentiate, between ART's processing."""
     name = "noise in the gradients' pass"
     scored, attacked = _outputs(probe, 0), _module_outputs(probe, 0)
     others = _outputs(probe, 1), _module_outputs(probe, 1)
@@ -122,20 +127,18 @@ def noise_in_gradients(probe: Probe) -> Gate:
         "noise of the module": float(np.std(np.stack([attacked, others[1]]), axis=0).mean()),
     }
     if differ(scored, attacked):
-        return gate(name, "fail", figures, "`predict` does something that the module does not")
-    if not probe.stochastic:
-        return gate(name, "pass", figures)
-    gradients = _gradients(probe, GRADIENT_DRAWS)
+        return judged(name, figures, "`predict` does something that the module does not")
+    gradients = _gradients(probe, GRADIENT_DRAWS) if probe.stochastic else None
     if gradients is not None and not any(differ(gradients[0], g) for g in gradients[1:]):
-        return gate(name, "fail", figures, "predictions have noise, gradients have none")
-    return gate(name, "pass", figures)
+        return judged(name, figures, "predictions have noise, gradients have none")
+    return judged(name, figures)
 
 
 def gradients_exist(probe: Probe) -> Gate:
-    """Gradients of the loss on the images; their signal-to-noise ratio where they have noise."""
+    """Gradients of the loss on the images, and their signal-to-noise ratio if they have noise."""
     found = _gradients(probe, GRADIENT_DRAWS if probe.stochastic else 1)
     if found is None:
-        return gate("gradients", "fail", {}, "the loss cannot be differentiated")
+        return judged("gradients", {}, "the loss cannot be differentiated")
     finite = np.isfinite(found).all(axis=(0, 2))
     absent = ~found.any(axis=(0, 2))
     with unsaturated(probe.victim):
@@ -148,23 +151,21 @@ def gradients_exist(probe: Probe) -> Gate:
         ),
         "signal-to-noise ratio": _signal_to_noise(found[:, finite & ~absent]),
     }
+    fault = ""
     if not finite.all():
-        return gate("gradients", "fail", figures, "some gradients are NaN or infinite")
-    if absent.mean() > ZERO_GRADIENTS:
-        reason = f"{absent.mean():.0%} of the images have no gradient"
-        return gate("gradients", "fail", figures, reason)
-    return gate("gradients", "pass", figures)
+        fault = "some gradients are NaN or infinite"
+    elif absent.mean() > ZERO_GRADIENTS:
+        fault = f"{absent.mean():.0%} of the images have no gradient"
+    return judged("gradients", figures, fault)
 
 
 def unbounded(probe: Probe) -> Gate:
-    """With unlimited ε everything can be made anything."""
+    """With unlimited ε, every image can be turned into any other."""
     found, chance = probe.by_budget[-1], 1 / probe.victim.nb_classes
     low = wilson(round(found.correct.mean(0).sum()), len(probe.y)).low
     figures: Figures = {"accuracy": found.accuracy, "chance": chance, "ε": probe.budgets[-1]}
-    if low > chance:
-        reason = f"accuracy is still {found.accuracy:.1%}, chance is {chance:.1%}"
-        return gate("unbounded ε", "fail", figures, reason)
-    return gate("unbounded ε", "pass", figures)
+    fault = f"accuracy is still {found.accuracy:.1%}, chance is {chance:.1%}"
+    return judged("unbounded ε", figures, fault if low > chance else "")
 
 
 def falls_in_budget(probe: Probe) -> Gate:
@@ -176,7 +177,7 @@ def falls_in_budget(probe: Probe) -> Gate:
 
 
 def falls_in_steps(probe: Probe) -> Gate:
-    """Fewer steps, of a larger size each, should do no better."""
+    """Fewer and larger steps should do no better."""
     steps = probe.protocol.audit_steps
     outcomes = {
         f"{fewer} steps": probe.under(probe.budgets[probe.middle], steps=fewer).correct
@@ -194,10 +195,10 @@ def falls_in_restarts(probe: Probe) -> Gate:
 
 
 def falls_in_samples(probe: Probe) -> Gate:
-    """One draw a gradient against ten."""
+    """One draw per gradient against ten."""
     if not probe.stochastic:
         reason = "the defence is deterministic: there is nothing to average"
-        return gate("falls in EOT samples", "not run", {}, reason)
+        return not_run("falls in EOT samples", reason)
     several = probe.under(probe.budgets[probe.middle], samples=10)
     outcomes = {"1 sample": probe.by_budget[probe.middle].correct, "10 samples": several.correct}
     return _falls("falls in EOT samples", probe, outcomes)
@@ -209,7 +210,6 @@ def iterative_against_single(probe: Probe) -> Gate:
         (probe.under(eps, steps=1).correct, found.correct)
         for eps, found in zip(probe.budgets[:-1], probe.by_budget[:-1], strict=True)
     ]
-    name = "iterative against single-step"
     rise = worst_rise(pairs, probe.seed)
     single, iterative = pairs[probe.middle]
     figures: Figures = {
@@ -218,7 +218,7 @@ def iterative_against_single(probe: Probe) -> Gate:
         "largest advantage of one step": rise.size,
     }
     reason = f"one step is stronger by {rise.size:.1%}, more than noise" if rise.real else ""
-    return gate(name, "fail" if rise.real else "pass", figures, reason)
+    return judged("iterative against single-step", figures, reason)
 
 
 def planted_found(probe: Probe) -> Gate:
@@ -235,25 +235,24 @@ def planted_found(probe: Probe) -> Gate:
     }
     if planted.images < TOO_FEW:
         reason = f"only {planted.images} images have a point that their logits set apart"
-        return gate("planted examples", "not run", figures, reason)
+        return not_run("planted examples", reason, figures)
     if planted.guessed > GUESSED:
         reason = f"guessing finds {planted.guessed:.0%} of them: too easy to tell anything"
-        return gate("planted examples", "not run", figures, reason)
+        return not_run("planted examples", reason, figures)
     found = round(planted.found * planted.images)
-    if wilson(found, planted.images).high < PLANTED_FOUND:
-        reason = f"only {planted.found:.0%} of the planted examples are found"
-        return gate("planted examples", "fail", figures, reason)
-    return gate("planted examples", "pass", figures)
+    fault = f"only {planted.found:.0%} of the planted examples are found"
+    too_few = wilson(found, planted.images).high < PLANTED_FOUND
+    return judged("planted examples", figures, fault if too_few else "")
 
 
 def _outputs(probe: Probe, draw: int) -> Images:
-    """What scoring sees."""
+    """The logits that scoring uses."""
     seed = derived(probe.seed, "audit draw", draw)
     return predictions(probe.victim, probe.x, seed=seed, batch_size=len(probe.x))
 
 
 def _module_outputs(probe: Probe, draw: int) -> Images:
-    """What attacks differentiate, in the same draw: no method of the classifier's own."""
+    """The logits that attacks differentiate, in the same draw, without the classifier's methods."""
     victim, seed = probe.victim, derived(probe.seed, "audit draw", draw)
     with seeded(seed), torch.no_grad():
         reseed(victim, seed)
@@ -265,7 +264,7 @@ def _module_outputs(probe: Probe, draw: int) -> Images:
 
 
 def _gradients(probe: Probe, draws: int) -> Images | None:
-    """(draws, images, pixels), as attacks ask for them; ``None`` where there are none to have."""
+    """Gradients (draws, images, pixels) as attacks get them; ``None`` if there are none."""
     labels = np.eye(probe.victim.nb_classes, dtype=np.float32)[probe.y]
     found = []
     for draw in range(draws):
@@ -274,7 +273,7 @@ def _gradients(probe: Probe, draws: int) -> Images | None:
             reseed(probe.victim, seed)
             try:
                 gradient = probe.victim.loss_gradient(probe.x, labels)
-            except (RuntimeError, ValueError):  # torch's and ART's, for a graph that is cut
+            except (RuntimeError, ValueError):  # by torch and ART, for a graph that is cut
                 return None
         found.append(np.asarray(gradient).reshape(len(probe.x), -1))
     return np.stack(found)

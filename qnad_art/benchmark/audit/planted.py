@@ -1,12 +1,12 @@
-"""Planted adversarial examples: does the attack find what is certainly there?
+"""Planted adversarial examples: does the attack find examples that certainly exist?
 
 The binarisation test (Zimmermann et al. 2022, "Increasing Confidence in Adversarial Robustness
-Evaluations"): around an image, tell points inside its ε-ball from one point on the ball's surface
-by a linear readout of the defended network. That point is an adversarial example of the readout, so
-an attack that is worth its name finds one; guessing at random hardly does.
+Evaluations") fits a linear readout of the defended network that separates points inside the ε-ball
+around an image from one point on its surface. That point is an adversarial example of the readout.
+A working attack finds such an example, and random guesses hardly do.
 
-The readout is of the logits, not of hidden features: every classifier has them, and whatever a
-defence does to hide gradients, up to rounding the logits themselves, lies before it.
+The readout uses the logits, not hidden features: every classifier has logits, and they come after
+everything that a defence may do to hide gradients, including rounding of the logits.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ Floats = npt.NDArray[np.float64]
 
 IMAGES = 24
 INNER = 48
-"""Points inside the ball, besides the image."""
+"""Number of points inside the ball, in addition to the image."""
 INNER_RADIUS = 0.95
 """In units of ε."""
 CORNERS = 32
-"""Corners of the ball of which the one that stands out most is planted."""
+"""Number of corners of the ball; the one that stands out most is planted."""
 BLOCKS = 4
-"""Signs of a corner are constant on so many parts of each axis: pixel noise hardly moves logits."""
+"""Parts of each axis with constant signs in a corner, since pixel noise hardly moves logits."""
 CLOSENESS, CLOSENESS_IN_NOISE = 0.9, 0.7
-"""Of the decision boundary to the planted point, from the nearest inner point (0) to it (1)."""
+"""Position of the decision boundary between the nearest inner point (0) and the planted one (1)."""
 FEATURE_DRAWS = 8
-"""Draws that logits are averaged over."""
+"""Number of draws over which logits are averaged."""
 EOT_SAMPLES = 5
-"""Draws that the attack averages its gradients over, if there is noise."""
+"""Number of draws over which the attack averages its gradients if there is noise."""
 NEVER = -30.0
-"""Logit of a third class: ART treats two classes as a case of its own."""
+"""Logit of a third class, because ART treats two classes as a special case."""
 
 
 @dataclass(frozen=True)
 class Planted:
-    """Shares of the ``images`` in which the attack, and as many random guesses, found something."""
+    """Shares of the ``images`` for which the attack and as many random guesses found an example."""
 
     images: int
     found: float
@@ -54,10 +54,10 @@ class Planted:
 
 
 class Readouts(nn.Module):
-    """One linear readout for every image of a batch, which must always come whole and in order.
+    """One linear readout for every image of a batch, which must always be whole and in order.
 
     Args:
-        module: returns logits (N, classes).
+        module: module that returns logits (N, classes).
         weights: (N, classes).
         thresholds: (N,).
     """
@@ -69,7 +69,7 @@ class Readouts(nn.Module):
         self.register_buffer("thresholds", thresholds)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, 3): of inside, of planted, and of nothing."""
+        """Logits (N, 3) of the classes inside, planted and neither."""
         if len(x) != self.count:
             raise InvalidInputError(f"{len(x)} images for {self.count} readouts.")
         beyond = (self.module(x) * self.weights).sum(1) - self.thresholds
@@ -79,7 +79,7 @@ class Readouts(nn.Module):
 
 
 def planted_examples(probe: Probe, eps: float) -> Planted:
-    """Plant an example at L∞ distance ``eps`` of every image that allows it, and attack."""
+    """Plant an example at L∞ distance ``eps`` from every image that allows it, and attack."""
     count = min(IMAGES, len(probe.x), probe.protocol.batch_size)
     x = probe.x[:count]
     rng = np.random.default_rng(derived(probe.seed, "planted"))
@@ -93,7 +93,7 @@ def planted_examples(probe: Probe, eps: float) -> Planted:
     corner = corners[chosen, np.arange(count)]
 
     def beyond(points: Images, what: str) -> Bools:
-        """Which of points (…, N, *shape) the readouts take for planted, on fresh draws."""
+        """Which of the points (…, N, *shape) the readouts classify as planted, on fresh draws."""
         scores = (_logits(probe, points, what) * weights).sum(-1)
         return np.asarray(scores > thresholds)
 
@@ -113,11 +113,11 @@ def planted_examples(probe: Probe, eps: float) -> Planted:
 def _readouts(
     inner: Floats, corners: Floats, closeness: float
 ) -> tuple[Floats, Floats, npt.NDArray[np.intp]]:
-    """Fisher's discriminants of the corners that stand out most, and which these are.
+    """Fisher's discriminants of the corners that stand out most, and these corners.
 
     Args:
         inner, corners: logits (points, N, classes).
-        closeness: of the thresholds to the chosen corners.
+        closeness: closeness of the thresholds to the chosen corners.
 
     Returns:
         Weights (N, classes), thresholds (N,), and the numbers of the corners (N,).
@@ -125,7 +125,7 @@ def _readouts(
     center = inner.mean(0)
     covariance = np.einsum("pni,pnj->nij", inner - center, inner - center) / len(inner)
     spread = covariance.trace(axis1=1, axis2=2) / covariance.shape[-1]
-    # Shrunk, for there may be more classes than points; where logits are constant, nothing holds.
+    # Shrunk, because there may be more classes than points. Constant logits give no readout.
     ridge = (0.1 * spread + 1e-30)[:, None, None] * np.eye(covariance.shape[-1])
     away = np.moveaxis(corners - center, 0, -1)  # (N, classes, points)
     directions = np.linalg.solve(covariance + ridge, away)
@@ -142,7 +142,7 @@ def _readouts(
 
 def _attacked(probe: Probe, x: Images, eps: float, weights: Floats, thresholds: Floats) -> Images:
     place = probe.victim.device
-    # A readout that does not hold counts for nothing, but infinity would spoil the gradients.
+    # A readout that does not hold is not counted, but infinity would spoil the gradients.
     finite = np.where(np.isfinite(thresholds), thresholds, 0.0)
     readouts = Readouts(
         probe.victim.model,

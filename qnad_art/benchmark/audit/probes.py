@@ -1,4 +1,4 @@
-"""The attacks of the audit: PGD and FGSM on a few images, with everything an attacker may use."""
+"""The attacks of the audit: PGD and FGSM on a few images, with all means of an attacker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from qnad_art.benchmark.threats.scoring import Score, score
 from qnad_art.benchmark.threats.victim import Images, Labels, derived, is_stochastic
 
 BUDGETS = (1 / 64, 1 / 16, 1 / 8, 1 / 4, 1.0)
-"""L∞ budgets as shares of the range of the inputs; with the last every image can be reached."""
+"""L∞ budgets as shares of the range of the inputs; the last one allows every image."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Iterative:
 
     @property
     def single_step(self) -> bool:
-        """Whether it is FGSM."""
+        """Whether this is FGSM."""
         return self.steps == 1
 
     def make(
@@ -82,26 +82,26 @@ class Probe:
 
     @cached_property
     def clean(self) -> Score:
-        """On the images as they are."""
+        """Score of the unchanged images."""
         return self.score(self.x)
 
     @cached_property
     def by_budget(self) -> tuple[Score, ...]:
-        """Under the audit's attack at each of the budgets."""
+        """Score under the audit's attack at each of the budgets."""
         return tuple(self.under(eps) for eps in self.budgets)
 
     @cached_property
     def middle(self) -> int:
-        """Which bounded budget leaves nearest to half of the clean accuracy."""
+        """Number of the bounded budget with an accuracy nearest to half of the clean one."""
         left = [abs(s.accuracy - self.clean.accuracy / 2) for s in self.by_budget[:-1]]
         return int(np.argmin(left))
 
     def under(
         self, eps: float, *, steps: int | None = None, restarts: int = 1, samples: int = 1
     ) -> Score:
-        """Under an attack with gradients averaged over ``samples`` draws, on fresh draws.
+        """Score on fresh draws under an attack that averages gradients over ``samples`` draws.
 
-        Gradients through saturated activations are tried too, as in the adaptive rung.
+        Gradients through saturated activations are also tried, as on the adaptive rung.
         """
         steps = steps or self.protocol.audit_steps
         return self.score(self.examples(self.victim, Iterative(steps, restarts), eps, samples))
@@ -123,7 +123,7 @@ class Probe:
         ).x
 
     def score(self, x: Images) -> Score:
-        """Of images in place of the audited ones."""
+        """Score of images in place of the audited ones."""
         return score(
             self.victim,
             x,

@@ -22,15 +22,15 @@ def write_report(
     """Write the report of a run.
 
     Args:
-        run: complete or not.
-        output: folder; ``None`` for ``report`` in the run's.
+        run: run, complete or not.
+        output: folder to write; ``None`` for the folder ``report`` in that of the run.
         formats: ``html`` writes ``report.html``, ``png`` and ``svg`` write ``figures/``.
 
     Returns:
         The folder.
 
     Raises:
-        UnknownNameError: another format.
+        UnknownNameError: an unknown format.
         ArtifactError: the run has no results yet.
     """
     from qnad_art.benchmark.report.source import read_source
@@ -39,10 +39,10 @@ def write_report(
 
 
 def write_source(source: Source, output: Path, formats: Sequence[Format] = FORMATS) -> Path:
-    """As :func:`write_report`, of what was read from a run."""
+    """Write a report as :func:`write_report` does, from what was read from a run."""
     from qnad_art.benchmark.report.figures import charts_of
     from qnad_art.benchmark.report.matplotlib_figures import picture
-    from qnad_art.benchmark.report.page import Page, shown_devices
+    from qnad_art.benchmark.report.page import page, shown_devices
     from qnad_art.files.atomic import write_bytes
 
     for name in formats:
@@ -54,15 +54,12 @@ def write_source(source: Source, output: Path, formats: Sequence[Format] = FORMA
         folder = output / "figures"
         for number, of_view in enumerate(charts, start=1):
             for chart in of_view:
-                write_bytes(
-                    folder / f"results-{number}-{chart.key}.{extension}", picture(chart, extension)
-                )
+                file = folder / f"results-{number}-{chart.key}.{extension}"
+                write_bytes(file, picture(chart, extension))
         for number, device in enumerate(devices, start=1):
             for drawing in device.drawings:
-                write_bytes(
-                    folder / f"device-{number}-{drawing.key}.{extension}",
-                    drawing.image(extension=extension),
-                )
+                file = folder / f"device-{number}-{drawing.key}.{extension}"
+                write_bytes(file, drawing.image(extension=extension))
     if "html" in formats:
-        write_bytes(output / "report.html", Page(source, charts, devices).html().encode())
+        write_bytes(output / "report.html", page(source, charts, devices).encode())
     return output

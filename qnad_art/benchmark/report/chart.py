@@ -1,13 +1,15 @@
-"""What a figure shows, prepared once; two renderers draw it, and its table is read off it."""
+"""What a figure shows: prepared once, drawn by two renderers, and also written as a table."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from qnad_art.benchmark.records import Interval
 
 Kind = Literal["lines", "bars", "scatter", "heat"]
+Look = TypeVar("Look")
 
 COLOURS = (
     "#7d7d7d",
@@ -21,7 +23,7 @@ COLOURS = (
 )
 """Each at least 3:1 against the light and against the dark page (WCAG 1.4.11).
 
-The renderers have 9 markers, 7 patterns and 5 dashes besides, so that few looks coincide.
+The renderers also have 9 markers, 7 patterns and 5 dashes, so that few looks coincide.
 """
 
 MINUS = "\N{MINUS SIGN}"
@@ -29,10 +31,10 @@ MINUS = "\N{MINUS SIGN}"
 
 @dataclass(frozen=True)
 class Point:
-    """One measured accuracy ``y`` (a share, with its interval where there is one) at ``x``.
+    """One measured accuracy ``y`` (a share, with its interval if it has one) at ``x``.
 
     ``x`` is a number (ε, draws), a category in bars and heat maps, or an interval in a scatter
-    plot. ``note`` is said in the table.
+    plot. The table shows ``note``.
     """
 
     x: float | str | Interval
@@ -42,11 +44,39 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one name; ``look`` is its number among the looks (colour, marker, dash)."""
+    """Points of one name; ``look`` is the number of its looks (colour, marker, dash)."""
 
     name: str
     look: int
     points: tuple[Point, ...]
+
+    def pick(self, looks: Sequence[Look]) -> Look:
+        """The one of the colours, markers, dashes or patterns that belongs to this series."""
+        return looks[self.look % len(looks)]
+
+    @property
+    def colour(self) -> str:
+        """The colour as ``#rrggbb``."""
+        return self.pick(COLOURS)
+
+    @property
+    def heights(self) -> list[float]:
+        """``y`` of all points in percent."""
+        return [in_percent(point.y) for point in self.points]
+
+    @property
+    def across(self) -> list[Interval]:
+        """``x`` of all points of a scatter plot."""
+        return [point.x for point in self.points if isinstance(point.x, Interval)]
+
+    @property
+    def band(self) -> list[tuple[Point, float, float]]:
+        """Each point that has an interval, and the ends of that interval in percent."""
+        return [
+            (point, 100 * point.y.low, 100 * point.y.high)
+            for point in self.points
+            if isinstance(point.y, Interval)
+        ]
 
 
 @dataclass(frozen=True)
@@ -63,10 +93,10 @@ class Chart:
     """A figure.
 
     Args:
-        key: name of its files, and its place in the page.
-        title, caption: of the whole.
-        x_label, y_label: of every panel.
-        log: whether x is logarithmic.
+        key: name of its files, and its anchor in the page.
+        title, caption: title and caption of the whole figure.
+        x_label, y_label: labels of the axes of every panel.
+        log: whether the x axis is logarithmic.
     """
 
     key: str
@@ -80,13 +110,13 @@ class Chart:
 
     @property
     def names(self) -> tuple[tuple[str, int], ...]:
-        """Name and look of every series, each once, in order of their looks."""
+        """Name and look of every series, each once, ordered by look."""
         found = {(series.name, series.look) for panel in self.panels for series in panel.series}
         return tuple(sorted(found, key=lambda item: (item[1], item[0])))
 
     @property
     def alternative(self) -> str:
-        """What a reader who does not see it is told; the figures are in the table."""
+        """Alternative text for readers who cannot see the figure; the table has its numbers."""
         drawn = {"lines": "Line plot", "bars": "Bar chart", "scatter": "Scatter plot"}
         kind = drawn.get(self.kind, "Heat map")
         names = ", ".join(name for name, _ in self.names)
@@ -104,17 +134,28 @@ class Table:
 
 
 def categories(panel: Panel) -> list[str]:
-    """The x of all points of bars or a heat map, each once, in order."""
+    """The categories of bars or of a heat map, each once, in order of appearance."""
     return list(dict.fromkeys(str(point.x) for series in panel.series for point in series.points))
 
 
 def ink(accuracy: float) -> str:
-    """Black or white, whichever reads better on Cividis at ``accuracy`` percent; above 4.5:1."""
+    """Black or white: the one with a contrast above 4.5:1 on Cividis at ``accuracy`` percent."""
     return "#000000" if accuracy > 46 else "#ffffff"
 
 
+def in_percent(figure: float | Interval) -> float:
+    """The value of a share in percent."""
+    return 100 * (figure.value if isinstance(figure, Interval) else figure)
+
+
+def errors(figures: Sequence[float | Interval]) -> tuple[list[float], list[float]]:
+    """Lengths of error bars below and above, in percent; 0 for figures without an interval."""
+    known = [f if isinstance(f, Interval) else Interval(value=f, low=f, high=f) for f in figures]
+    return [100 * (f.value - f.low) for f in known], [100 * (f.high - f.value) for f in known]
+
+
 def percent(figure: float | Interval | None) -> str:
-    """A share as text, ``87.2``, with its interval ``87.2 [86.1, 88.3]``."""
+    """A share as text: ``87.2``, or with its interval ``87.2 [86.1, 88.3]``."""
     if figure is None:
         return "missing"
     if isinstance(figure, float):
@@ -123,7 +164,7 @@ def percent(figure: float | Interval | None) -> str:
 
 
 def points(gain: Interval | None) -> str:
-    """A difference in percentage points, ``+3.1 [+1.0, +5.2]``."""
+    """A difference in percentage points as text: ``+3.1 [+1.0, +5.2]``."""
     if gain is None:
         return "missing"
     text = f"{100 * gain.value:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
@@ -139,7 +180,8 @@ def table_of(chart: Chart) -> Table:
     for panel in chart.panels:
         for series in panel.series:
             for point in series.points:
-                row = rows.setdefault((panel.title, _text(point.x)), {})
+                x = f"{point.x:.4g}" if isinstance(point.x, float | int) else str(point.x)
+                row = rows.setdefault((panel.title, x), {})
                 row[series.name] = percent(point.y)
     return Table(
         caption=f"{chart.title}: {chart.y_label}",
@@ -152,20 +194,14 @@ def table_of(chart: Chart) -> Table:
 
 
 def _scatter_table(chart: Chart) -> Table:
-    rows = [
-        (panel.title, series.name, percent(point.x), percent(point.y), point.note)
-        for panel in chart.panels
-        for series in panel.series
-        for point in series.points
-        if isinstance(point.x, Interval)
-    ]
     return Table(
         caption=chart.title,
         columns=("panel", "defence", chart.x_label, chart.y_label, "remark"),
-        rows=tuple(rows),
+        rows=tuple(
+            (panel.title, series.name, percent(x), percent(point.y), point.note)
+            for panel in chart.panels
+            for series in panel.series
+            for point, x in zip(series.points, series.across, strict=True)
+        ),
         headers=2,
     )
-
-
-def _text(x: float | str | Interval) -> str:
-    return f"{x:.4g}" if isinstance(x, float | int) else str(x)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +14,7 @@ Verdict = Literal["A higher", "B higher", "not resolved"]
 
 @dataclass(frozen=True)
 class Pair:
-    """Two results on the same images; ``difference`` is the accuracy of B less that of A."""
+    """Two results on the same images; ``difference`` is the accuracy of B minus that of A."""
 
     a: Result
     b: Result
@@ -23,7 +23,7 @@ class Pair:
 
     @property
     def verdict(self) -> Verdict:
-        """Which is higher, if the interval leaves out zero."""
+        """Which of both is higher, if the interval does not include zero."""
         if self.difference.low > 0:
             return "B higher"
         return "A higher" if self.difference.high < 0 else "not resolved"
@@ -31,7 +31,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Unmatched:
-    """A result that has no partner, and why."""
+    """A result without a partner, and the reason."""
 
     side: Literal["A", "B"]
     cell: Cell
@@ -40,39 +40,40 @@ class Unmatched:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All pairs, and everything that found no partner."""
+    """All pairs, and all results without a partner."""
 
     pairs: tuple[Pair, ...]
     unmatched: tuple[Unmatched, ...]
 
 
 def compare_runs(a: Sequence[Result], b: Sequence[Result], *, seed: int = 0) -> Comparison:
-    """Results of two runs, matched by their cells and their images.
+    """Compare the results of two runs, matched by cell and by image.
 
     Args:
         a, b: results of one run each.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
     """
-    return _compare(a, b, lambda cell: cell, seed, _failed(a), _failed(b))
+    return _compare({r.cell: r for r in a}, {r.cell: r for r in b}, seed)
 
 
 def compare_defences(results: Sequence[Result], a: str, b: str, *, seed: int = 0) -> Comparison:
-    """Two defences of one run, matched by everything else and by their images.
+    """Compare two defences of one run, matched by the rest of the cell and by image.
 
     Raises:
         UnknownNameError: a defence that the run does not have.
     """
-    present = {result.cell.defence for result in results}
+    sides: dict[str, dict[Cell, Result]] = {}
+    for result in results:
+        rest = result.cell.model_copy(update={"defence": ""})
+        sides.setdefault(result.cell.defence, {})[rest] = result
     for name in (a, b):
-        if name not in present:
-            raise UnknownNameError("defence of the run", name, present)
-    failed = _failed(results)
-    first, second = ([r for r in results if r.cell.defence == name] for name in (a, b))
-    return _compare(first, second, _without_defence, seed, failed, failed)
+        if name not in sides:
+            raise UnknownNameError("defence of the run", name, sides)
+    return _compare(sides[a], sides[b], seed)
 
 
 def difference(a: Result, b: Result, *, seed: int = 0) -> Interval:
-    """Accuracy of ``b`` less that of ``a`` with a 95 % interval, paired by image."""
+    """Accuracy of ``b`` minus that of ``a`` with a 95 % interval, paired by image."""
     from qnad_art.benchmark.statistics.intervals import paired_difference, scored
 
     return paired_difference(scored(b), scored(a), seed=seed)
@@ -87,47 +88,25 @@ def mismatch(a: Result, b: Result) -> str | None:
     return None
 
 
-def _without_defence(cell: Cell) -> Hashable:
-    return cell.model_copy(update={"defence": ""})
+def _compare(a: Mapping[Cell, Result], b: Mapping[Cell, Result], seed: int) -> Comparison:
+    """Pair the results of equal cells, apart from those of audits."""
+    from qnad_art.benchmark.audit.audit import failed_gates
 
-
-def _failed(results: Sequence[Result]) -> Callable[[Result], list[str]]:
-    from qnad_art.benchmark.audit.audit import audit_results, unreliable
-
-    gates = audit_results(results)
-
-    def of(result: Result) -> list[str]:
-        cell = result.cell
-        where = (cell.model, cell.data, cell.device, cell.defence, cell.seed)
-        return unreliable(gates.get(where, ()))
-
-    return of
-
-
-def _compare(
-    a: Iterable[Result],
-    b: Iterable[Result],
-    identity: Callable[[Cell], Hashable],
-    seed: int,
-    failed_a: Callable[[Result], list[str]],
-    failed_b: Callable[[Result], list[str]],
-) -> Comparison:
-    left = {identity(r.cell): r for r in a if r.cell.kind != "audit"}
-    right = {identity(r.cell): r for r in b if r.cell.kind != "audit"}
+    failed_a, failed_b = (failed_gates(list(side.values())) for side in (a, b))
+    a, b = ({c: r for c, r in side.items() if c.kind != "audit"} for side in (a, b))
     pairs: list[Pair] = []
     unmatched: list[Unmatched] = []
-    for place, first in left.items():
-        second = right.get(place)
+    for cell, first in a.items():
+        second = b.get(cell)
         if second is None:
             unmatched.append(Unmatched("A", first.cell, "B has no such cell"))
-            continue
-        fault = mismatch(first, second)
-        if fault:
-            sides: tuple[tuple[Literal["A", "B"], Result], ...] = (("A", first), ("B", second))
-            unmatched += [Unmatched(side, result.cell, fault) for side, result in sides]
-            continue
-        names = [*(f"A: {n}" for n in failed_a(first)), *(f"B: {n}" for n in failed_b(second))]
-        pairs.append(Pair(first, second, difference(first, second, seed=seed), tuple(names)))
-    only_b = (result for place, result in right.items() if place not in left)
+        elif fault := mismatch(first, second):
+            unmatched.append(Unmatched("A", first.cell, fault))
+            unmatched.append(Unmatched("B", second.cell, fault))
+        else:
+            names = [f"A: {name}" for name in failed_a[first.cell.where]]
+            names += [f"B: {name}" for name in failed_b[second.cell.where]]
+            pairs.append(Pair(first, second, difference(first, second, seed=seed), tuple(names)))
+    only_b = (result for cell, result in b.items() if cell not in a)
     unmatched += [Unmatched("B", result.cell, "A has no such cell") for result in only_b]
     return Comparison(tuple(pairs), tuple(unmatched))

@@ -1,14 +1,13 @@
-"""Results as tables for other programs: Parquet and CSV, one row a cell, and LaTeX."""
+"""Results as tables for other programs: a data frame with one row per cell, and LaTeX."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qnad_art.benchmark.records import RUNGS, Interval, Result, Rung
-from qnad_art.files.atomic import write_bytes
+from qnad_art.benchmark.records import RUNGS, Interval, Plan, Result, Rung
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,11 +29,11 @@ _TYPES = {
     "queries": "Int64",
     "single_step": "boolean",
 }
-"""Columns that may be empty, or hold whole numbers; the rest are text and plain floats."""
+"""Columns that may be empty or hold whole numbers; the others are text and plain floats."""
 
 
 def to_frame(results: Sequence[Result]) -> pd.DataFrame:
-    """One row a cell, audit cells included.
+    """A data frame with one row per cell, audit cells included.
 
     Columns: ``key``; the coordinates ``kind`` to ``rung``; ``accuracy``, ``majority`` and
     ``every_draw``, each with ``_low`` and ``_high`` of its 95 % interval; what they rest on; the
@@ -43,40 +42,20 @@ def to_frame(results: Sequence[Result]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from qnad_art.benchmark.audit.audit import audit_results, unreliable
+    from qnad_art.benchmark.audit.audit import failed_gates
 
-    gates = audit_results(results)
-    rows = []
-    for result in results:
-        cell = result.cell
-        where = (cell.model, cell.data, cell.device, cell.defence, cell.seed)
-        rows.append({**_row(result), "unreliable": "; ".join(unreliable(gates.get(where, ())))})
+    failed = failed_gates(results)
+    rows = [{**_row(r), "unreliable": "; ".join(failed[r.cell.where])} for r in results]
     frame = pd.DataFrame(rows)
     return frame.astype({name: kind for name, kind in _TYPES.items() if name in frame})
 
 
-def write_parquet(results: Sequence[Result], path: Path) -> None:
-    """Write :func:`to_frame` as Parquet."""
-    write_bytes(path, to_frame(results).to_parquet(index=False, engine="pyarrow"))
-
-
-def write_csv(results: Sequence[Result], path: Path) -> None:
-    """Write :func:`to_frame` as CSV, UTF-8; floats are written so that they read back equal."""
-    write_bytes(path, to_frame(results).to_csv(index=False, lineterminator="\n").encode())
-
-
-def write_latex(results: Sequence[Result], path: Path) -> None:
-    """Write :func:`latex` to a file."""
-    write_bytes(path, latex(results).encode())
-
-
 def _row(result: Result) -> dict[str, Any]:
     provenance, plan = result.provenance, result.provenance.plan
-    figures = {
-        f"{name}{end}": value
-        for name in ("accuracy", "majority", "every_draw")
-        for end, value in _ends(getattr(result, name)).items()
-    }
+    figures: dict[str, float] = {}
+    for name in ("accuracy", "majority", "every_draw"):
+        figure: Interval = getattr(result, name)
+        figures |= {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
     return {
         "key": result.key,
         **result.cell.model_dump(),
@@ -93,10 +72,7 @@ def _row(result: Result) -> dict[str, Any]:
         "seconds": result.seconds,
         "device_hash": provenance.device_hash,
         "shots": provenance.shots,
-        "plan_strategy": plan and plan.strategy,
-        "plan_requested": plan and plan.requested,
-        "plan_achieved": plan and plan.achieved,
-        "plan_injected": plan and plan.injected,
+        **{f"plan_{name}": getattr(plan, name, None) for name in Plan.model_fields},
         "data_hash": provenance.data_hash,
         "weights_hash": provenance.weights_hash,
         "versions": json.dumps(provenance.versions, sort_keys=True),
@@ -104,15 +80,11 @@ def _row(result: Result) -> dict[str, Any]:
     }
 
 
-def _ends(figure: Interval) -> dict[str, float]:
-    return {"": figure.value, "_low": figure.low, "_high": figure.high}
-
-
 def latex(results: Sequence[Result]) -> str:
     """Tables for the package booktabs: one for each model, data set, device and rung.
 
-    Defences by attacks and budgets, in percent with 95 % intervals, clean images first; means over
-    the seeds, see :func:`~qnad_art.benchmark.report.view.pooled`.
+    Rows are defences. Columns are the clean images and then attacks and budgets. Accuracies are in
+    percent with 95 % intervals, and means over the seeds (:func:`~.view.pooled`).
     """
     from qnad_art.benchmark.audit.audit import audit_results
     from qnad_art.benchmark.report.view import View, place
@@ -133,13 +105,11 @@ def latex(results: Sequence[Result]) -> str:
 
 def _table(view: View, rung: Rung | None) -> str:
     here = [condition for condition in view.conditions if condition.rung == rung]
-    attacks = list(dict.fromkeys(condition.attack for condition in here))
-    spans = [sum(condition.attack == attack for condition in here) for attack in attacks]
-    heads = [
-        rf"\multicolumn{{{n}}}{{c}}{{{escape(a)}}}" for a, n in zip(attacks, spans, strict=True)
-    ]
-    starts = [3 + sum(spans[:number]) for number in range(len(spans))]
-    rules = [rf"\cmidrule(lr){{{s}-{s + n - 1}}}" for s, n in zip(starts, spans, strict=True)]
+    heads, rules, start = [], "", 3
+    for attack, count in Counter(condition.attack for condition in here).items():
+        heads.append(rf"\multicolumn{{{count}}}{{c}}{{{escape(attack)}}}")
+        rules += rf"\cmidrule(lr){{{start}-{start + count - 1}}}"
+        start += count
     shown = "clean images" if rung is None else f"rung {rung}"
     caption = f"Accuracy in % with 95 % intervals, {shown}: {view.title}."
     lines = [
@@ -148,7 +118,7 @@ def _table(view: View, rung: Rung | None) -> str:
         rf"\caption{{{escape(caption)}}}",
         rf"\begin{{tabular}}{{l{'r' * (1 + len(here))}}}",
         r"\toprule",
-        *([_line("", "", *heads), "".join(rules)] if here else []),
+        *([_line("", "", *heads), rules] if here else []),
         _line("defence", "clean", *(escape(condition.size) for condition in here)),
         r"\midrule",
         *(
@@ -186,7 +156,7 @@ _LATEX = str.maketrans(
         "<": r"\textless{}",
         ">": r"\textgreater{}",
         "|": r"\textbar{}",
-        "[": "{[}",  # else it is an argument of the line break before it
+        "[": "{[}",  # otherwise LaTeX reads it as an argument of the line break before it
         "ε": r"$\varepsilon$",
         "∞": r"$_\infty$",
     }
@@ -194,5 +164,5 @@ _LATEX = str.maketrans(
 
 
 def escape(text: str) -> str:
-    """Text as LaTeX shows it unchanged."""
+    """Escape text so that LaTeX shows it unchanged."""
     return text.translate(_LATEX)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from qnad_art.benchmark.report.tables import duration
+from qnad_art.benchmark.report.tables import duration, shots_text
 
 if TYPE_CHECKING:
     from qnad_art.benchmark.report.source import Source
@@ -18,12 +19,12 @@ def facts(source: Source) -> Facts:
     results = source.results
     scored = [result for result in results if result.cell.kind != "audit"]
     cells = [result.cell for result in results]
-    shots = (r.provenance.shots for r in results if r.provenance.device_hash is not None)
+    quantum = (result for result in results if result.provenance.device_hash is not None)
     return [
         ("Models", _each(cell.model for cell in cells)),
         ("Data", _each(cell.data for cell in cells)),
         ("Devices", _each(cell.device for cell in cells)),
-        ("Shots a product", _each("exact expectation" if s is None else f"{s:,}" for s in shots)),
+        ("Shots per product", _each(map(shots_text, quantum))),
         ("Defences", _each(cell.defence for cell in cells)),
         ("Attacks", _each(cell.attack for cell in cells if cell.attack)),
         ("Test images", _each(f"{result.images:,}" for result in scored)),
@@ -36,16 +37,16 @@ def facts(source: Source) -> Facts:
 
 def hashes(source: Source) -> Facts:
     """Versions of the packages and hashes of what the figures depend on."""
-    found: dict[str, dict[str, None]] = {}
+    found: dict[str, dict[str, None]] = defaultdict(dict)
     for result in source.results:
         cell, provenance = result.cell, result.provenance
         for package, version in provenance.versions.items():
-            found.setdefault(package, {})[version] = None
-        found.setdefault("processor", {})[provenance.gpu or "CPU"] = None
-        found.setdefault(f"data {cell.data}", {})[provenance.data_hash] = None
-        found.setdefault(f"weights {cell.model}", {})[provenance.weights_hash] = None
+            found[package][version] = None
+        found["processor"][provenance.gpu or "CPU"] = None
+        found[f"data {cell.data}"][provenance.data_hash] = None
+        found[f"weights {cell.model}"][provenance.weights_hash] = None
         if provenance.device_hash is not None:
-            found.setdefault(f"device {cell.device}", {})[provenance.device_hash] = None
+            found[f"device {cell.device}"][provenance.device_hash] = None
     return [(name, ", ".join(values)) for name, values in found.items()]
 
 

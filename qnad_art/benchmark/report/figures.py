@@ -1,24 +1,24 @@
-"""The figures of a report: what is in each, from the measured results and nothing else."""
+"""The figures of a report, built from the measured results and nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-from qnad_art.benchmark.records import CurvePoint, Interval
+from qnad_art.benchmark.records import Interval
 from qnad_art.benchmark.report.chart import COLOURS, Chart, Panel, Point, Series
-from qnad_art.benchmark.report.view import NO_BUDGET, Budget, Condition, View, norm_name
+from qnad_art.benchmark.report.view import NO_BUDGET, Condition, View, norm_name
 
 Families = Sequence[tuple[str, Sequence[tuple[float, str]]]]
-"""Defences that differ only in how much crosstalk they ask for: name, then (fraction, defence)."""
+"""Defences that differ only in their fraction of crosstalk: name, then (fraction, defence)."""
 
 BANDS = "Bands are 95 % intervals."
 ACCURACY = "accuracy (%)"
 SAME_COLOUR = 3 * len(COLOURS)
-"""Looks so far apart have one colour, and other markers and dashes."""
+"""Looks with this distance have the same colour, but different markers and dashes."""
 
 
 def charts_of(view: View, families: Families) -> list[Chart]:
-    """Every figure that the results of one model, data set and device fill."""
+    """All figures for which one model, data set and device have results."""
     built = (
         _against_budget(view),
         _against_fraction(view, families),
@@ -30,34 +30,37 @@ def charts_of(view: View, families: Families) -> list[Chart]:
     return [chart for chart in built if chart.panels]
 
 
-def _series(
-    view: View, points: Callable[[str], Iterable[Point | None]], defences: Iterable[str] = ()
-) -> tuple[Series, ...]:
-    """A series for each defence that has any of its points."""
-    found = []
-    for defence in defences or view.defences:
-        present = tuple(point for point in points(defence) if point is not None)
-        if present:
-            found.append(Series(view.label(defence), view.look(defence), present))
-    return tuple(found)
+def _points(measured: Iterable[tuple[float | str, Interval | None]]) -> tuple[Point, ...]:
+    """A point for each accuracy that was measured."""
+    return tuple(Point(x, accuracy) for x, accuracy in measured if accuracy is not None)
 
 
-def _point(x: float | str, accuracy: Interval | None) -> Point | None:
-    return None if accuracy is None else Point(x, accuracy)
+def _panel(view: View, title: str, placed: Sequence[tuple[float | str, Condition | None]]) -> Panel:
+    """The accuracy of every defence under each condition, at the condition's place on the x axis.
+
+    Defences of which only the clean images were measured are left out.
+    """
+    series = [
+        Series(
+            view.label(defence),
+            view.look(defence),
+            _points((x, view.accuracy(defence, condition)) for x, condition in placed),
+        )
+        for defence in view.defences
+        if any(view.of(defence, condition) for _, condition in placed if condition is not None)
+    ]
+    return Panel(title, tuple(series))
 
 
 def _against_budget(view: View) -> Chart:
     panels = []
     budgeted = [(c, c.budget) for c in view.conditions if c.budget is not None]
     for attack, rung, norm in dict.fromkeys((c.attack, c.rung, b.norm) for c, b in budgeted):
-        here = [(c, b) for c, b in budgeted if (c.attack, c.rung, b.norm) == (attack, rung, norm)]
-
-        def points(defence: str, here: list[tuple[Condition, Budget]] = here) -> list[Point | None]:
-            measured = [_point(b.eps, view.accuracy(defence, c)) for c, b in here]
-            clean = _point(0.0, view.accuracy(defence))
-            return [clean, *measured] if any(measured) else []
-
-        panels.append(Panel(f"{attack} ({norm_name(norm)}) · {rung}", _series(view, points)))
+        placed: list[tuple[float | str, Condition | None]] = [(0.0, None)]
+        placed += [
+            (b.eps, c) for c, b in budgeted if (c.attack, c.rung, b.norm) == (attack, rung, norm)
+        ]
+        panels.append(_panel(view, f"{attack} ({norm_name(norm)}) · {rung}", placed))
     return Chart(
         key="epsilon",
         kind="lines",
@@ -69,10 +72,6 @@ def _against_budget(view: View) -> Chart:
     )
 
 
-def _attacks_and_rungs(conditions: Iterable[Condition]) -> list[tuple[str, str]]:
-    return list(dict.fromkeys((c.attack, c.rung) for c in conditions))
-
-
 def _against_fraction(view: View, families: Families) -> Chart:
     panels = []
     names = ["clean", *map(str, view.budgets), NO_BUDGET]
@@ -80,19 +79,19 @@ def _against_fraction(view: View, families: Families) -> Chart:
         known = [(fraction, defence) for fraction, defence in members if defence in view.defences]
         if len(known) < 2:
             continue
-        for attack, rung in _attacks_and_rungs(view.conditions):
+        failed = [f"{fraction:.4g}" for fraction, defence in known if view.failed(defence)]
+        flagged = f"{family} (unreliable at {', '.join(failed)})" if failed else family
+        for attack, rung in dict.fromkeys((c.attack, c.rung) for c in view.conditions):
             wanted: list[Condition | None] = [None]
             wanted += [c for c in view.conditions if (c.attack, c.rung) == (attack, rung)]
             curves = []
             for condition in wanted:
-                points = [_point(f, view.accuracy(defence, condition)) for f, defence in known]
-                present = tuple(point for point in points if point is not None)
                 name = "clean" if condition is None else condition.size
-                if present:
-                    curves.append(Series(name, names.index(name), present))
+                points = _points((f, view.accuracy(defence, condition)) for f, defence in known)
+                if points:
+                    curves.append(Series(name, names.index(name), points))
             if any(len(curve.points) > 1 for curve in curves):
-                title = f"{_flagged(view, family, known)} · {attack} · {rung}"
-                panels.append(Panel(title, tuple(curves)))
+                panels.append(Panel(f"{flagged} · {attack} · {rung}", tuple(curves)))
     return Chart(
         key="fraction",
         kind="lines",
@@ -104,53 +103,41 @@ def _against_fraction(view: View, families: Families) -> Chart:
     )
 
 
-def _flagged(view: View, family: str, members: Iterable[tuple[float, str]]) -> str:
-    failed = [f"{fraction:.4g}" for fraction, defence in members if view.failed(defence)]
-    return f"{family} (unreliable at {', '.join(failed)})" if failed else family
-
-
 def _against_samples(view: View) -> Chart:
     panels = []
     gradients = (("true", ""), ("unsaturated", ", gradients through saturation"))
     for condition in (c for c in view.conditions if c.rung == "adaptive"):
         curves = []
         for defence in view.defences:
+            measured = [
+                point for result in view.of(defence, condition)[:1] for point in result.curve
+            ]
             for number, (kind, remark) in enumerate(gradients):
                 points = tuple(
-                    Point(float(p.samples), p.accuracy)
-                    for p in _curve(view, defence, condition)
-                    if p.gradients == kind
+                    Point(float(p.samples), p.accuracy) for p in measured if p.gradients == kind
                 )
                 look = view.look(defence) + number * SAME_COLOUR
                 if len(points) > 1:
                     curves.append(Series(view.label(defence) + remark, look, points))
         if curves:
             panels.append(Panel(f"{condition.attack} · {condition.size}", tuple(curves)))
+    many_seeds = len({result.cell.seed for result in view.results}) > 1
     return Chart(
         key="samples",
         kind="lines",
         title="Accuracy against the draws that the adaptive attack averages over (EOT)",
         caption=(
-            "Accuracy under the attack with so many draws in each gradient, on draws of the "
+            "Accuracy under the attack with this many draws in each gradient, on draws of the "
             "attacker’s own. The figure of the adaptive rung is usually lower: it takes the best "
             "of these attacks for each image, and is scored on fresh draws. These points have no "
             "intervals. Defences without noise have no curve."
-            + (" The curve of the first seed is shown." if _many_seeds(view) else "")
+            + (" The curve of the first seed is shown." if many_seeds else "")
         ),
-        x_label="draws a gradient",
+        x_label="draws per gradient",
         y_label=ACCURACY,
         panels=tuple(panels),
         log=True,
     )
-
-
-def _curve(view: View, defence: str, condition: Condition) -> Sequence[CurvePoint]:
-    measured = view.of(defence, condition)
-    return measured[0].curve if measured else ()
-
-
-def _many_seeds(view: View) -> bool:
-    return len({result.cell.seed for result in view.results}) > 1
 
 
 def _pareto(view: View) -> Chart:
@@ -165,25 +152,23 @@ def _pareto(view: View) -> Chart:
         front = _front(
             [(clean.value, left.value) for d, clean, _, left in found if not view.failed(d)]
         )
-        curves = tuple(
-            Series(
-                view.label(defence),
-                view.look(defence),
-                (Point(clean, left, _remark((clean.value, left.value) in front, condition)),),
-            )
-            for defence, clean, condition, left in found
-        )
+        curves = []
+        for defence, clean, attacked, left in found:
+            on_front = "on the front; " if (clean.value, left.value) in front else ""
+            remark = f"{on_front}strongest: {attacked.attack}, {attacked.rung}"
+            point = Point(clean, left, remark)
+            curves.append(Series(view.label(defence), view.look(defence), (point,)))
         if curves:
-            panels.append(Panel(str(budget), curves, tuple(front)))
+            panels.append(Panel(str(budget), tuple(curves), tuple(front)))
     return Chart(
         key="pareto",
         kind="scatter",
-        title="Clean accuracy and what all attacks leave",
+        title="Clean accuracy and accuracy under all attacks",
         caption=(
             "Each defence under all attacks measured on it at this budget together, without the "
-            "rungs persistent and seed-known: an image counts where none breaks it. The dotted "
-            "line joins the defences that no other beats in both (the Pareto front), unreliable "
-            "ones left out. Bars are 95 % intervals."
+            "rungs persistent and seed-known: an image counts if none of them breaks it. The "
+            "dotted line joins the defences that no other beats in both (the Pareto front), "
+            "without unreliable ones. Bars are 95 % intervals."
         ),
         x_label="clean accuracy (%)",
         y_label="accuracy under attack (%)",
@@ -192,27 +177,18 @@ def _pareto(view: View) -> Chart:
 
 
 def _front(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The places that no other beats in one coordinate without losing in the other."""
+    """The places for which no other place is at least as good in both coordinates."""
     best = [
         p for p in set(places) if not any(q[0] >= p[0] and q[1] >= p[1] and q != p for q in places)
     ]
     return sorted(best)
 
 
-def _remark(first: bool, condition: Condition) -> str:
-    attack = f"strongest: {condition.attack}, {condition.rung}"
-    return f"on the front; {attack}" if first else attack
-
-
 def _bars(view: View) -> Chart:
     panels = []
     for rung, budget in dict.fromkeys((c.rung, c.budget) for c in view.conditions):
         here = [c for c in view.conditions if (c.rung, c.budget) == (rung, budget)]
-
-        def points(defence: str, here: list[Condition] = here) -> list[Point | None]:
-            return [_point(c.attack, view.accuracy(defence, c)) for c in here]
-
-        panels.append(Panel(f"{rung} · {here[0].size}", _series(view, points)))
+        panels.append(_panel(view, f"{rung} · {here[0].size}", [(c.attack, c) for c in here]))
     return Chart(
         key="attacks",
         kind="bars",
@@ -229,11 +205,8 @@ def _heat(view: View) -> Chart:
     panels = []
     for budget in dict.fromkeys(c.budget for c in view.conditions):
         here = [c for c in view.conditions if c.budget == budget]
-
-        def points(defence: str, here: list[Condition] = here) -> list[Point | None]:
-            return [_point(f"{c.attack} · {c.rung}", view.accuracy(defence, c)) for c in here]
-
-        panels.append(Panel(here[0].size, _series(view, points)))
+        placed = [(f"{c.attack} · {c.rung}", c) for c in here]
+        panels.append(_panel(view, here[0].size, placed))
     return Chart(
         key="heat",
         kind="heat",

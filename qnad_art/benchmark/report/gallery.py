@@ -1,4 +1,4 @@
-"""Adversarial examples to look at: image, perturbation, what the network said."""
+"""Adversarial examples for the report: image, perturbation, and what the network answered."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from qnad_art.benchmark.report.view import View, condition_of
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 IMAGES = 4
-"""Shown of a cell: the first, whether the attack succeeded on them or not."""
+"""Number of images shown of a cell: the first ones, whether the attack succeeded or not."""
 CELLS = 12
-"""Shown at most of a model, data set and device."""
+"""Largest number of cells shown of a model, data set and device."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """PNG files of an image, of its perturbation and of their sum, and what they are taken for."""
+    """PNG files of an image, its perturbation and their sum, and the network's answer."""
 
     number: int
     clean: bytes
@@ -36,7 +36,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Examples of one cell; their perturbations are drawn ``amplified`` times as large."""
+    """Examples of one cell; perturbations are drawn ``amplified`` times as large."""
 
     title: str
     amplified: int
@@ -44,13 +44,13 @@ class Gallery:
 
 
 def galleries(view: View, examples: Callable[[str], Arrays | None]) -> list[Gallery]:
-    """Each defence under the strongest attack at the largest budget of each norm, and without one.
+    """Each defence under the strongest attack at the largest budget of each norm and without one.
 
     Args:
         view: the results.
-        examples: what was kept of the cell of a key: ``x`` (N, C, H, W) in [0, 1], ``x_adv`` alike
-            or with an axis of noise draws before it (the first is shown), ``y`` (N,),
-            ``predicted`` (draws, N) class indices.
+        examples: returns the arrays kept of the cell with a key, if any: ``x`` (N, C, H, W) in
+            [0, 1]; ``x_adv`` of the same shape, or with a first axis of noise draws (the first draw
+            is shown); ``y`` (N,); ``predicted`` (draws, N) class indices.
     """
     largest = {budget.norm: budget for budget in view.budgets}  # budgets ascend
     found: list[Gallery] = []
@@ -73,7 +73,8 @@ def _gallery(view: View, result: Result, arrays: Arrays) -> Gallery:
     examples = []
     for number in range(len(x)):
         truth, said = int(arrays["y"][number]), arrays["predicted"][:, number]
-        top, times = _vote(said)
+        classes, counts = np.unique(said, return_counts=True)
+        top, times = classes[counts.argmax()], counts.max()
         examples.append(
             Example(
                 number,
@@ -89,12 +90,6 @@ def _gallery(view: View, result: Result, arrays: Arrays) -> Gallery:
     return Gallery(title, amplified, tuple(examples))
 
 
-def _vote(said: npt.NDArray[Any]) -> tuple[int, int]:
-    """The class that most draws give, and how many do."""
-    classes, counts = np.unique(said, return_counts=True)
-    return int(classes[counts.argmax()]), int(counts.max())
-
-
 def _factor(largest: float) -> int:
     """The largest of 1, 2, 5, 10, … that keeps ``largest`` within half the range of a pixel."""
     steps = (a * 10**b for b in range(4) for a in (1, 2, 5))
@@ -102,7 +97,7 @@ def _factor(largest: float) -> int:
 
 
 def _png(image: npt.NDArray[Any]) -> bytes:
-    """Pixels (C, H, W) in [0, 1] as PNG; one channel is grey."""
+    """Pixels (C, H, W) in [0, 1] as PNG; a single channel is grey."""
     from PIL import Image
 
     pixels = np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8).transpose(1, 2, 0)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from qnad_art.benchmark.records import Interval
-from qnad_art.benchmark.report.chart import COLOURS, Chart, Panel, Series, categories, ink
+from qnad_art.benchmark.report.chart import Chart, Panel, categories, errors, in_percent, ink
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,17 +23,17 @@ HATCHES = ("", "//", "xx", "--", "..", "\\\\", "||")
 Extension = Literal["png", "svg"]
 
 WIDTH = 14.0
-"""Inches that a figure takes if its panels let it."""
+"""Width in inches that a figure takes if its panels allow it."""
 FEW = 8
-"""Names that fit under a narrow figure."""
+"""Number of names that fit under a narrow figure."""
 
 
 def picture(chart: Chart, extension: Extension) -> bytes:
-    """The chart as an image file, on white, 150 dots an inch."""
+    """The chart as an image file on white, at 150 dots per inch."""
     from matplotlib import rc_context
 
     buffer = io.BytesIO()
-    # Without a salt and a date, equal figures are equal files.
+    # With a fixed salt and without a date, equal figures are equal files.
     with rc_context({"svg.hashsalt": chart.key, "svg.fonttype": "none"}):
         matplotlib_figure(chart).savefig(
             buffer, format=extension, dpi=150, metadata={"Date": None} if extension == "svg" else {}
@@ -51,8 +51,9 @@ def matplotlib_figure(chart: Chart) -> Figure:
     columns = math.ceil(len(chart.panels) / rows)  # four are two and two
     names = [_plain(name) for name, _ in chart.names] if chart.kind != "heat" else []
     across = max(columns * width, 6.0 if len(names) <= FEW else 9.0)
-    beside = _beside(names, across)
-    below = 0.5 + 0.2 * math.ceil(len(names) / beside)
+    longest = max(map(len, names), default=0)
+    abreast = max(1, min(4, len(names), int(across * 11 / (longest + 6))))
+    below = 0.5 + 0.2 * math.ceil(len(names) / abreast)
     figure = Figure(figsize=(across, rows * height + below), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -66,18 +67,12 @@ def matplotlib_figure(chart: Chart) -> Figure:
         axes.set_visible(False)
     figure.suptitle(_plain(chart.title), fontsize=12)
     if chart.kind != "heat":
-        _legend(figure, names, beside)
+        _legend(figure, names, abreast)
     return figure
 
 
-def _beside(names: Sequence[str], width: float) -> int:
-    """Names in a line of the legend of a figure so many inches wide."""
-    longest = max(map(len, names), default=0)
-    return max(1, min(4, len(names), int(width * 11 / (longest + 6))))
-
-
 def _panel_size(chart: Chart) -> tuple[float, float]:
-    """Width and height in inches."""
+    """Width and height of a panel in inches."""
     most = max(len(panel.series) for panel in chart.panels)
     names = max(len(categories(panel)) for panel in chart.panels)
     if chart.kind == "heat":
@@ -102,7 +97,7 @@ def _dress(axes: Axes, chart: Chart) -> None:
         axes.set_xticks([], minor=True)
 
 
-def _legend(figure: Figure, names: Sequence[str], beside: int) -> None:
+def _legend(figure: Figure, names: Sequence[str], abreast: int) -> None:
     """Every name once, in the order of the looks, under the panels."""
     entries: dict[str, Any] = {}
     for axes in figure.axes:
@@ -112,7 +107,7 @@ def _legend(figure: Figure, names: Sequence[str], beside: int) -> None:
         [entries[name] for name in names],
         names,
         loc="outside lower center",
-        ncols=beside,
+        ncols=abreast,
         frameon=False,
         fontsize=9,
     )
@@ -120,23 +115,19 @@ def _legend(figure: Figure, names: Sequence[str], beside: int) -> None:
 
 def _lines(axes: Axes, panel: Panel) -> None:
     for series in panel.series:
-        x = [float(point.x) for point in series.points if not isinstance(point.x, Interval)]
-        y = [_percent(point.y) for point in series.points]
         axes.plot(
-            x,
-            y,
+            [float(point.x) for point in series.points if not isinstance(point.x, Interval)],
+            series.heights,
             label=_plain(series.name),
-            color=_colour(series),
-            marker=_of(MARKERS, series),
-            linestyle=_of(DASHES, series),
+            color=series.colour,
+            marker=series.pick(MARKERS),
+            linestyle=series.pick(DASHES),
             markersize=5,
         )
-        banded = [(x, p.y) for x, p in zip(x, series.points, strict=True)]
-        ends = [(x, 100 * y.low, 100 * y.high) for x, y in banded if isinstance(y, Interval)]
-        if len(ends) > 1:
-            at, low, high = zip(*ends, strict=True)
-            faint = 0.6 / max(len(panel.series), 3)
-            axes.fill_between(at, low, high, color=_colour(series), alpha=faint, lw=0)
+        if len(series.band) > 1:
+            points, low, high = zip(*series.band, strict=True)
+            at, faint = [point.x for point in points], 0.6 / max(len(panel.series), 3)
+            axes.fill_between(at, low, high, color=series.colour, alpha=faint, lw=0)
 
 
 def _bars(axes: Axes, panel: Panel) -> None:
@@ -146,13 +137,13 @@ def _bars(axes: Axes, panel: Panel) -> None:
         offset = (number - (len(panel.series) - 1) / 2) * width
         axes.bar(
             [names.index(str(point.x)) + offset for point in series.points],
-            [_percent(point.y) for point in series.points],
+            series.heights,
             width,
-            yerr=_errors([point.y for point in series.points]),
+            yerr=errors([point.y for point in series.points]),
             label=_plain(series.name),
-            facecolor="white" if _of(HATCHES, series) else _colour(series),
-            edgecolor=_colour(series),
-            hatch=_of(HATCHES, series),
+            facecolor="white" if series.pick(HATCHES) else series.colour,
+            edgecolor=series.colour,
+            hatch=series.pick(HATCHES),
             error_kw={"elinewidth": 1, "capsize": 2},
         )
     axes.set_xticks(range(len(names)), [_plain(name) for name in names])
@@ -168,15 +159,14 @@ def _scatter(axes: Axes, panel: Panel) -> None:
             zorder=1,
         )
     for series in panel.series:
-        across = [point.x for point in series.points if isinstance(point.x, Interval)]
         axes.errorbar(
-            [100 * x.value for x in across],
-            [_percent(point.y) for point in series.points],
-            xerr=_errors(across),
-            yerr=_errors([point.y for point in series.points]),
-            fmt=_of(MARKERS, series),
+            [in_percent(x) for x in series.across],
+            series.heights,
+            xerr=errors(series.across),
+            yerr=errors([point.y for point in series.points]),
+            fmt=series.pick(MARKERS),
             label=_plain(series.name),
-            color=_colour(series),
+            color=series.colour,
             markersize=8,
             elinewidth=1,
             capsize=2,
@@ -188,7 +178,7 @@ def _heat(axes: Axes, panel: Panel) -> None:
     shown = np.full((len(panel.series), len(names)), np.nan)
     for row, series in enumerate(panel.series):
         for point in series.points:
-            shown[row, names.index(str(point.x))] = _percent(point.y)
+            shown[row, names.index(str(point.x))] = in_percent(point.y)
     axes.imshow(shown, cmap="cividis", vmin=0, vmax=100, aspect="auto")
     for (row, column), accuracy in np.ndenumerate(shown):
         missing = np.isnan(accuracy)
@@ -202,25 +192,7 @@ def _heat(axes: Axes, panel: Panel) -> None:
     axes.tick_params(length=0)
 
 
-def _percent(figure: float | Interval) -> float:
-    return 100 * (figure.value if isinstance(figure, Interval) else figure)
-
-
-def _errors(figures: list[float | Interval] | list[Interval]) -> list[list[float]]:
-    """Matplotlib's error bars: distances below and above."""
-    known = [f if isinstance(f, Interval) else Interval(value=f, low=f, high=f) for f in figures]
-    return [[100 * (f.value - f.low) for f in known], [100 * (f.high - f.value) for f in known]]
-
-
 def _plain(text: str) -> str:
-    """Text as matplotlib shows it unchanged: ``$`` starts no formula, ``_`` hides no label."""
+    """Escape text: otherwise ``$`` starts a formula, and a leading ``_`` hides a label."""
     escaped = text.replace("$", r"\$")
     return f" {escaped}" if escaped.startswith("_") else escaped
-
-
-def _colour(series: Series) -> str:
-    return COLOURS[series.look % len(COLOURS)]
-
-
-def _of(looks: tuple[Any, ...], series: Series) -> Any:
-    return looks[series.look % len(looks)]

@@ -1,17 +1,18 @@
-"""The page: everything a template needs, and the templates rendered."""
+"""The page of a report: what its templates need, and the templates rendered."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qnad_art.benchmark.records import RUNGS, Gate, Rung
 from qnad_art.benchmark.report import tables
 from qnad_art.benchmark.report.chart import COLOURS, Chart, Table, table_of
 from qnad_art.benchmark.report.facts import facts, hashes
-from qnad_art.benchmark.report.gallery import Gallery, galleries
+from qnad_art.benchmark.report.gallery import galleries
 from qnad_art.benchmark.report.plotly_figures import plotly_figures
 from qnad_art.benchmark.report.view import View
 from qnad_art.circuits.drawing import Drawing, circuit_drawings
@@ -25,7 +26,7 @@ MEANINGS: dict[Rung, str] = {
     "transfer": "The attacker knows the plain network only, and attacks the defended one with "
     "what fools the plain one.",
     "white-box": "The attacker follows gradients through the defended network, noise included, "
-    "one noise draw a step.",
+    "one noise draw per step.",
     "adaptive": "As white-box, with gradients averaged over ever more noise draws (expectation "
     "over transformation) until accuracy stops falling.",
     "surrogate": "The attacker follows gradients of the network’s exact mean, without noise.",
@@ -38,7 +39,7 @@ MEANINGS: dict[Rung, str] = {
 
 @dataclass(frozen=True)
 class ShownPanel:
-    """A place for a plot: its figure's number in the page's data, and its size in pixels."""
+    """The place of a plot: the number of its figure in the page's data, and its size in pixels."""
 
     title: str
     number: int
@@ -57,18 +58,8 @@ class ShownChart:
 
 
 @dataclass(frozen=True)
-class ShownAudit:
-    """The checklist of a defence."""
-
-    title: str
-    words: str
-    failed: bool
-    gates: tuple[Gate, ...]
-
-
-@dataclass(frozen=True)
 class ShownDevice:
-    """Circuits of a device, or why there are none."""
+    """The circuits of a device, or the reason why there are none."""
 
     name: str
     drawings: tuple[Drawing, ...]
@@ -77,100 +68,71 @@ class ShownDevice:
 
 @dataclass(frozen=True)
 class Section:
-    """All of one model, data set and device."""
+    """The results of one model, data set and device, with their charts."""
 
     anchor: str
     view: View
-    failed: list[tuple[str, list[str]]]
-    headline: Table
-    improvements: Table
-    accuracies: list[Table]
-    perturbations: Table | None
-    costs: Table
     charts: list[ShownChart]
-    galleries: list[Gallery]
-    audits: list[ShownAudit]
 
 
-class Page:
-    """The page of a source, with the charts of each of its views."""
+def page(source: Source, charts: Sequence[Sequence[Chart]], devices: Sequence[ShownDevice]) -> str:
+    """The page of a source as HTML, with the charts of each of its views."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
 
-    def __init__(
-        self, source: Source, charts: Sequence[Sequence[Chart]], devices: Sequence[ShownDevice]
-    ) -> None:
-        self.source = source
-        self.devices = devices
-        self.figures: list[dict[str, Any]] = []
-        self.sections = [
-            self._section(f"results-{number}", view, of_view)
-            for number, (view, of_view) in enumerate(zip(source.views, charts, strict=True), 1)
-        ]
+    environment = Environment(
+        loader=PackageLoader(__package__),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["data_uri"] = _data_uri
 
-    def _section(self, anchor: str, view: View, charts: Sequence[Chart]) -> Section:
-        return Section(
-            anchor=anchor,
-            view=view,
-            failed=[(d, failed) for d in view.defences if (failed := view.failed(d))],
-            headline=tables.headline(view),
-            improvements=tables.improvements(view),
-            accuracies=tables.accuracies(view),
-            perturbations=tables.perturbations(view),
-            costs=tables.costs(view),
-            charts=[self._chart(anchor, chart) for chart in charts],
-            galleries=galleries(view, self.source.examples),
-            audits=[_audit(view, defence) for defence in view.defences],
-        )
+    def asset(name: str) -> Markup:
+        assert environment.loader is not None
+        return Markup(environment.loader.get_source(environment, name)[0])
 
-    def _chart(self, anchor: str, chart: Chart) -> ShownChart:
-        panels = []
-        for panel, figure in zip(chart.panels, plotly_figures(chart), strict=True):
-            size = figure.pop("width"), figure["layout"]["height"]
-            panels.append(ShownPanel(panel.title, len(self.figures), *size))
-            self.figures.append(figure)
-        return ShownChart(f"{anchor}-{chart.key}", chart, tuple(panels), table_of(chart))
+    figures: list[dict[str, Any]] = []
+    sections = []
+    for number, (view, of_view) in enumerate(zip(source.views, charts, strict=True), 1):
+        anchor = f"results-{number}"
+        sections.append(Section(anchor, view, [_shown(c, anchor, figures) for c in of_view]))
+    measured = {result.cell for result in source.results}
+    found = {condition.rung for view in source.views for condition in view.conditions}
+    return environment.get_template("page.html.j2").render(
+        title=source.title,
+        version=__version__,
+        sections=sections,
+        devices=devices,
+        facts=facts(source),
+        hashes=hashes(source),
+        suite=source.suite,
+        rungs=[(rung, MEANINGS[rung]) for rung in RUNGS if rung in found],
+        many_seeds=len({result.cell.seed for result in source.results}) > 1,
+        missing=[cell for cell in source.cells if cell not in measured],
+        cells_count=len(source.cells),
+        failures=source.failures,
+        colours=COLOURS,
+        figures=figures,
+        style=asset("style.css"),
+        script=asset("plots.js"),
+        plotly=Markup(get_plotlyjs()),
+        tables=tables,
+        galleries_of=partial(galleries, examples=source.examples),
+        gates_of=_gates_of,
+    )
 
-    def html(self) -> str:
-        """The page as text."""
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-        from markupsafe import Markup
-        from plotly.offline import get_plotlyjs
 
-        environment = Environment(
-            loader=PackageLoader(__package__),
-            autoescape=True,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            undefined=StrictUndefined,
-        )
-        environment.filters["data_uri"] = _data_uri
-
-        def asset(name: str) -> Markup:
-            assert environment.loader is not None
-            return Markup(environment.loader.get_source(environment, name)[0])
-
-        source = self.source
-        measured = {result.cell for result in source.results}
-        missing = [cell for cell in source.cells if cell not in measured]
-        found = {condition.rung for s in self.sections for condition in s.view.conditions}
-        return environment.get_template("page.html.j2").render(
-            title=source.title,
-            version=__version__,
-            sections=self.sections,
-            devices=self.devices,
-            facts=facts(source),
-            hashes=hashes(source),
-            suite=source.suite,
-            rungs=[(rung, MEANINGS[rung]) for rung in RUNGS if rung in found],
-            many_seeds=len({result.cell.seed for result in source.results}) > 1,
-            missing=missing,
-            cells_count=len(source.cells),
-            failures=source.failures,
-            colours=COLOURS,
-            figures=self.figures,
-            style=asset("style.css"),
-            script=asset("plots.js"),
-            plotly=Markup(get_plotlyjs()),
-        )
+def _shown(chart: Chart, anchor: str, figures: list[dict[str, Any]]) -> ShownChart:
+    """A chart in the page, whose figures are added to those of the page."""
+    panels = []
+    for panel, figure in zip(chart.panels, plotly_figures(chart), strict=True):
+        size = figure.pop("width"), figure["layout"]["height"]
+        panels.append(ShownPanel(panel.title, len(figures), *size))
+        figures.append(figure)
+    return ShownChart(f"{anchor}-{chart.key}", chart, tuple(panels), table_of(chart))
 
 
 def shown_devices(source: Source) -> list[ShownDevice]:
@@ -192,17 +154,15 @@ def shown_devices(source: Source) -> list[ShownDevice]:
     return shown
 
 
-def _audit(view: View, defence: str) -> ShownAudit:
-    """All gates of a defence, failed ones first; with several seeds a gate says under which."""
+def _gates_of(view: View, defence: str) -> list[Gate]:
+    """All gates of a defence, failed ones first; with several seeds each gate names its seed."""
     found = {seed: gates for (name, seed), gates in view.gates.items() if name == defence}
-    gates = tuple(
+    gates = [
         gate if len(found) == 1 else gate.model_copy(update={"name": f"{gate.name}, seed {seed}"})
         for seed, of_seed in found.items()
         for gate in of_seed
-    )
-    gates = tuple(sorted(gates, key=lambda gate: gate.verdict != "fail"))
-    words = tables.audit_words(view, defence)
-    return ShownAudit(defence, words, bool(view.failed(defence)), gates)
+    ]
+    return sorted(gates, key=lambda gate: gate.verdict != "fail")
 
 
 def _data_uri(content: bytes, kind: str) -> str:

@@ -1,18 +1,20 @@
-"""Charts as Plotly figures: plain JSON, coloured by the page so that they follow its theme."""
+"""Charts as Plotly figures in plain JSON; the page colours them, so that they follow its theme."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
 from qnad_art.benchmark.records import Interval
 from qnad_art.benchmark.report.chart import (
-    COLOURS,
     Chart,
     Panel,
     Point,
     Series,
     categories,
+    errors,
+    in_percent,
     ink,
     percent,
 )
@@ -71,28 +73,28 @@ def _lines(chart: Chart, panel: Panel) -> Json:
             "type": "scatter",
             "mode": "lines+markers",
             "x": [point.x for point in series.points],
-            "y": [_percent(point.y) for point in series.points],
-            "line": {"color": _colour(series), "width": 2, "dash": _of(DASHES, series)},
-            "marker": {"symbol": _of(MARKERS, series), "size": 8},
+            "y": series.heights,
+            "line": {"color": series.colour, "width": 2, "dash": series.pick(DASHES)},
+            "marker": {"symbol": series.pick(MARKERS), "size": 8},
         }
         for series in panel.series
     ]
     figure = _figure(traces, chart)
-    ticks = sorted({float(p.x) for s in panel.series for p in s.points if isinstance(p.x, float)})
     if chart.log:
+        xs = (point.x for series in panel.series for point in series.points)
+        ticks = sorted({x for x in xs if isinstance(x, float)})
         text = [f"{tick:.4g}" for tick in ticks]
         figure["layout"]["xaxis"].update(type="log", tickvals=ticks, ticktext=text)
     return figure
 
 
 def _band(series: Series, among: int) -> list[Json]:
-    """The area between the ends of the intervals, fainter where many lie upon each other."""
-    points = [point for point in series.points if isinstance(point.y, Interval)]
-    if len(points) < 2:
+    """The area between the ends of the intervals, fainter if many areas overlap."""
+    if len(series.band) < 2:
         return []
-    x = [point.x for point in points]
-    low = [100 * point.y.low for point in points if isinstance(point.y, Interval)]
-    high = [100 * point.y.high for point in points if isinstance(point.y, Interval)]
+    x = [point.x for point, _, _ in series.band]
+    low, high = [low for _, low, _ in series.band], [high for _, _, high in series.band]
+    red, green, blue = bytes.fromhex(series.colour[1:])
     return [
         {
             "type": "scatter",
@@ -102,7 +104,7 @@ def _band(series: Series, among: int) -> list[Json]:
             "x": x + x[::-1],
             "y": high + low[::-1],
             "fill": "toself",
-            "fillcolor": _faint(_colour(series), 0.6 / max(among, 3)),
+            "fillcolor": f"rgba({red}, {green}, {blue}, {0.6 / max(among, 3):.2f})",
             "line": {"width": 0},
             "hoverinfo": "skip",
         }
@@ -116,12 +118,12 @@ def _bars(chart: Chart, panel: Panel) -> Json:
             **_base(series),
             "type": "bar",
             "x": [escape(str(point.x)) for point in series.points],
-            "y": [_percent(point.y) for point in series.points],
-            "error_y": _errors([point.y for point in series.points]),
+            "y": series.heights,
+            "error_y": _error_bars([point.y for point in series.points]),
             "marker": {
-                "color": _colour(series),
-                "pattern": {"shape": _of(PATTERNS, series), "fillmode": "replace", "size": 6},
-                "line": {"color": _colour(series), "width": 1},
+                "color": series.colour,
+                "pattern": {"shape": series.pick(PATTERNS), "fillmode": "replace", "size": 6},
+                "line": {"color": series.colour, "width": 1},
             },
         }
         for series in panel.series
@@ -149,24 +151,19 @@ def _scatter(chart: Chart, panel: Panel) -> Json:
                 "hoverinfo": "skip",
             }
         )
-    for series in panel.series:
-        across = [point.x for point in series.points if isinstance(point.x, Interval)]
-        traces.append(
-            {
-                **_base(series),
-                "type": "scatter",
-                "mode": "markers",
-                "x": [100 * x.value for x in across],
-                "y": [_percent(point.y) for point in series.points],
-                "error_x": _errors(across),
-                "error_y": _errors([point.y for point in series.points]),
-                "marker": {
-                    "symbol": _of(MARKERS, series),
-                    "size": 11,
-                    "color": _colour(series),
-                },
-            }
-        )
+    traces += [
+        {
+            **_base(series),
+            "type": "scatter",
+            "mode": "markers",
+            "x": [in_percent(x) for x in series.across],
+            "y": series.heights,
+            "error_x": _error_bars(series.across),
+            "error_y": _error_bars([point.y for point in series.points]),
+            "marker": {"symbol": series.pick(MARKERS), "size": 11, "color": series.colour},
+        }
+        for series in panel.series
+    ]
     figure = _figure(traces, chart)
     figure["layout"]["xaxis"]["nticks"] = 6
     return figure
@@ -182,7 +179,7 @@ def _heat(chart: Chart, panel: Panel) -> Json:
         "type": "heatmap",
         "x": columns,
         "y": rows,
-        "z": [[None if p is None else _percent(p.y) for p in row] for row in cells],
+        "z": [[None if p is None else in_percent(p.y) for p in row] for row in cells],
         "zmin": 0,
         "zmax": 100,
         "colorscale": "Cividis",
@@ -210,16 +207,16 @@ def _heat(chart: Chart, panel: Panel) -> Json:
 
 
 def _cell_text(x: str, y: str, point: Point | None) -> Json:
-    """The figure in a field; what is missing is said in the page's own colour."""
+    """The figure in a field; "missing" is written in the page's own colour."""
     text: Json = {"x": x, "y": y, "showarrow": False, "text": "missing"}
     if point is None:
         return text
-    accuracy = _percent(point.y)
+    accuracy = in_percent(point.y)
     return {**text, "text": f"{accuracy:.1f}", "font": {"color": ink(accuracy)}}
 
 
 def _base(series: Series) -> Json:
-    """What all traces of defences share; ``meta`` is the name by which the page finds them."""
+    """The part that all traces of defences share; the page finds a trace by its ``meta``."""
     return {
         "name": escape(series.name),
         "meta": series.name,
@@ -231,40 +228,12 @@ def _base(series: Series) -> Json:
 def _hover(point: Point | None) -> str:
     if point is None:
         return "missing"
-    accuracy = _interval_text(point.y)
+    accuracy = f"{percent(point.y)} %"
     if isinstance(point.x, Interval):
-        accuracy = f"clean {_interval_text(point.x)}<br>attacked {accuracy}"
+        accuracy = f"clean {percent(point.x)} %<br>attacked {accuracy}"
     return f"{accuracy}<br>{escape(point.note)}" if point.note else accuracy
 
 
-def _interval_text(figure: float | Interval) -> str:
-    return f"{percent(figure)} %"
-
-
-def _percent(figure: float | Interval) -> float:
-    return 100 * (figure.value if isinstance(figure, Interval) else figure)
-
-
-def _errors(figures: list[float | Interval] | list[Interval]) -> Json:
-    """Plotly's error bars, which it wants as distances."""
-    known = [f if isinstance(f, Interval) else Interval(value=f, low=f, high=f) for f in figures]
-    return {
-        "type": "data",
-        "array": [100 * (f.high - f.value) for f in known],
-        "arrayminus": [100 * (f.value - f.low) for f in known],
-        "thickness": 1.3,
-        "width": 3,
-    }
-
-
-def _colour(series: Series) -> str:
-    return COLOURS[series.look % len(COLOURS)]
-
-
-def _faint(colour: str, opacity: float) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red}, {green}, {blue}, {opacity:.2f})"
-
-
-def _of(looks: tuple[str, ...], series: Series) -> str:
-    return looks[series.look % len(looks)]
+def _error_bars(figures: Sequence[float | Interval]) -> Json:
+    below, above = errors(figures)
+    return {"type": "data", "array": above, "arrayminus": below, "thickness": 1.3, "width": 3}

@@ -1,38 +1,58 @@
-"""The sinks of this package: files beside the report."""
+"""The sinks of this package, which write files next to the report."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
-from qnad_art.benchmark.report import export
+from qnad_art.benchmark.report.export import latex, to_frame
 from qnad_art.benchmark.run.sinks import Sink
+from qnad_art.files.atomic import write_bytes
 
 
-class Parquet(Sink):
-    """``results.parquet``, one row a cell; see :func:`~.export.to_frame`."""
+class _File(Sink):
+    """A sink that writes one file when the run has ended."""
 
-    def close(self) -> Sequence[str]:
-        """Write the file."""
-        path = self.folder / "results.parquet"
-        export.write_parquet(self.results, path)
-        return [str(path)]
+    name: ClassVar[str]
 
-
-class Csv(Sink):
-    """``results.csv``, one row a cell; see :func:`~.export.to_frame`."""
+    @abstractmethod
+    def _content(self) -> bytes: ...
 
     def close(self) -> Sequence[str]:
         """Write the file."""
-        path = self.folder / "results.csv"
-        export.write_csv(self.results, path)
+        path = self.folder / self.name
+        write_bytes(path, self._content())
         return [str(path)]
 
 
-class Latex(Sink):
-    """``results.tex``: tables; see :func:`qnad_art.benchmark.report.export.latex`."""
+class Parquet(_File):
+    """``results.parquet`` with one row per cell; see :func:`~.export.to_frame`."""
 
-    def close(self) -> Sequence[str]:
-        """Write the file."""
-        path = self.folder / "results.tex"
-        export.write_latex(self.results, path)
-        return [str(path)]
+    name = "results.parquet"
+
+    def _content(self) -> bytes:
+        content: bytes = to_frame(self.results).to_parquet(index=False, engine="pyarrow")
+        return content
+
+
+class Csv(_File):
+    """``results.csv`` with one row per cell, in UTF-8; see :func:`~.export.to_frame`.
+
+    Floats are written with all their digits, so that they read back equal.
+    """
+
+    name = "results.csv"
+
+    def _content(self) -> bytes:
+        text: str = to_frame(self.results).to_csv(index=False, lineterminator="\n")
+        return text.encode()
+
+
+class Latex(_File):
+    """``results.tex`` with tables; see :func:`~.export.latex`."""
+
+    name = "results.tex"
+
+    def _content(self) -> bytes:
+        return latex(self.results).encode()

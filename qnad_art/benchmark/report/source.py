@@ -1,8 +1,8 @@
-"""What a report is made from, read from a run once."""
+"""What a report is made from; it is read from the run once."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,26 +18,22 @@ if TYPE_CHECKING:
     from qnad_art.benchmark.run.folder import Run
 
 
-def _nothing(key: str) -> Arrays | None:
-    return None
-
-
 @dataclass(frozen=True)
 class Source:
-    """A run's results and what its suite says of them.
+    """A run's results and what its suite says about them.
 
     Args:
         title: name of the suite.
-        suite: its text.
-        cells: all that it asks for.
-        results: those measured.
-        gates: of the audit.
+        suite: text of the suite.
+        cells: all cells that the suite asks for.
+        results: results of the cells that were measured.
+        gates: gates of the audit.
         undefended: label of the defence that does nothing, if there is one.
         classical: labels of the defences that use no quantum device.
-        failures: why a cell could not be measured.
+        failures: reason why a cell could not be measured.
         families: defences that differ only in their fraction of crosstalk.
-        devices: by their labels, names or files that :func:`qnad_art.device.load_device` takes.
-        examples: what was kept of the cell of a key, see :func:`~.gallery.gallery`.
+        devices: by label, the names or files that :func:`qnad_art.device.load_device` takes.
+        examples: returns the arrays kept of the cell with a key; see :func:`~.gallery.galleries`.
     """
 
     title: str
@@ -50,11 +46,11 @@ class Source:
     failures: Mapping[Cell, str] = field(default_factory=dict)
     families: Families = ()
     devices: Mapping[str, str] = field(default_factory=dict)
-    examples: Callable[[str], Arrays | None] = _nothing
+    examples: Callable[[str], Arrays | None] = lambda key: None
 
     @cached_property
     def views(self) -> list[View]:
-        """One for each model, data set and device, in the suite's order."""
+        """A view of each model, data set and device, in the order of the suite."""
         quantum = [cell for cell in self.cells if cell.defence not in self.classical]
         return [
             View(where, self.results, self.cells, self.gates, self.undefended, self.classical)
@@ -63,7 +59,7 @@ class Source:
 
 
 def read_source(run: Run) -> Source:
-    """What a report is made from.
+    """Read what a report is made from.
 
     Raises:
         ArtifactError: the run is damaged or has no results yet.
@@ -102,12 +98,12 @@ def results_of(run: Run) -> list[Result]:
 
 
 def families_of(defences: Mapping[str, list[dict[str, Any]]]) -> Families:
-    """Defences that differ in nothing but the field ``fraction`` of one step.
+    """Groups of defences that differ only in the field ``fraction`` of one step.
 
     Args:
-        defences: by label, the names and settings of their steps.
+        defences: by label, the names and settings of the steps of each defence.
     """
-    groups: dict[str, list[tuple[float, str]]] = {}
+    groups: dict[str, list[tuple[float, str]]] = defaultdict(list)
     names: dict[str, str] = {}
     for label, steps in defences.items():
         fractions = [step["fraction"] for step in steps if step.get("fraction") is not None]
@@ -115,7 +111,7 @@ def families_of(defences: Mapping[str, list[dict[str, Any]]]) -> Families:
             continue
         rest = [{k: v for k, v in step.items() if k != "fraction"} for step in steps]
         group = content_address(rest)
-        groups.setdefault(group, []).append((float(fractions[0]), label))
+        groups[group].append((float(fractions[0]), label))
         names[group] = " + ".join(str(step["name"]) for step in steps)
     several = {group: sorted(members) for group, members in groups.items() if len(members) > 1}
     shared = Counter(names[group] for group in several)

@@ -15,7 +15,7 @@ from qnad_art.benchmark.statistics.intervals import RelativeImprovement, relativ
 
 @dataclass(frozen=True)
 class Improvement:
-    """A defence against the undefended network, on the same images; ``ratio`` may mean nothing."""
+    """A defence compared with the undefended network on the same images."""
 
     plain: Interval
     defended: Interval
@@ -24,7 +24,7 @@ class Improvement:
 
 
 def improvement(view: View, defence: str, condition: Condition | None) -> Improvement | None:
-    """What the defence gains under a condition; ``None`` if either side was not measured."""
+    """The gain of a defence under a condition; ``None`` if either side was not measured."""
     if view.undefended is None:
         return None
     theirs, ours = view.of(view.undefended, condition), view.of(defence, condition)
@@ -36,7 +36,7 @@ def improvement(view: View, defence: str, condition: Condition | None) -> Improv
 
 
 def _gain(theirs: Sequence[Result], ours: Sequence[Result]) -> Interval | None:
-    """Difference over the seeds that both have, as :func:`~.view.pooled` joins them."""
+    """Difference over the seeds that both sides have, combined by :func:`~.view.pooled`."""
     by_seed = {result.cell.seed: result for result in theirs}
     found = [
         difference(by_seed[result.cell.seed], result)
@@ -47,7 +47,7 @@ def _gain(theirs: Sequence[Result], ours: Sequence[Result]) -> Interval | None:
 
 
 def headline(view: View) -> Table:
-    """Each defence: clean accuracy and its cost, what all attacks at a budget leave, audit."""
+    """The outcome of the audit, clean accuracy, its cost and accuracy at worst of each defence."""
     budgets = [f"at worst, {budget}" for budget in view.budgets]
     rows = []
     for defence in view.defences:
@@ -99,7 +99,7 @@ def audit_words(view: View, defence: str) -> str:
 
 
 def accuracies(view: View) -> list[Table]:
-    """Every accuracy: a table for each rung, conditions by defences, and clean images first."""
+    """Every accuracy: a table per rung, with conditions as rows and defences as columns."""
     labels = tuple(view.label(defence) for defence in view.defences)
     tables = []
     for rung in dict.fromkeys(c.rung for c in view.conditions):
@@ -121,7 +121,7 @@ def accuracies(view: View) -> list[Table]:
 
 
 def improvements(view: View) -> Table:
-    """Every defence and condition beside the undefended network: accuracies, gain, ratio."""
+    """Every defence and condition against the undefended network: accuracies, gain and ratio."""
     rows = [
         (view.label(defence), str(condition), *_against_plain(view, defence, condition))
         for defence in view.defences
@@ -142,18 +142,14 @@ def _against_plain(view: View, defence: str, condition: Condition) -> tuple[str,
     if found is None:
         plain = view.accuracy(view.undefended or "", condition)
         return percent(plain), percent(view.accuracy(defence, condition)), "missing", "missing"
-    accuracies = percent(found.plain), percent(found.defended)
-    return (*accuracies, points(found.gain), _relative(found.ratio))
-
-
-def _relative(ratio: RelativeImprovement) -> str:
-    if ratio.improvement is None or not ratio.meaningful:
-        return "not meaningful"
-    return f"{round(100 * ratio.improvement):+d} %".replace("-", MINUS)
+    relative, ratio = found.ratio.improvement, "not meaningful"
+    if relative is not None and found.ratio.meaningful:
+        ratio = f"{round(100 * relative):+d} %".replace("-", MINUS)
+    return percent(found.plain), percent(found.defended), points(found.gain), ratio
 
 
 def perturbations(view: View) -> Table | None:
-    """How large the perturbations are of attacks that look for the smallest; ``None`` for none."""
+    """Sizes of the perturbations of attacks without a budget; ``None`` if the run has none."""
     rows = [
         (view.label(defence), str(condition), f"{size['l2']:#.3g}", f"{size['linf']:#.3g}")
         for condition in view.conditions
@@ -173,13 +169,13 @@ def perturbations(view: View) -> Table | None:
 
 
 def costs(view: View) -> Table:
-    """What the figures of each defence rest on and took."""
+    """What the figures of each defence rest on, and what measuring them cost."""
     found = {d: [r for r in view.results if r.cell.defence == d] for d in view.defences}
     return Table(
         caption="What the figures rest on, and what they took",
         columns=(
             "defence",
-            "shots a product",
+            "shots per product",
             "crosstalk",
             "images",
             "noise draws",
@@ -194,7 +190,7 @@ def costs(view: View) -> Table:
 def _cost(results: Sequence[Result]) -> tuple[str, ...]:
     scored = [result for result in results if result.cell.kind != "audit"]
     return (
-        _each(_shots(result) for result in results),
+        _each(map(shots_text, results)),
         _each(_crosstalk(result) for result in results),
         _each(f"{result.images:,}" for result in scored),
         _each(f"{result.draws:,}" for result in scored),
@@ -204,7 +200,8 @@ def _cost(results: Sequence[Result]) -> tuple[str, ...]:
     )
 
 
-def _shots(result: Result) -> str:
+def shots_text(result: Result) -> str:
+    """Shots per product as text."""
     if result.provenance.device_hash is None:
         return "no circuits"
     shots = result.provenance.shots
@@ -213,11 +210,9 @@ def _shots(result: Result) -> str:
 
 def _crosstalk(result: Result) -> str:
     plan = result.provenance.plan
-    return (
-        "none"
-        if plan is None or not plan.injected
-        else f"{plan.strategy}, {100 * plan.achieved:.1f} % of weights"
-    )
+    if plan is None or not plan.injected:
+        return "none"
+    return f"{plan.strategy}, {100 * plan.achieved:.1f} % of weights"
 
 
 def _each(texts: Iterable[str]) -> str:
@@ -225,5 +220,5 @@ def _each(texts: Iterable[str]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """As hours, minutes and seconds, ``0:01:30``."""
+    """Seconds as hours, minutes and seconds, ``0:01:30``."""
     return str(timedelta(seconds=round(seconds)))

@@ -18,7 +18,7 @@ NO_BUDGET = "no budget"
 
 @dataclass(frozen=True, order=True)
 class Budget:
-    """How much an attack may change an image; budgets in different norms cannot be compared."""
+    """How much an attack may change an image; budgets in different norms are not comparable."""
 
     norm: str
     eps: float
@@ -29,7 +29,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Condition:
-    """What a defence is under: an attack at a budget on a rung."""
+    """What a defence is measured under: an attack at a budget on a rung."""
 
     attack: str
     rung: Rung
@@ -45,10 +45,10 @@ class Condition:
 
 
 def pooled(figures: Sequence[Interval]) -> Interval | None:
-    """One of the same figure under several seeds, ``None`` for none.
+    """Combine a figure that was measured under several seeds; ``None`` if there are none.
 
-    The mean; its interval reaches from the lowest to the highest end of theirs. That shows how they
-    differ, and is no confidence interval of the mean over seeds.
+    The value is the mean. The interval reaches from the lowest to the highest end of the single
+    intervals: it shows how the seeds differ, and is not a confidence interval of the mean.
     """
     if not figures:
         return None
@@ -63,12 +63,12 @@ class View:
     """The results of one model on one data set and one device.
 
     Args:
-        results: of the whole run.
-        cells: all that the suite asks for, measured or not.
-        gates: of the audit.
+        where: model, data and device.
+        results: results of the whole run.
+        cells: all cells that the suite asks for, measured or not.
+        gates: gates of the audit.
         undefended: label of the defence that does nothing, if the suite has one.
-        classical: labels of the defences that use no device: they are measured on one, and count
-            for all.
+        classical: labels of the defences that use no device; their results count for all devices.
     """
 
     def __init__(
@@ -102,15 +102,15 @@ class View:
 
     @cached_property
     def defences(self) -> list[str]:
-        """In the suite's order."""
+        """Labels of the defences in the order of the suite."""
         return list(dict.fromkeys(cell.defence for cell in self.cells))
 
     @cached_property
     def conditions(self) -> list[Condition]:
-        """All that something was measured under: by rung, attack, budget."""
+        """All measured conditions, ordered by rung, attack and budget."""
         attacks = list(dict.fromkeys(cell.attack for cell in self.cells))
         found = {condition for _, condition in self._by_cell if condition is not None}
-        unbounded = Budget("~", 0.0)  # after all norms
+        unbounded = Budget("~", 0.0)  # sorts after all norms
         return sorted(
             found,
             key=lambda c: (RUNGS.index(c.rung), attacks.index(c.attack), c.budget or unbounded),
@@ -118,60 +118,56 @@ class View:
 
     @cached_property
     def budgets(self) -> list[Budget]:
-        """Every budget that something was measured at, ascending."""
+        """All measured budgets, ascending."""
         return sorted({c.budget for c in self.conditions if c.budget is not None})
 
     def failed(self, defence: str) -> list[str]:
-        """Names of the gates that the defence failed, under any seed."""
-        return self._failed.get(defence, [])
-
-    @cached_property
-    def _failed(self) -> dict[str, list[str]]:
+        """Names of the gates that the defence failed under any seed."""
         from qnad_art.benchmark.audit.audit import unreliable
 
-        found: dict[str, dict[str, None]] = defaultdict(dict)
-        for (defence, _), gates in self.gates.items():
-            found[defence] |= dict.fromkeys(unreliable(gates))
-        return {defence: list(names) for defence, names in found.items()}
+        gates = [
+            gate for (name, _), found in self.gates.items() if name == defence for gate in found
+        ]
+        return list(dict.fromkeys(unreliable(gates)))
+
+    @property
+    def unreliable(self) -> list[str]:
+        """Labels of the defences that failed a gate."""
+        return [defence for defence in self.defences if self.failed(defence)]
 
     def label(self, defence: str) -> str:
-        """The defence's name, and that it is unreliable if it is."""
+        """The defence's name, marked if the defence is unreliable."""
         return f"{defence} (unreliable)" if self.failed(defence) else defence
 
     def look(self, defence: str) -> int:
-        """Number of the defence, for its colour and marker."""
+        """Number of the looks (colour, marker, dash) of the defence."""
         return self.defences.index(defence)
 
     def of(self, defence: str, condition: Condition | None) -> list[Result]:
-        """Results of a defence under a condition (``None``: clean images), one a seed."""
+        """Results of a defence under a condition (``None``: clean images), one per seed."""
         return self._by_cell.get((defence, condition), [])
 
     def accuracy(self, defence: str, condition: Condition | None = None) -> Interval | None:
-        """Over all seeds; ``None`` if it was not measured."""
+        """Accuracy over all seeds; ``None`` if it was not measured."""
         return pooled([result.accuracy for result in self.of(defence, condition)])
 
     def strongest(self, defence: str, budget: Budget | None) -> tuple[Condition, Interval] | None:
-        """The condition at a budget that leaves the defence the least, and what it leaves."""
-        measured = [
-            (condition, accuracy)
-            for condition in self.conditions
-            if condition.budget == budget
-            and (accuracy := self.accuracy(defence, condition)) is not None
-        ]
+        """The condition at a budget with the lowest accuracy, and that accuracy."""
+        here = [condition for condition in self.conditions if condition.budget == budget]
+        measured = [(c, left) for c in here if (left := self.accuracy(defence, c)) is not None]
         return min(measured, key=lambda item: item[1].value, default=None)
 
     def one_try(self, budget: Budget | None) -> list[Condition]:
         """Conditions at a budget on the rungs that :mod:`~.statistics.worst` counts."""
-        here = [condition for condition in self.conditions if condition.budget == budget]
-        return [condition for condition in here if condition.rung in ONE_TRY]
+        return [c for c in self.conditions if c.budget == budget and c.rung in ONE_TRY]
 
     def at_worst(self, defence: str, budget: Budget | None) -> Interval | None:
-        """What all that was measured at a budget leaves together; ``None`` for nothing."""
+        """Accuracy under all attacks measured at a budget together; ``None`` if there are none."""
         found = self.by_seed(defence, [c for c in self.one_try(budget) if self.of(defence, c)])
         return accuracy_at_worst(found) if found else None
 
     def by_seed(self, defence: str, conditions: Sequence[Condition | None]) -> list[list[Result]]:
-        """Results of a defence under conditions, of the seeds that have been under all of them."""
+        """Results of a defence for each seed that was measured under all of the conditions."""
         found: dict[int, list[Result]] = defaultdict(list)
         for condition in conditions:
             for result in self.of(defence, condition):
@@ -185,7 +181,7 @@ def place(cell: Cell) -> tuple[str, str, str]:
 
 
 def condition_of(result: Result) -> Condition | None:
-    """What the cell is under; ``None`` for clean images."""
+    """The condition that a result was measured under; ``None`` for clean images."""
     attack, rung, eps = result.cell.attack, result.cell.rung, result.cell.eps
     if attack is None or rung is None:
         return None
@@ -193,5 +189,5 @@ def condition_of(result: Result) -> Condition | None:
 
 
 def norm_name(norm: str) -> str:
-    """``inf`` is L∞."""
+    """A norm as text, such as L∞ for ``inf``."""
     return f"L{norm.replace('inf', '∞')}"

@@ -1,11 +1,12 @@
 """Confidence intervals and tests for accuracies over images and noise draws.
 
-The two-level bootstrap resamples images, each with all its draws, which carries the variation
-between images and that of independent draws; what all images of a draw have in common (noise on
-weights, say) is resampled on top, draw by draw. Its share is shrunk by what independent draws
-alone would show (Davison & Hinkley 1997, section 3.8), else independent noise would count twice.
-Intervals are BCa (Efron 1987), 95 % unless said otherwise. Those of differences are widened to
-what few images that differ can tell (:mod:`~qnad_art.benchmark.statistics.paired`).
+The two-level bootstrap resamples images, each with all its draws. This covers the variation between
+images and between independent draws. The effect that all images of a draw share (from noise on
+weights, for example) is resampled in addition, draw by draw. It is reduced by the variation that
+independent draws alone would show (Davison & Hinkley 1997, section 3.8), because otherwise
+independent noise would count twice. Intervals are BCa (Efron 1987), at 95 % unless stated
+otherwise. Intervals of differences are widened if few images differ
+(:mod:`~qnad_art.benchmark.statistics.paired`).
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ LEVEL = 0.95
 RESAMPLES = 2000
 PERMUTATIONS = 99_999
 ROUNDING = 1e-12
-"""What sums of accuracies differ by where nothing does."""
+"""Sums of accuracies that differ by less are equal."""
 NEAR_ZERO = 0.05
-"""Below this plain accuracy a relative improvement means nothing."""
+"""Below this plain accuracy, a relative improvement is not meaningful."""
 
 
 def wilson(correct: int, images: int, *, level: float = LEVEL) -> Interval:
@@ -35,7 +36,7 @@ def wilson(correct: int, images: int, *, level: float = LEVEL) -> Interval:
     from scipy.stats import binomtest
 
     if not 0 <= correct <= images or images < 1:
-        raise InvalidInputError(f"{correct} of {images} is no proportion.")
+        raise InvalidInputError(f"{correct} of {images} is not a proportion.")
     found = binomtest(correct, images).proportion_ci(level, method="wilson")
     return Interval(value=correct / images, low=float(found.low), high=float(found.high))
 
@@ -44,14 +45,14 @@ def accuracy_interval(correct: Bools, *, seed: int = 0, resamples: int = RESAMPL
     """Mean accuracy over draws and images.
 
     Args:
-        correct: (draws, images). One draw has Wilson's interval, several the two-level bootstrap.
-        seed: of the bootstrap.
-        resamples: of the bootstrap.
+        correct: (draws, images). A single draw has Wilson's interval, several draws that of the
+            two-level bootstrap.
+        seed, resamples: seed and number of resamples of the bootstrap.
     """
     correct = _checked(correct)
     images = correct.mean(0)
     if len(correct) == 1 or images.min() == images.max():
-        # Images that are all alike leave a bootstrap nothing to resample.
+        # If all images are alike, a bootstrap has nothing to resample.
         rate = wilson(round(float(images.sum())), images.size)
         return Interval(value=float(images.mean()), low=rate.low, high=rate.high)
     rng = np.random.default_rng(seed)
@@ -68,16 +69,9 @@ def paired_difference(
     resamples: int = RESAMPLES,
     level: float = LEVEL,
 ) -> Interval:
-    """Mean accuracy of ``first`` less that of ``second`` on the same images.
-
-    Args:
-        first, second: (draws, images), each with draws of its own.
-        seed, resamples: of the paired bootstrap over images, draws within.
-        level: of the interval.
-    """
-    return combined_difference(
-        [(1.0, first), (-1.0, second)], seed=seed, resamples=resamples, level=level
-    )
+    """Mean accuracy of ``first`` minus that of ``second``: see :func:`combined_difference`."""
+    parts = [(1.0, first), (-1.0, second)]
+    return combined_difference(parts, seed=seed, resamples=resamples, level=level)
 
 
 def combined_difference(
@@ -89,13 +83,15 @@ def combined_difference(
 ) -> Interval:
     """A weighted sum of mean accuracies on the same images, such as a difference of gains.
 
-    The interval is the hull of two that hold where few images differ, by the score and by the exact
-    test (:mod:`~.statistics.paired`), and of the bootstrap where a part has several draws.
-    Zero is left out only where the exact test of signs leaves it out (McNemar's for single draws).
+    The interval is the hull of the intervals by the score test and by the exact test, which are
+    valid if few images differ (:mod:`~.statistics.paired`), and of the bootstrap if a part has
+    several draws. It excludes zero only if the exact test of signs does (McNemar's for single
+    draws).
 
     Args:
-        parts: weight and outcomes (draws, images) of each, draws of its own.
-        seed, resamples, level: as for :func:`paired_difference`, of which it is the general case.
+        parts: weight and outcomes (draws, images) of each part, which has its own draws.
+        seed, resamples: seed and number of resamples of the bootstrap over images and draws.
+        level: level of the interval.
     """
     checked = [(weight, _checked(outcomes)) for weight, outcomes in parts]
     for _, outcomes in checked[1:]:
@@ -119,15 +115,17 @@ def combined_difference(
 
 
 def higher_by_chance(first: Bools, second: Bools, *, seed: int = 0) -> float:
-    """p-value of ``first`` having the higher mean accuracy on the same images by chance alone.
+    """p-value of ``first`` having the higher mean accuracy on the same images by chance.
 
     Sign-flip permutation test over the images that differ (for single draws: McNemar's test).
 
     Args:
-        first, second: (draws, images), each with draws of its own.
-        seed: of the permutations.
+        first, second: (draws, images), each with its own draws.
+        seed: seed of the permutations.
     """
-    differences = _per_image(_checked(first), _checked(second))
+    first, second = _checked(first), _checked(second)
+    _check_pair(first, second)
+    differences = np.asarray(first.mean(0) - second.mean(0))
     total = float(differences.sum())
     if total <= 0:
         return 1.0
@@ -139,10 +137,10 @@ def higher_by_chance(first: Bools, second: Bools, *, seed: int = 0) -> float:
 
 
 class RelativeImprovement(Record):
-    """(defended - plain) / plain, never without both accuracies and their difference.
+    """(defended - plain) / plain, with both accuracies and their difference.
 
     Args:
-        improvement: ``None`` where the plain accuracy is zero.
+        improvement: the ratio; ``None`` if the plain accuracy is zero.
         meaningful: whether the plain accuracy is far enough from zero for a ratio.
     """
 
@@ -154,10 +152,10 @@ class RelativeImprovement(Record):
 
 
 def relative_improvement(defended: float, plain: float) -> RelativeImprovement:
-    """Of two accuracies in [0, 1], as the paper's Table I states it."""
+    """The relative improvement of two accuracies in [0, 1], as in the paper's Table I."""
     for accuracy in (defended, plain):
         if not 0 <= accuracy <= 1:
-            raise InvalidInputError(f"{accuracy} is no accuracy; give a number from 0 to 1.")
+            raise InvalidInputError(f"{accuracy} is not an accuracy; give a number from 0 to 1.")
     return RelativeImprovement(
         defended=defended,
         plain=plain,
@@ -176,11 +174,6 @@ def _checked(correct: Bools) -> Bools:
     return correct
 
 
-def _per_image(first: Bools, second: Bools) -> Floats:
-    _check_pair(first, second)
-    return np.asarray(first.mean(0) - second.mean(0))
-
-
 def _check_pair(first: Bools, second: Bools) -> None:
     if first.shape[1] != second.shape[1]:
         raise InvalidInputError(
@@ -189,22 +182,19 @@ def _check_pair(first: Bools, second: Bools) -> None:
 
 
 def _resampled(values: Floats, rng: np.random.Generator, resamples: int) -> Floats:
-    """Means (resamples,) of ``values`` (images,) drawn with replacement.
-
-    Few values are distinct, and how often each is drawn is multinomial.
-    """
+    """Means (resamples,) of ``values`` (images,) drawn with replacement."""
+    # Few values are distinct, and the number of times that each is drawn is multinomial.
     distinct, counts = np.unique(values, return_counts=True)
     drawn = rng.multinomial(values.size, counts / values.size, size=resamples)
     return np.asarray(drawn @ distinct / values.size)
 
 
 def _common(correct: Bools, rng: np.random.Generator, resamples: int) -> Floats:
-    """Mean (resamples,) of what all images of a draw have in common, as it may be; 0 without that.
+    """Resampled mean (resamples,) of the effect that all images of a draw share, 0 without one.
 
-    Few draws resampled vary less than the mean of so few does: it follows Student's t, with which
-    the 95 % interval of 5 draws that differ by 14 points misses 6 % of the time instead of 11, and
-    of 3 draws 5 instead of 22. Of several images, since one alone leaves nothing to compare (and
-    never comes here).
+    It follows Student's t, because resampling few draws underestimates the variation of their mean.
+    With it, the 95 % interval of 5 draws that differ by 14 points misses 6 % of the time instead of
+    11 %, and that of 3 draws 5 % instead of 22 %. There must be several images.
     """
     draws, images = correct.shape
     if draws == 1:
@@ -247,10 +237,7 @@ def _bca(values: Floats, means: Floats, level: float = LEVEL) -> Ends:
 def scored(result: Result) -> Bools:
     """(draws, images): the outcomes whose mean is the headline accuracy of the cell.
 
-    Under the rung ``persistent`` an image counts if it holds in every draw.
+    On the rung ``persistent`` an image counts if it is right in every draw.
     """
     correct = result.correct.unpack()
-    if result.cell.rung != "persistent":
-        return correct
-    held: Bools = np.all(correct, axis=0)[None]
-    return held
+    return np.all(correct, axis=0)[None] if result.cell.rung == "persistent" else correct

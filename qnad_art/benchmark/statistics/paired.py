@@ -1,10 +1,10 @@
-"""Intervals of a mean over images that hold where few of them differ from zero.
+"""Intervals of a mean over images that are valid even if few images differ from zero.
 
-A bootstrap resamples what it saw: three images up and none down never come out at zero, although
-each could as well have gone the other way. Two intervals allow for what was not seen, one of the
-size of a difference and one of its sign; the wider end of both is right.
+A bootstrap only resamples what it saw: three images up and none down never come out at zero,
+although each could as well have gone the other way. Two intervals allow for outcomes that were not
+seen, one for the size of a difference and one for its sign. The wider end of both is used.
 
-Of pairs of single draws, 1,000 images, the 95 % interval missed (enumerated, in %):
+For pairs of single draws and 1,000 images, the 95 % interval missed (enumerated, in %):
 
 ====================  =========  ==========  =====  ===========
 expected up and down  bootstrap  Newcombe's  score  score, sign
@@ -17,8 +17,8 @@ expected up and down  bootstrap  Newcombe's  score  score, sign
 ====================  =========  ==========  =====  ===========
 
 At 99.9 % the bootstrap (BCa) missed up to 3.2 % (3 and 1), Newcombe's method 10 up to 1.0 %, and
-score and sign together at most 0.14 % (20 and 2). Of several draws (2,000 simulations), where 5 and
-5 images differ in part of 5 draws, the bootstrap missed 12 % at 95 %, with both 1.3 %.
+score and sign together at most 0.14 % (20 and 2). With 5 draws in some of which 5 and 5 images
+differ (2,000 simulations), the bootstrap missed 12 % at 95 %, and with both intervals 1.3 %.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ Floats = npt.NDArray[np.float64]
 Ends = tuple[float, float]
 
 _UNSEEN = 1e-12
-"""Of an image, at the limit: enough for the likelihood to make as many of it as it takes."""
+"""Weight of an unseen image at the limit, which the likelihood may raise as far as needed."""
 
 
 def score_ends(values: Floats, limits: Ends, level: float) -> Ends:
-    """Interval of the mean by the score test, where images not seen may be as far as ``limits``.
+    """Interval of the mean by the score test, if unseen images may reach ``limits``.
 
     Differences of single draws (-1, 0, 1) have Tango's interval, doi:10.1002/(SICI)1097-0258
-    (19980430)17:8<891::AID-SIM780>3.0.CO;2-B. Others have the same with the likelihood of their
-    own values (Owen 1988, doi:10.1093/biomet/75.2.237) for that of three.
+    (19980430)17:8<891::AID-SIM780>3.0.CO;2-B. Other differences use the likelihood of their own
+    values (Owen 1988, doi:10.1093/biomet/75.2.237) instead of that of three values.
 
     Args:
         values: (images,), within the limits.
-        limits: the least and the largest value there may be.
-        level: of the interval.
+        limits: the smallest and the largest possible value.
+        level: level of the interval.
     """
     from scipy.stats import norm
 
@@ -52,16 +52,16 @@ def score_ends(values: Floats, limits: Ends, level: float) -> Ends:
 
 
 def sign_ends(values: Floats, level: float) -> Ends:
-    """Interval of the mean, given how far each image is from zero but not to which side.
+    """Interval of the mean, given the distance of each image from zero but not its side.
 
-    Of single draws that is Clopper and Pearson's interval of the share of up among up and down: it
-    leaves out zero where the exact test of McNemar does (Fagerland, Lydersen & Laake 2013,
+    For single draws this is Clopper and Pearson's interval of the share of images that go up. It
+    excludes zero if McNemar's exact test does (Fagerland, Lydersen & Laake 2013,
     doi:10.1186/1471-2288-13-91). Images that differ by unequal amounts count as their effective
     number of equal ones (Korn & Graubard 1998, Survey Methodology 24:193).
 
     Args:
         values: (images,).
-        level: of the interval.
+        level: level of the interval.
     """
     from scipy.stats import beta
 
@@ -78,10 +78,10 @@ def sign_ends(values: Floats, level: float) -> Ends:
 
 
 def _score_end(values: Floats, limit: float, z: float) -> float:
-    """The mean towards ``limit`` that is ``z`` of its own standard errors from that of ``values``.
+    """The mean towards ``limit`` that is ``z`` of its standard errors away from that of ``values``.
 
-    Of all distributions with a given mean, the likeliest has weights inverse to the distance from
-    some point beyond the limit; the closer that is, the further the mean moves.
+    The likeliest distribution with a given mean has weights inverse to the distance from a point
+    beyond the limit. The closer this point is to the limit, the further the mean moves.
     """
     from scipy.optimize import brentq
 

@@ -1,4 +1,4 @@
-"""Accuracy against an attacker with several attacks: each image under the one that breaks it."""
+"""Accuracy at worst: each image under the attack that breaks it."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ from qnad_art.benchmark.statistics.intervals import accuracy_interval, paired_di
 Chosen = npt.NDArray[np.intp]
 
 ONE_TRY: tuple[Rung, ...] = ("transfer", "white-box", "adaptive", "surrogate", "black-box")
-"""Rungs of an attacker who submits an example once and does not know the draw that then counts.
+"""Rungs of an attacker who submits an example once and does not know the draw that is scored.
 
-The others have columns of their own: how much they leave is a question of how often one may ask.
+The other rungs are reported separately, because their accuracy depends on how often the attacker
+may submit an example.
 """
 
 
 def at_worst(results: Sequence[Result]) -> Bools:
-    """(draws, images): what holds against all attacks together, as AutoAttack counts.
+    """(draws, images): the images that withstand all attacks together, as AutoAttack counts.
 
-    An image is right where it is right under each attack. Under noise, no attack can be chosen by
-    the draw that then counts: in each draw every image is under the attack that fools the other
-    draws most often, the strongest of equals. That is not always the best of them, so with noise
-    the figure is the most that the attacks leave. Never above the lowest of the results.
+    Without noise, an image counts as right if it is right under each attack. With noise, the choice
+    of the attack must not depend on the draw that is scored: in each draw, an image is under the
+    attack that fools the other draws most often (the strongest of equals). This attack is not
+    always the best one, so the accuracy with noise is an upper bound. It is never above the lowest
+    accuracy of the results.
 
     Args:
-        results: of one defence on the same images, one for each attack and rung.
+        results: results of one defence on the same images, one for each attack and rung.
     """
     return _lowest(results, _by_other_draws)
 
@@ -36,11 +38,11 @@ def at_worst(results: Sequence[Result]) -> Bools:
 def accuracy_at_worst(seeds: Sequence[Sequence[Result]]) -> Interval:
     """Accuracy of :func:`at_worst` with its 95 % interval.
 
-    With noise it reaches down to that of the attacks that fooled each image most in the very draws
-    that count, which leave less than the best do.
+    With noise, the interval includes that of the attacks that fool each image most often in the
+    draws that are scored, which is a lower bound.
 
     Args:
-        seeds: results of one seed or of several, each then counting as a draw.
+        seeds: results of each seed; with several seeds, each counts as one draw.
     """
     if len(seeds) > 1:
         return accuracy_interval(_of_each(seeds))
@@ -53,9 +55,9 @@ def accuracy_at_worst(seeds: Sequence[Sequence[Result]]) -> Interval:
 
 
 def gain_at_worst(ours: Sequence[Sequence[Result]], theirs: Sequence[Sequence[Result]]) -> Interval:
-    """Accuracy of :func:`at_worst` of one defence less that of another, paired by image.
+    """Accuracy of :func:`at_worst` of one defence minus that of another, paired by image.
 
-    With an interval that allows for what :func:`accuracy_at_worst` does, whose argument each is.
+    The interval is widened as in :func:`accuracy_at_worst`, which describes both arguments.
     """
     if len(ours) > 1 or len(theirs) > 1:
         return paired_difference(_of_each(ours), _of_each(theirs))
@@ -69,7 +71,7 @@ def gain_at_worst(ours: Sequence[Sequence[Result]], theirs: Sequence[Sequence[Re
 
 
 def _of_each(seeds: Sequence[Sequence[Result]]) -> Bools:
-    """One draw of each seed: what seeds have of their own outweighs the noise of a draw."""
+    """One draw of each seed, since seeds differ by more than the noise of a draw."""
     return np.concatenate([at_worst(results)[:1] for results in seeds])
 
 
@@ -77,17 +79,17 @@ def _lowest(results: Sequence[Result], choose: Callable[[Bools], Chosen]) -> Boo
     outcomes = sorted(map(scored, results), key=lambda each: float(each.mean()))
     noisy = [outcome for outcome in outcomes if len(outcome) > 1]
     found = list(outcomes)
-    # Attacks that were scored on many draws are not to be judged on as few as others were.
+    # Attacks that were scored on many draws are not cut down to the draws of others.
     for draws in {len(outcome) for outcome in noisy}:
         alike = np.stack([outcome[:draws] for outcome in noisy if len(outcome) >= draws])
         found.append(np.take_along_axis(alike, choose(alike)[None], 0)[0])
     if not noisy and not any(result.provenance.shots for result in results):
-        found.append(np.all(outcomes, axis=0))  # no noise: nothing is left to chance
+        found.append(np.all(outcomes, axis=0))  # without noise, every outcome is certain
     return min(found, key=lambda each: float(each.mean()))
 
 
 def _by_other_draws(correct: Bools) -> Chosen:
-    """Of outcomes (attacks, draws, images), the attack for every draw and image."""
+    """The attack for each draw and image, from outcomes (attacks, draws, images)."""
     return np.asarray((correct.sum(1, keepdims=True) - correct).argmin(0))
 
 

@@ -1,8 +1,8 @@
 """Adversarial examples for every rung of the threat ladder.
 
 An attacker may try several candidates (more draws in an average, gradients through saturation).
-It then keeps, image by image, the one that does best on draws of its own, the selection draws;
-scoring uses others, so that no luck is selected.
+For each image it keeps the candidate that does best on draws of its own, the selection draws.
+Scoring uses other draws, so that lucky candidates gain nothing.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Gradients = Literal["true", "unsaturated"]
 __all__ = ["Attack", "ExampleStore", "Examples", "Origin", "adversarial_examples", "rungs_of"]
 
 SATURATED = 1e-3
-"""Share of a layer's activations beyond its scale from which gradients are also taken through."""
+"""Share of a layer's activations beyond its scale above which the attacker also uses BPDA."""
 
 _RUNGS: dict[str, dict[Rung, Origin]] = {
     "gradient": {
@@ -61,33 +61,28 @@ _RUNGS: dict[str, dict[Rung, Origin]] = {
 
 
 class Attack(Interface):
-    """What the rungs ask of an attack; :class:`~qnad_art.benchmark.attacks.AttackSpec` has it."""
+    """What the rungs need of an attack, such as :class:`~qnad_art.benchmark.attacks.AttackSpec`."""
 
     @property
     def name(self) -> str:
-        """What the suite calls it."""
-        ...
+        """The attack's name in the suite."""
 
     @property
     def kind(self) -> Literal["gradient", "query"]:
         """Whether it follows gradients or only asks for predictions."""
-        ...
 
     @property
     def norm(self) -> str | None:
-        """That its budget bounds, ``"inf"`` or an order."""
-        ...
+        """The norm that its budget bounds, ``"inf"`` or an order."""
 
     @property
     def single_step(self) -> bool:
-        """Whether it takes one step only."""
-        ...
+        """Whether it takes only one step."""
 
     def make(
         self, classifier: PyTorchClassifier, eps: float | None, *, batch_size: int
     ) -> EvasionAttack:
         """ART's attack on a classifier."""
-        ...
 
 
 def rungs_of(attack: Attack) -> tuple[Rung, ...]:
@@ -112,16 +107,18 @@ def adversarial_examples(
 
     Args:
         victim, plain: the defended classifier, and the network that it defends.
-        attack: which; its budget is ``eps``, ``None`` for attacks without.
+        attack: attack to carry out.
         x, y: images (N, …) and class indices (N,).
-        rung: of the threat ladder.
-        protocol: draws and samples.
-        seed: the same gives the same examples, whatever ran before and whatever is in ``store``.
-        store: looked up first, and filled.
+        rung: rung of the threat ladder.
+        eps: budget of the attack; ``None`` for attacks without one.
+        protocol: numbers of draws and samples.
+        seed: seed of the attack; the same seed gives the same examples, whatever ran before and
+            whatever is in ``store``.
+        store: examples are looked up here first, and new ones are saved here.
 
     Raises:
         InvalidInputError: an attack that cannot be on this rung.
-        QnadError: the attack returned something else than images.
+        QnadError: the attack returned something other than images.
     """
     origins = _RUNGS[attack.kind]
     if rung not in origins:
@@ -136,7 +133,7 @@ def adversarial_examples(
 
 @dataclass(frozen=True)
 class _Attacker:
-    """An attack with all that it may use."""
+    """An attack and everything that it may use."""
 
     victim: PyTorchClassifier
     plain: PyTorchClassifier
@@ -171,7 +168,7 @@ class _Attacker:
     def _against(
         self, target: PyTorchClassifier, samples: int = 1, gradients: Gradients = "true"
     ) -> Examples:
-        """The attack on ``target``, every pass an average of ``samples`` draws."""
+        """The attack on ``target``, with every pass averaged over ``samples`` draws."""
         seed = derived(self.seed, "attack", samples)
         averages = averaged(target, samples)
         through = unsaturated(target) if gradients == "unsaturated" else nullcontext()
@@ -194,7 +191,7 @@ class _Attacker:
         return self._within_budget(made, x)
 
     def _within_budget(self, made: Images, x: Images) -> Images:
-        """``made``, no further from ``x`` than the threat allows, and valid as images."""
+        """``made``, clipped to the budget around ``x`` and to valid images."""
         if self.eps is not None and self.attack.norm == "inf":
             made = np.clip(made, x - self.eps, x + self.eps)
         elif self.eps is not None and self.attack.norm == "2":
@@ -206,7 +203,7 @@ class _Attacker:
         return np.asarray(made, dtype=np.float32)
 
     def _adaptive(self) -> Examples:
-        """EOT with more and more draws until accuracy stops falling, best candidate by image."""
+        """EOT with more and more draws until accuracy stops falling; best candidate per image."""
         stochastic = is_stochastic(self.victim, self.x)
         plain_eot = self.examples("white-box")
         through = saturation(self.victim, plain_eot.x, batch_size=self.protocol.batch_size)
@@ -227,7 +224,7 @@ class _Attacker:
         return strongest.examples(tuple(curve))
 
     def _black_box(self) -> Examples:
-        """Queries with and without averaging, best candidate by image."""
+        """Queries with and without averaging; best candidate per image."""
         averages = self.protocol.query_averages if is_stochastic(self.victim, self.x) else (1,)
         strongest = _Strongest()
         for samples in averages:
@@ -246,7 +243,7 @@ class _Attacker:
         )
 
     def _seed_known(self) -> Examples:
-        """Examples for single draws, which are given away."""
+        """Examples for single draws that the attacker knows."""
         draws = self.protocol.seed_known_draws if is_stochastic(self.victim, self.x) else 1
 
         def attack(x: Images, y: Labels, batch_size: int) -> Images:
@@ -269,7 +266,7 @@ class _Attacker:
 
 
 class _Strongest:
-    """Image by image the candidate that is right least often, then with least confidence."""
+    """For each image, the candidate that is classified right least often and least confidently."""
 
     def __init__(self) -> None:
         self._x: Images | None = None
@@ -277,8 +274,8 @@ class _Strongest:
         self._candidates = self._gradients = self._queries = self._compared = 0
 
     def add(self, made: Examples, tried: Score) -> float:
-        """Take a candidate with its score on the selection draws; returns its accuracy."""
-        # Shares of draws differ by more than the confidence, scaled down, can add.
+        """Add a candidate with its score on the selection draws, and return its accuracy."""
+        # The confidence is scaled down, so that it only decides between equal shares of draws.
         rank = tried.correct.mean(0) + tried.confidence.mean(0) / (2 * tried.draws)
         if self._x is None:
             self._x, self._rank = made.x.copy(), rank
@@ -291,7 +288,7 @@ class _Strongest:
         return tried.accuracy
 
     def examples(self, curve: tuple[CurvePoint, ...] = ()) -> Examples:
-        """The strongest, with what all of them and the comparison cost."""
+        """The strongest candidates, with the cost of all candidates and of their comparison."""
         assert self._x is not None
         queries = self._queries + (self._compared if self._candidates > 1 else 0)
         return Examples(self._x, curve=curve, gradients=self._gradients, queries=queries)

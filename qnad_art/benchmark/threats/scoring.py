@@ -1,4 +1,4 @@
-"""Scoring on fresh noise draws; an attack's own verdict counts for nothing."""
+"""Scoring on fresh noise draws; an attack's own verdict does not count."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from qnad_art.errors import InvalidInputError
 
 @dataclass(frozen=True)
 class Score:
-    """What a classifier made of images in one draw of its noise or in several.
+    """What a classifier predicted for images in one or several draws of its noise.
 
     Args:
         y: class indices (images,).
         predicted: class indices (draws, images).
-        confidence: probability given to the true class (draws, images).
+        confidence: probability of the true class (draws, images).
     """
 
     y: Labels
@@ -31,7 +31,7 @@ class Score:
 
     @classmethod
     def of(cls, outputs: Iterable[Images], y: Labels) -> Score:
-        """From the logits (images, classes) of every draw, of which only one is kept at a time."""
+        """Score the logits (images, classes) of each draw, keeping only one draw at a time."""
         predicted, confidence = [], []
         for logits in outputs:
             likelihoods = np.exp(logits - logits.max(-1, keepdims=True), dtype=np.float64)
@@ -47,12 +47,12 @@ class Score:
 
     @cached_property
     def correct(self) -> Bools:
-        """(draws, images): right or wrong."""
+        """(draws, images): whether the image is classified right."""
         return np.asarray(self.predicted == self.y)
 
     @cached_property
     def votes(self) -> Bools:
-        """(images,): whether more draws say the true class than any other; a tie is wrong."""
+        """(images,): whether more draws give the true class than any other; a tie is wrong."""
         others = np.where(self.correct, -1, self.predicted)
         classes = np.unique(others[others >= 0])
         rival = [(others == c).sum(0) for c in classes] or [np.zeros(len(self.y), dtype=int)]
@@ -60,7 +60,7 @@ class Score:
 
     @cached_property
     def every_draw(self) -> Bools:
-        """(images,): right in every draw."""
+        """(images,): whether the image is classified right in every draw."""
         return np.asarray(self.correct.all(axis=0))
 
     @property
@@ -81,11 +81,11 @@ def score(
     """Score images on ``draws`` fresh draws, or on one where predictions have no noise.
 
     Args:
-        classifier: any; its sources of noise are reseeded.
+        classifier: classifier whose sources of noise are reseeded.
         x, y: images (N, …) and class indices (N,).
-        draws: how many, at least 1.
-        seed: of the draws; the same gives the same score, whatever ran before.
-        batch_size: images a pass.
+        draws: number of draws, at least 1.
+        seed: seed of the draws; the same seed gives the same score, whatever ran before.
+        batch_size: images per pass.
     """
     if len(x) == 0 or len(x) != len(y) or draws < 1:
         raise InvalidInputError(

@@ -1,4 +1,4 @@
-"""A defended classifier as attackers and scoring see it: its draws, its averages, its surrogate."""
+"""A defended classifier as attackers and scoring see it: draws, averages and surrogate."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
 TRIED = 32
-"""Images on which a classifier is tried for noise."""
+"""Number of images on which a classifier is tested for noise."""
 ROUNDING = 1e-5
-"""Differences between logits below this, relative to the largest, are rounding."""
+"""Differences between logits up to this fraction of the largest logit count as rounding."""
 
 
 def derived(seed: int, *labels: str | int) -> int:
-    """A seed of its own for every use of ``seed``."""
+    """Derive a separate seed from ``seed`` for the use that the labels name."""
     words = [label if isinstance(label, int) else zlib.crc32(label.encode()) for label in labels]
     return int(np.random.SeedSequence([seed, *words]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def noise_sources(classifier: PyTorchClassifier) -> list[NoiseSource]:
-    """The sources of noise in a classifier's module, in a fixed order, each once."""
+    """The sources of noise in a classifier's module, each once, in a fixed order."""
     sources = (getattr(module, "noise", None) for module in classifier.model.modules())
     return list({id(s): s for s in sources if isinstance(s, NoiseSource)}.values())
 
 
 def reseed(classifier: PyTorchClassifier, seed: int) -> None:
-    """Restart every source of noise in the module, each from a seed of its own."""
+    """Restart every source of noise in the module, each with its own seed."""
     sources = noise_sources(classifier)
     seeds = np.random.SeedSequence(seed).generate_state(len(sources), np.uint64)
     for source, own in zip(sources, seeds, strict=True):
@@ -60,14 +60,14 @@ def frozen(classifier: PyTorchClassifier) -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Context in which the global generators start from ``seed``; ART's attacks draw from them.
+    """Context in which the global generators start from ``seed``, because ART's attacks use them.
 
-    Afterwards they go on where they were.
+    Afterwards the generators continue from their earlier state.
     """
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed is slow: it looks for GPUs
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed looks for GPUs, slowly
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(seed)
     try:
@@ -93,7 +93,7 @@ def differ(a: Images, b: Images) -> bool:
 
 
 def is_stochastic(classifier: PyTorchClassifier, x: Images) -> bool:
-    """Whether two predictions of ``x`` (N, …) differ: found by trying, whatever the noise is in."""
+    """Whether two predictions of ``x`` (N, …) differ, whatever the source of the noise."""
     few = x[:TRIED]
     first, second = (predictions(classifier, few, seed=s, batch_size=TRIED) for s in (0, 1))
     return differ(first, second)
@@ -102,8 +102,8 @@ def is_stochastic(classifier: PyTorchClassifier, x: Images) -> bool:
 def averaged(classifier: PyTorchClassifier, draws: int) -> PyTorchClassifier:
     """``classifier`` with every pass through its module averaged over ``draws``.
 
-    Class, preprocessing, clip values and loss are kept, and the module is shared: attack it for
-    expectation over transformation (Athalye et al. 2018), or for averaged queries.
+    It keeps class, preprocessing, clip values and loss, and shares the module. Attacks on it use
+    expectation over transformation (Athalye et al. 2018) or averaged queries.
     """
     if draws == 1:
         return classifier
@@ -111,7 +111,7 @@ def averaged(classifier: PyTorchClassifier, draws: int) -> PyTorchClassifier:
 
 
 def surrogate(classifier: PyTorchClassifier) -> PyTorchClassifier:
-    """A copy without noise: quantum layers in exact expectation, other noise sources off."""
+    """A copy without noise: quantum layers return exact expectations, other sources are off."""
     module = copy.deepcopy(classifier.model)
     for part in module.modules():
         if isinstance(part, QuantumExecutedModule):
@@ -125,7 +125,7 @@ def surrogate(classifier: PyTorchClassifier) -> PyTorchClassifier:
 
 @contextmanager
 def unsaturated(classifier: PyTorchClassifier) -> Iterator[None]:
-    """Context in which gradients pass through saturated activations (BPDA); outputs stay."""
+    """Context in which gradients pass saturated activations (BPDA); outputs do not change."""
     with ExitStack() as stack:
         for part in classifier.model.modules():
             if isinstance(part, QuantumExecutedModule):
@@ -134,7 +134,7 @@ def unsaturated(classifier: PyTorchClassifier) -> Iterator[None]:
 
 
 def saturation(classifier: PyTorchClassifier, x: Images, *, batch_size: int = 250) -> float:
-    """Largest share of a quantum layer's activations beyond its scale on ``x``, 0 without any."""
+    """Largest share of a quantum layer's activations on ``x`` that exceed its scale, or 0."""
     shares: dict[QuantumLayer, list[float]] = {}
 
     def measure(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -144,19 +144,17 @@ def saturation(classifier: PyTorchClassifier, x: Images, *, batch_size: int = 25
             shares.setdefault(layer, []).append(float(beyond))
 
     layers = [m for m in classifier.model.modules() if isinstance(m, QuantumLayer)]
-    hooks = [layer.register_forward_pre_hook(measure) for layer in layers]
-    try:
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(layer.register_forward_pre_hook(measure))
         if layers:
             predictions(classifier, x, seed=0, batch_size=batch_size)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return max((float(np.mean(values)) for values in shares.values()), default=0.0)
 
 
 @dataclass
 class Passes:
-    """Images passed through a module, with and without gradients."""
+    """Numbers of images passed through a module with and without gradients."""
 
     gradients: int = 0
     queries: int = 0
@@ -166,7 +164,8 @@ class Passes:
 def counted(classifier: PyTorchClassifier) -> Iterator[Passes]:
     """Context that counts passes through the classifier's module.
 
-    Averages and classifiers that attacks rebuild from ``model`` run the same module and count.
+    Averages, and classifiers that attacks rebuild from ``model``, run the same module and are
+    counted too.
     """
     passes = Passes()
 
@@ -176,41 +175,35 @@ def counted(classifier: PyTorchClassifier) -> Iterator[Passes]:
         else:
             passes.queries += len(inputs[0])
 
-    hook = entrance(classifier).register_forward_pre_hook(count)
-    try:
+    with entrance(classifier).register_forward_pre_hook(count):
         yield passes
-    finally:
-        hook.remove()
 
 
 @contextmanager
 def in_own_precision(classifier: PyTorchClassifier) -> Iterator[None]:
-    """Context in which the module gets inputs in the type of its weights.
+    """Context in which the module gets its inputs in the type of its weights.
 
-    Under NumPy 2 some of ART's attacks (HopSkipJump) and preprocessors pass on float64.
+    Under NumPy 2, some of ART's attacks (HopSkipJump) and preprocessors pass float64.
     """
     own = next((p.dtype for p in classifier.model.parameters()), torch.float32)
 
     def cast(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (inputs[0].to(own), *inputs[1:])
 
-    hook = entrance(classifier).register_forward_pre_hook(cast)
-    try:
+    with entrance(classifier).register_forward_pre_hook(cast):
         yield
-    finally:
-        hook.remove()
 
 
 def entrance(classifier: PyTorchClassifier) -> nn.Module:
-    """The module that every pass goes through; ART calls the children of a Sequential."""
+    """The module that every pass goes through; ART calls the children of a Sequential itself."""
     module: nn.Module = classifier.model
     return module[0] if isinstance(module, nn.Sequential) else module
 
 
 def with_module(classifier: PyTorchClassifier, module: nn.Module) -> PyTorchClassifier:
-    """A classifier that has ``module`` and otherwise everything of ``classifier``.
+    """A classifier with ``module`` that shares everything else with ``classifier``.
 
-    Made without ``copy``, for which ART's classifier writes files named by the clock.
+    It does not use ``copy``, because ART's classifier then writes files named by the clock.
     """
     other: Any = object.__new__(type(classifier))
     other.__dict__.update(classifier.__dict__)

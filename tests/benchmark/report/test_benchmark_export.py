@@ -3,19 +3,14 @@
 import csv
 import json
 import re
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from benchmark_results import a_suite, attack, cell, outcomes, result
 
-from qnad_art.benchmark.report.export import (
-    escape,
-    latex,
-    to_frame,
-    write_csv,
-    write_latex,
-    write_parquet,
-)
+from qnad_art.benchmark.report.export import escape, latex, to_frame
+from qnad_art.benchmark.report.sinks import Csv, Latex, Parquet
 
 EVIL = r"50% & more_of {it} #1 $x$ ~^\ <script>"
 
@@ -24,6 +19,15 @@ EVIL = r"50% & more_of {it} #1 $x$ ~^\ <script>"
 def results():
     quantum = {"defence": "crosstalk 0.1", "seed": 3}
     return [*a_suite(), result(attack("deepfool", eps=None, **quantum), outcomes(0.2, draws=4))]
+
+
+def write(kind, results, folder):
+    """What a sink writes, as the path of its file."""
+    sink = kind(None, folder)
+    for found in results:
+        sink.take(found)
+    (path,) = sink.close()
+    return Path(path)
 
 
 def same(row, found):
@@ -47,15 +51,13 @@ def same(row, found):
 
 
 def test_parquet_reads_back_equal(results, tmp_path):
-    write_parquet(results, tmp_path / "results.parquet")
-    frame = pd.read_parquet(tmp_path / "results.parquet")
+    frame = pd.read_parquet(write(Parquet, results, tmp_path))
     pd.testing.assert_frame_equal(frame, to_frame(results))
     assert all(same(row, r) for (_, row), r in zip(frame.iterrows(), results, strict=True))
 
 
 def test_csv_reads_back_equal(results, tmp_path):
-    write_csv(results, tmp_path / "results.csv")
-    with (tmp_path / "results.csv").open(newline="", encoding="utf-8") as file:
+    with write(Csv, results, tmp_path).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     for row, found in zip(rows, results, strict=True):
         numbers = {k: float(v) for k, v in row.items() if k in ("accuracy", "accuracy_low")}
@@ -88,8 +90,7 @@ def test_every_figure_of_a_defence_that_fails_its_audit_is_unreliable(results):
 
 
 def test_latex_has_every_accuracy(results, tmp_path):
-    write_latex(results, tmp_path / "results.tex")
-    text = (tmp_path / "results.tex").read_text()
+    text = write(Latex, results, tmp_path).read_text()
     assert text.count(r"\begin{table}") == 3  # rungs
     for found in (r for r in results if r.cell.seed == 0 and r.cell.kind == "attack"):
         a = found.accuracy

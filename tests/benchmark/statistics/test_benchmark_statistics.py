@@ -494,15 +494,18 @@ def test_relative_improvement_takes_every_accuracy():
 @pytest.mark.parametrize(
     ("refused", "says"),
     [
-        (lambda: wilson(3, 2), "3 of 2 is no proportion"),
+        (lambda: wilson(3, 2), "3 of 2 is not a proportion"),
         (lambda: wilson(-1, 2), "-1 of 2"),
         (lambda: wilson(0, 0), "0 of 0"),
         (lambda: accuracy_interval(np.ones(4, dtype=bool)), r"shape \(4,\); expected \(draws, im"),
         (lambda: accuracy_interval(np.ones((0, 4), dtype=bool)), r"\(0, 4\).*at least one of each"),
         (lambda: paired_difference(*unequal()), "4 images against 5: pairs need the same images"),
         (lambda: higher_by_chance(*unequal()), "4 images against 5"),
-        (lambda: relative_improvement(1.2, 0.5), "1.2 is no accuracy; give a number from 0 to 1"),
-        (lambda: relative_improvement(0.5, -0.1), "-0.1 is no accuracy"),
+        (
+            lambda: relative_improvement(1.2, 0.5),
+            "1.2 is not an accuracy; give a number",
+        ),
+        (lambda: relative_improvement(0.5, -0.1), "-0.1 is not an accuracy"),
     ],
 )
 def test_what_is_no_proportion_is_refused(refused, says):
