@@ -5,12 +5,12 @@ three numbers ``a = C f(φ)`` and the layer's exact noisy output is
 
     y_o = s_x s_w,o / g_o · Σ_j [a0 - c + a1·sqrt(1 - x̂_j²) + a2·x̂_j] + bias
 
-(x̂ = x / s_x, ŵ = w / s_w = sin φ, gain g and offset c known from calibration), i.e. ordinary
-convolutions with changed weights. With S shots a product, the sum has the variance
-``(s_x s_w / g)² Σ_j (1 - E_j²) / S``, E_j the product's expectation. Terms whose coefficients
-vanish for a device are left out.
+(x̂ = x / s_x, ŵ = w / s_w = sin φ; gain g and offset c are known from calibration). These are
+ordinary convolutions with changed weights. With S shots per product, the sum has the variance
+``(s_x s_w / g)² Σ_j (1 - E_j²) / S``, where E_j is the expectation of the product. Terms whose
+coefficients vanish for a device are left out.
 
-With ``bias="quantum"`` the bias is one more product of the sum, the weight of an input that is
+With ``bias="quantum"`` the bias is one more product of the sum: the weight of an input that is
 always s_x (x̂ = 1).
 """
 
@@ -39,10 +39,10 @@ _Group = TypeVar("_Group", bound="_Tensors")
 
 @dataclass(frozen=True)
 class _Tensors:
-    """A group of tensors, some of which a device may do without."""
+    """A group of tensors, some of which may be ``None``."""
 
     def map(self: _Group, change: Callable[[Tensor], Tensor]) -> _Group:
-        """Each tensor changed, always in the same order."""
+        """The group after ``change`` of each tensor, always in the same order."""
 
         def changed(value: Tensor | _Tensors | None) -> Tensor | _Tensors | None:
             if value is None:
@@ -54,12 +54,10 @@ class _Tensors:
     def tensors(self) -> list[Tensor]:
         """The tensors, in the order of :meth:`map`."""
         found: list[Tensor] = []
-
-        def find(tensor: Tensor) -> Tensor:
-            found.append(tensor)
-            return tensor
-
-        self.map(find)
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                found += value.tensors() if isinstance(value, _Tensors) else [value]
         return found
 
     def with_tensors(self: _Group, tensors: Iterable[Tensor]) -> _Group:
@@ -70,13 +68,13 @@ class _Tensors:
 
 @dataclass(frozen=True)
 class VarianceKernels(_Tensors):
-    """Kernels of the shot noise: its variance is ``scale²`` times Σ_j (1 - E_j²), the sum of these.
+    """Kernels of the shot noise, whose variance is ``scale²`` · Σ_j (1 - E_j²).
 
     Args:
         scale: (out,), s_x s_w / (g √S).
-        constant: what does not depend on the activations; shape as in :class:`Kernels`.
+        constant: the part that does not depend on the activations; shape as in :class:`Kernels`.
         x2, x, cos, xcos: shape of the weight; act on x̂², x, sqrt(1 - x̂²) and x̂·sqrt(1 - x̂²).
-        bias: (out,), of the bias's product, if it is one.
+        bias: (out,), the term of the bias if it runs as a product.
     """
 
     scale: Tensor
@@ -90,15 +88,15 @@ class VarianceKernels(_Tensors):
 
 @dataclass(frozen=True)
 class Kernels(_Tensors):
-    """What a layer computes with; terms that vanish for the device are ``None``.
+    """The kernels of a layer; terms that vanish for the device are ``None``.
 
     Args:
         x: shape of the weight; acts on x.
-        constant: what does not depend on the activations, summed over input channels: (out,) for a
-            linear layer, (out, 1, …) for a convolution.
+        constant: the part that does not depend on the activations, summed over input channels:
+            (out,) for a linear layer, (out, 1, …) for a convolution.
         cos: shape of the weight; acts on sqrt(1 - x̂²).
-        bias: (out,), of the bias's product, if it is one.
-        variance: of the shot noise; ``None`` without shots.
+        bias: (out,), mean of the bias if it runs as a product.
+        variance: kernels of the shot noise; ``None`` without shots.
     """
 
     x: Tensor
@@ -110,18 +108,18 @@ class Kernels(_Tensors):
 
 @dataclass(frozen=True)
 class Execution:
-    """How the products of a network are run.
+    """How the products of a network run.
 
     Args:
-        table: noise of every site and pair count.
-        shots: shots a product; ``None`` for the exact expectation.
-        gain: ``"calibrated"`` takes the constant offset of its products off each output's sum and
-            divides it by their mean contraction (both known from the calibration circuits),
-            ``"raw"`` does neither.
-        headroom: s_w over the largest |weight| of an output, at least 1: room for crosstalk to
-            raise weights above it. Shot noise grows with it.
-        bias: ``"classical"`` adds the bias after the sum, ``"quantum"`` runs it as one more
-            product, the weight of an input that is always s_x: noise and crosstalk act on it too.
+        table: response of every site at every pair count.
+        shots: shots per product; ``None`` for the exact expectation.
+        gain: ``"calibrated"`` subtracts the constant offset of the products from each output's
+            sum, and divides the sum by their mean contraction. Both are known from the calibration
+            circuits. ``"raw"`` does neither.
+        headroom: s_w over the largest |weight| of an output, at least 1. It gives crosstalk room to
+            raise weights above the largest one; shot noise grows with it.
+        bias: ``"classical"`` adds the bias after the sum. ``"quantum"`` runs it as one more
+            product, on which noise and crosstalk act too.
     """
 
     table: ResponseTable
@@ -135,7 +133,7 @@ class Execution:
 
 
 def check_execution(shots: int | None, gain: str, headroom: float, bias: str) -> None:
-    """Raise :class:`InvalidInputError` for what an :class:`Execution` cannot have."""
+    """Raise :class:`InvalidInputError` for invalid settings of an :class:`Execution`."""
     if gain not in GAINS:
         raise InvalidInputError(f"gain {gain!r} is not one of {', '.join(GAINS)}.")
     if bias not in BIASES:
@@ -155,9 +153,9 @@ class Products(NamedTuple):
     Args:
         site, pairs: index into the response table and signed pair count; shape of the weight, or
             (out, J + 1) where the bias is a product too.
-        execution: response table, shots and gain.
+        execution: execution of the network.
         scale_x: activation scale s_x.
-        shots: (out,), shots a product of each output where they are not the same for all.
+        shots: (out,), shots per product of each output; ``None`` for those of the execution.
     """
 
     site: Tensor
@@ -174,10 +172,10 @@ def compile_kernels(
 
     Args:
         weight: (out, in / groups, …).
-        bias: (out,), where it is a product too, else ``None``.
-        products: where and how they run.
-        wanted: shape of the sites; the effective weight a2 that the injected crosstalk was chosen
-            for. The kernels do not depend on it, but their gradient with respect to it is that
+        bias: (out,) if it runs as a product, else ``None``.
+        products: where and how the products run.
+        wanted: shape of the sites; the effective weight a2 for which the injected crosstalk was
+            chosen. The kernels do not depend on it, but their gradient with respect to it is that
             with respect to a2 (straight-through estimator).
     """
     execution, scale_x = products.execution, products.scale_x
@@ -216,7 +214,7 @@ def compile_kernels(
 
 
 def with_bias(weight: Tensor, bias: Tensor | None, scale_x: float) -> Tensor:
-    """The weights of each output's products, (out, J); with a bias it is the last, (out, J + 1)."""
+    """Weights of each output's products, (out, J); with a bias, which is the last, (out, J + 1)."""
     rows = weight.flatten(1)
     return rows if bias is None else torch.cat([rows, bias[:, None].to(rows) / scale_x], 1)
 
@@ -236,8 +234,8 @@ def weight_angles(weight: Tensor, execution: Execution) -> Tensor:
 def contraction(site: Tensor, pairs: Tensor, execution: Execution) -> Tensor:
     """Mean contraction of each output's products, by which its sum is divided; shape (out,).
 
-    How much a product's phase vector shrinks, whatever its weight: decoherence and readout, known
-    from the calibration circuits. Ones with ``gain="raw"``.
+    Decoherence and readout shrink the phase vector of a product by this factor, whatever its
+    weight. It is known from the calibration circuits, and 1 with ``gain="raw"``.
     """
     if execution.gain == "raw":
         return torch.ones(len(site), device=site.device)
@@ -245,10 +243,10 @@ def contraction(site: Tensor, pairs: Tensor, execution: Execution) -> Tensor:
 
 
 def offsets(site: Tensor, pairs: Tensor, execution: Execution) -> Tensor:
-    """Constant offset of every product, which is taken off its sum; shape (out, J).
+    """Constant offset of every product, which is subtracted from its sum; shape (out, J).
 
-    What a product of zeros measures (relaxation towards |0⟩, raw readout), known from the
-    calibration circuits. Zeros with ``gain="raw"``.
+    It is the result of a product of zeros (from relaxation towards |0⟩ and raw readout), known from
+    the calibration circuits, and 0 with ``gain="raw"``.
     """
     response = _Response(site, pairs, execution.table)
     return response.offsets() * (execution.gain == "calibrated")
@@ -274,7 +272,7 @@ class _Response:
         return self._take(lengths).mean(1).clamp_min(1e-3)
 
     def offsets(self) -> Tensor:
-        """Part of every product's expectation that depends on neither factor, (rows, J)."""
+        """The part of every product's expectation that depends on neither factor, (rows, J)."""
         return self._take(self._values[..., 0, 0] + self._values[..., 0, 1])
 
     def _amplitude(self, row: int, sine: Tensor, cosine: Tensor) -> Tensor | None:
@@ -315,10 +313,7 @@ def _variance(
 
 
 def _as_weight(terms: Tensor, weight: Tensor) -> Tensor:
-    """What multiplies activations has shape and type of the weight.
-
-    All else has at least single precision.
-    """
+    """Kernels of activations, in shape and type of the weight; others have at least float32."""
     return terms.view_as(weight).to(weight.dtype)
 
 

@@ -1,7 +1,4 @@
-"""Convolution and linear layers whose every product is a noisy quantum circuit.
-
-They are the plain layers' own classes with another forward.
-"""
+"""Linear and convolution layers whose every product is a noisy quantum circuit."""
 
 from __future__ import annotations
 
@@ -28,4 +25,4 @@ QUANTUM_CLASSES: dict[type[nn.Module], type[QuantumLayer]] = {
     nn.Conv1d: QuantumConv1d,
     nn.Conv2d: QuantumConv2d,
 }
-"""Plain layer classes and what they become."""
+"""The quantum-executed class of every plain class."""

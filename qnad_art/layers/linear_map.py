@@ -1,13 +1,12 @@
-"""The linear map of a layer: which inputs meet which weights, whatever the weights are.
+"""The linear map of a layer: which inputs are multiplied by which weights.
 
-A layer holds one of these, and the sums over its products (:mod:`qnad_art.layers.product_sums`) are
-made of it: the same map acts with several kernels on several functions of the activations.
+Every layer holds one. The sums over its products (:mod:`qnad_art.layers.product_sums`) apply the
+same map with several kernels to several functions of the activations.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -17,13 +16,13 @@ from torch.nn import functional
 
 
 class Windows(NamedTuple):
-    """The activations that meet the weights.
+    """The activations of all products.
 
     Args:
-        values: (N, groups, J, positions), for J products an output.
-        executed: (1, groups, J, positions): 1 for a product that is executed, 0 for zero padding,
-            which is not.
-        shape: of the layer's output, into which sums (N, out, positions) reshape.
+        values: (N, groups, J, positions), for J products per output.
+        executed: (1, groups, J, positions); 1 for a product that is executed, 0 for one of zero
+            padding, which is not.
+        shape: shape of the layer's output, into which sums (N, out, positions) reshape.
     """
 
     values: Tensor
@@ -51,7 +50,7 @@ class FullyConnected:
         return kernel
 
     def per_output(self, values: Tensor) -> Tensor:
-        """One number an output (out,), shaped to broadcast over the output."""
+        """One number per output (out,), in a shape that broadcasts over the output."""
         return values
 
     def sum_by_channel(self, values: Tensor) -> Tensor:
@@ -59,7 +58,7 @@ class FullyConnected:
         return self.batched(values).flatten(0, -2).sum(0)
 
     def windows(self, x: Tensor) -> Windows:
-        """The activations of ``x``; every leading dimension counts as images."""
+        """The activations of ``x``; all leading dimensions count images."""
         values = x.reshape(-1, 1, x.shape[-1], 1)
         return Windows(values, torch.ones_like(values[:1]), (*x.shape[:-1], self.outputs))
 
@@ -68,7 +67,7 @@ class FullyConnected:
 class Convolution:
     """The map of :class:`torch.nn.Conv1d` and ``Conv2d``; input (N, C, …) or (C, …).
 
-    Padding that exists is executed, zero padding is not. The arguments are the plain layer's.
+    Zero padding is not executed; any other padding is. The arguments are the plain layer's.
     """
 
     outputs: int
@@ -81,7 +80,7 @@ class Convolution:
 
     @property
     def borders(self) -> tuple[tuple[int, int], ...]:
-        """Padding before and after, by axis."""
+        """Padding before and after, for each axis."""
         if isinstance(self.padding, str):
             same = self.padding == "same"
             reach = [
@@ -89,14 +88,6 @@ class Convolution:
             ]
             return tuple((total // 2, total - total // 2) for total in reach)
         return tuple((size, size) for size in self.padding)
-
-    def output_shape(self, x: Tensor) -> tuple[int, ...]:
-        """Shape (out, …) of the output for an image of the batch ``x``."""
-        axes = zip(
-            x.shape[2:], self.borders, self.dilation, self.kernel_size, self.stride, strict=True
-        )
-        sizes = [(n + sum(border) - d * (k - 1) - 1) // s + 1 for n, border, d, k, s in axes]
-        return (self.outputs, *sizes)
 
     def batched(self, x: Tensor) -> Tensor:
         """``x`` with a batch dimension."""
@@ -107,14 +98,14 @@ class Convolution:
         if self.padding_mode == "zeros":
             padding = self.padding
         else:
-            x, padding = self._padded(x, self.padding_mode), (0,) * len(self.kernel_size)
+            x, padding = self._padded(x), (0,) * len(self.kernel_size)
         return convolve(x, kernel, bias, self.stride, padding, self.dilation, self.groups)
 
     def of_ones(self, kernel: Tensor, x: Tensor) -> Tensor:
-        """The map of an input of ones as large as ``x``, for a ``kernel`` (out, 1, …).
+        """The map of an input of ones of the size of ``x``, for a ``kernel`` (out, 1, …).
 
-        The kernel is summed over input channels. Of shape (out, …), with positions of size 1 where
-        all have the same.
+        The kernel is summed over input channels. The result has shape (out, …), with positions of
+        size 1 if all are the same.
         """
         if self.padding_mode != "zeros" or not any(map(any, self.borders)):
             return self.per_output(kernel.flatten(1).sum(1))
@@ -122,7 +113,7 @@ class Convolution:
         return convolve(ones, kernel, None, self.stride, self.padding, self.dilation)[0]
 
     def per_output(self, values: Tensor) -> Tensor:
-        """One number an output (out,), shaped to broadcast over the output."""
+        """One number per output (out,), in a shape that broadcasts over the output."""
         return values.view(-1, *(1,) * len(self.kernel_size))
 
     def sum_by_channel(self, values: Tensor) -> Tensor:
@@ -131,28 +122,30 @@ class Convolution:
 
     def windows(self, x: Tensor) -> Windows:
         """The activations of ``x``, a batch or one image."""
-        batch = self.batched(x)
-        output = self.output_shape(batch)
-        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-        values = self._unfolded(self._padded(batch, mode), output)
-        executed = self._unfolded(self._padded(torch.ones_like(batch[:1]), mode), output)
+        batch, spatial = self.batched(x), len(self.kernel_size)
+        parts = [self._unfolded(values) for values in (batch, torch.ones_like(batch[:1]))]
+        output = (self.outputs, *parts[0].shape[-spatial:])
+        values, executed = (
+            part.reshape(len(part), self.groups, -1, math.prod(output[1:])) for part in parts
+        )
         return Windows(values, executed, (-1, *output) if self._is_batch(x) else output)
 
     def _is_batch(self, x: Tensor) -> bool:
         return x.dim() == len(self.kernel_size) + 2
 
-    def _padded(self, x: Tensor, mode: str) -> Tensor:
+    def _padded(self, x: Tensor) -> Tensor:
+        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
         widths = [width for border in reversed(self.borders) for width in border]
         return functional.pad(x, widths, mode=mode)
 
-    def _unfolded(self, values: Tensor, output: Sequence[int]) -> Tensor:
+    def _unfolded(self, x: Tensor) -> Tensor:
+        """The padded batch ``x`` as (N, C, kernel positions…, output positions…)."""
+        values, spatial = self._padded(x), len(self.kernel_size)
         for axis, size in enumerate(self.kernel_size):
             # The kernel position becomes the last dimension.
             reach = self.dilation[axis] * (size - 1) + 1
             values = values.unfold(2 + axis, reach, self.stride[axis])[..., :: self.dilation[axis]]
-        spatial = len(self.kernel_size)
-        values = values.movedim(tuple(range(2, 2 + spatial)), tuple(range(-spatial, 0)))
-        return values.reshape(len(values), self.groups, -1, math.prod(output[1:]))
+        return values.movedim(tuple(range(2, 2 + spatial)), tuple(range(-spatial, 0)))
 
 
 LinearMap = FullyConnected | Convolution

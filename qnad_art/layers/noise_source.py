@@ -1,9 +1,9 @@
 """Seeded shot noise: generators that are copied and pickled with the model and can be frozen.
 
-Threads that run one model share its generators: each draw is whole and belongs to one of them, in
-the order in which they come. For draws that repeat thread by thread, give every thread a copy of
-the model and :meth:`NoiseSource.reseed` it. Processes: a seeded source draws the same in all of
-them (reseed each worker for others), one without a seed never twice the same.
+Threads that run the same model share its generators, which serve them in the order in which they
+ask. For draws that every thread can repeat, give each thread a copy of the model and
+:meth:`NoiseSource.reseed` it. In several processes, a source with a seed draws the same everywhere
+(reseed each worker for different draws), and a source without a seed never repeats a draw.
 """
 
 from __future__ import annotations
@@ -24,31 +24,28 @@ from torch import Tensor
 from qnad_art.errors import InvalidInputError
 
 PIECE = 1 << 18
-"""Numbers that are drawn at a time."""
+"""How many numbers are drawn at a time."""
 OUTPUT_PIECE = 1 << 17
-"""As many numbers of a layer's output, at most, are drawn and worked on at a time, on a CPU."""
+"""How many numbers of a layer's output are drawn and processed at a time on a CPU, at most."""
 FEW = 1 << 13
-"""Fewer numbers than this, outside of a pass, are drawn one by one: a seed takes longer."""
+"""Below this, numbers outside a pass are drawn one by one, because a new seed would take longer."""
 _ALL = slice(None)
-
-NoiseState = Any
-"""Where the draws of a pass are, as torch's generator on a GPU or numpy's bits on a CPU have it."""
 
 
 class NoiseSource:
-    """Standard normal draws from generators of its own (never torch's global one).
+    """Standard normal draws from its own generators (never torch's global one).
 
     Args:
-        seed: an integer from -2⁶³ to 2⁶⁴ - 1; ``None`` takes a fresh one from the operating
-            system, kept in ``seed``, and in every process that gets the source by a fork or a
-            pickle another one.
+        seed: an integer from -2⁶³ to 2⁶⁴ - 1. ``None`` takes a fresh one from the operating system
+            and keeps it in ``seed``; every process that gets the source by a fork or a pickle takes
+            another one.
     """
 
     def __init__(self, seed: int | None = None) -> None:
         self.reseed(seed)
 
     def reseed(self, seed: int | None = None) -> None:
-        """Start again from ``seed``; within :meth:`frozen`, with its first draw in every pass."""
+        """Start again from ``seed``. In :meth:`frozen`, every pass then has its first draw."""
         if seed is not None and not -(2**63) <= seed < 2**64:
             raise InvalidInputError(f"seed is {seed}; it must lie between -2**63 and 2**64 - 1.")
         frozen = getattr(self, "_frozen", None)
@@ -73,7 +70,7 @@ class NoiseSource:
         return result.view(reference.shape).to(reference.dtype)
 
     def output_like(self, reference: Tensor) -> Tensor:
-        """N(0, 1) for a layer's output: the draws of its :func:`pieces`, in turn."""
+        """N(0, 1) for a layer's output: the draws for its :func:`pieces`, one after another."""
         if reference.is_cuda:
             return self.normal_like(reference)
         shapes = [at(reference, place).shape for place in pieces(reference)]
@@ -82,9 +79,10 @@ class NoiseSource:
     def draws(self, shapes: Sequence[torch.Size]) -> Iterator[Tensor]:
         """Independent N(0, 1), float32 on the CPU, one tensor of each shape.
 
-        They are quantiles: 2¹⁶ equally probable values, of variance one to 1e-7, up to 4.3 standard
-        deviations. Bits for a table are drawn in half the time of normal numbers. Several tensors
-        are drawn by all cores at once, and from seeds, so that their number does not matter.
+        They are quantiles: 2¹⁶ equally probable values up to 4.3 standard deviations, whose
+        variance is 1 within 1e-7. Drawing bits and looking them up takes half the time of normal
+        numbers. Several tensors are drawn by all cores at once, each from its own seed, so that the
+        number of cores does not matter.
         """
         counts = [shape.numel() for shape in shapes]
         current = self._pass
@@ -92,7 +90,10 @@ class NoiseSource:
             generator = self._generator(torch.device("cpu"))
             yield from (torch.empty(shape).normal_(generator=generator) for shape in shapes)
             return
-        stream = current.stream or self._stream()
+        stream = current.stream
+        if stream is None:
+            generator = self._generator(torch.device("cpu"))
+            stream = np.random.SFC64(int(torch.randint(2**63 - 1, (), generator=generator)))
         if current.depth:
             current.stream = stream
         if len(shapes) == 1:
@@ -108,50 +109,17 @@ class NoiseSource:
             for shape, bits in zip(shapes, pool.map(_bits, streams, counts), strict=True):
                 yield _quantiles(bits).view(shape)
 
-    def _stream(self) -> np.random.SFC64:
-        """Random bits, begun with a number of the generator."""
-        generator = self._generator(torch.device("cpu"))
-        return np.random.SFC64(int(torch.randint(2**63 - 1, (), generator=generator)))
-
-    @property
-    def in_a_pass(self) -> bool:
-        """Whether this thread is within a :meth:`forward_pass`."""
-        return self._pass.depth > 0
-
-    def state(self, device: torch.device) -> NoiseState:
-        """Where the draws of a pass are now."""
-        if device.type == "cuda":
-            return self._generator(device).get_state()
-        if self._pass.stream is None:
-            self._pass.stream = self._stream()
-        return self._pass.stream.state
-
-    @contextmanager
-    def resumed(self, device: torch.device, state: NoiseState) -> Iterator[None]:
-        """Context in which the draws are those that came after ``state``."""
-        with self.forward_pass():
-            if device.type == "cuda":
-                generator = self._generator(device)
-                here = generator.get_state()
-                generator.set_state(state)
-                yield
-                generator.set_state(here)
-            else:
-                self._pass.stream = np.random.SFC64(0)
-                self._pass.stream.state = state
-                yield
-
     @contextmanager
     def forward_pass(self) -> Iterator[None]:
-        """Around a forward pass: with a frozen draw each starts from the same states.
+        """Context of a forward pass, which starts from the same states if the draw is frozen.
 
-        Passes may nest (an average over draws is one pass of several): the outermost counts.
-        Those of other threads are others.
+        In nested passes (an average over draws contains several), only the outermost one counts.
+        Every thread has its own passes.
         """
         current = self._pass
         outermost = current.depth == 0
         if outermost and self._frozen is None and self._fresh_in not in (None, os.getpid()):
-            self.reseed()  # these draws are those of the process that this one comes from
+            self.reseed()  # The present draws are those of the parent process.
             current = self._pass
         if outermost:
             current.states, current.generators = self._frozen, {}
@@ -170,8 +138,8 @@ class NoiseSource:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Within the context every forward pass uses the same draw (common random numbers)."""
-        if self._frozen is not None:  # nested: the outer context keeps its draw
+        """Context in which every forward pass uses the same draw (common random numbers)."""
+        if self._frozen is not None:  # In a nested context, the draw of the outer one remains.
             yield
             return
         self._frozen = {device: g.get_state() for device, g in self._generators.items()}
@@ -182,7 +150,7 @@ class NoiseSource:
 
     def _generator(self, device: torch.device) -> torch.Generator:
         shared = self._generators.get(device)
-        if shared is None:  # of several threads that come here at once, one wins
+        if shared is None:  # If several threads come here at once, one of them wins.
             fresh = torch.Generator(device).manual_seed(self.seed + (device.index or 0))
             shared = self._generators.setdefault(device, fresh)
         states, own = self._pass.states, self._pass.generators
@@ -208,7 +176,7 @@ class NoiseSource:
 
 
 def pieces(output: Tensor) -> list[slice]:
-    """Ranges of a batch, about equal, of :data:`OUTPUT_PIECE` numbers each or one image."""
+    """Divide a batch into about equal ranges of :data:`OUTPUT_PIECE` numbers, or of one image."""
     count, wanted = output.shape[0], -(-output.numel() // OUTPUT_PIECE)
     if wanted <= 1 or output.is_cuda:
         return [_ALL]
@@ -217,28 +185,31 @@ def pieces(output: Tensor) -> list[slice]:
 
 
 def at(values: Tensor, place: slice) -> Tensor:
-    """``values[place]``, sooner where it is all of them."""
+    """``values[place]``, without the cost of a view if ``place`` is the whole batch."""
     return values if place == _ALL else values[place]
 
 
 class _Pass(threading.local):
-    """The forward pass that a thread is in: with a frozen draw, on generators of its own."""
+    """The forward pass of a thread; with a frozen draw, it has its own generators."""
 
     def __init__(self) -> None:
         self.depth = 0
         self.states: dict[torch.device, Tensor] | None = None
         self.generators: dict[torch.device, torch.Generator] = {}
         self.stream: np.random.SFC64 | None = None
-        """Where all of the pass's draws on the CPU come from: a seed for each would take longer."""
+        """Source of all draws of the pass on the CPU; a seed for each would take longer."""
 
 
 def _forbid_in_backward() -> None:
-    """Activation checkpointing runs a forward pass again in the backward pass, by then noise has
-    moved on: gradients would be those of another draw than the output's."""
+    """Raise in a backward pass, where the noise has moved on since the forward pass.
+
+    Activation checkpointing repeats forward passes there. Their gradients would be those of another
+    draw than the output's.
+    """
     if torch._C._current_graph_task_id() != -1:
         raise InvalidInputError(
-            "Shot noise is asked for in a backward pass, as activation checkpointing does: the "
-            "gradients would belong to another draw. Go without checkpointing, or with shots=None."
+            "Shot noise was requested in a backward pass, as activation checkpointing does: the "
+            "gradients would belong to another draw. Do without checkpointing, or set shots=None."
         )
 
 
@@ -255,7 +226,7 @@ def _quantiles(bits: Tensor) -> Tensor:
 @cache
 def _normal_table() -> Tensor:
     """2¹⁶ quantiles of N(0, 1) in the middle of as many equal parts, scaled to variance one."""
-    with torch.inference_mode(False):  # its tensors could not be used for gradients later
+    with torch.inference_mode(False):  # Its tensors could not be used for gradients later.
         middles = (torch.arange(1 << 16, dtype=torch.float64) + 0.5) / (1 << 16)
         table = torch.special.ndtri(middles)
         scaled: Tensor = table / table.square().mean().sqrt()

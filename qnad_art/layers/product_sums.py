@@ -1,6 +1,6 @@
 """Sums of products, from compiled kernels: their mean, the variance of their shot noise, and draws.
 
-Here is the formula of :mod:`qnad_art.layers.kernels`, as it stands.
+This is the formula of :mod:`qnad_art.layers.kernels`, word for word.
 :mod:`qnad_art.layers.speed.sums` computes the same in less time.
 """
 
@@ -19,18 +19,18 @@ from qnad_art.layers.linear_map import LinearMap
 from qnad_art.layers.noise_source import NoiseSource
 
 ROUNDING = 16
-"""Units of the last digit, in single precision or better, by which activations may be off."""
+"""Units of the last digit, in single precision or better, by which activations may be wrong."""
 
 
 class Activations(NamedTuple):
-    """What linear maps act on: saturated x and, where needed, sqrt(1 - x̂²) and x̂·sqrt(1 - x̂²)."""
+    """Inputs of the linear maps: saturated x and, if needed, sqrt(1 - x̂²) and x̂·sqrt(1 - x̂²)."""
 
     x: Tensor
     cos: Tensor | None = None
     xcos: Tensor | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Activations:
-        """Each of them changed."""
+        """The same after ``change`` of each tensor."""
         x, cos, xcos = self
         if cos is None or xcos is None:
             return Activations(change(x))
@@ -39,15 +39,15 @@ class Activations(NamedTuple):
 
 @dataclass(frozen=True)
 class ProductSums:
-    """The sums over a layer's products, of a batch of inputs.
+    """The sums over a layer's products, for batches of inputs.
 
     Args:
-        linear_map: which inputs meet which weights.
-        kernels: of the layer.
-        bias: (out,), added to the sums: the bias itself, or its product's mean.
+        linear_map: the layer's linear map.
+        kernels: the layer's kernels.
+        bias: (out,), added to the sums: the bias itself, or the mean of its product.
         scale: activation scale s_x.
-        unsaturated: gradients pass saturated activations as if they were not (BPDA).
-        constant_variance: gradients take the variance for a constant.
+        unsaturated: let gradients pass through saturated activations (BPDA).
+        constant_variance: treat the variance as a constant in gradients.
     """
 
     linear_map: LinearMap
@@ -58,7 +58,7 @@ class ProductSums:
     constant_variance: bool = False
 
     def draw(self, x: Tensor, source: NoiseSource) -> Tensor:
-        """The sums of ``x``: the mean, with Gaussian shot noise where there are shots."""
+        """The sums for ``x``: the mean, plus Gaussian shot noise with shots."""
         mean, variance = self.moments(x)
         kernels = self.kernels.variance
         if kernels is None or variance is None:
@@ -68,7 +68,7 @@ class ProductSums:
         return mean + (noise * self.linear_map.per_output(kernels.scale)).to(mean.dtype)
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Exact mean; variance in units of ``scale²`` of its kernels, ``None`` without shots."""
+        """Exact mean, and variance in units of its kernels' ``scale²`` (``None`` without shots)."""
         activations = self.activations(x)
         mean = self.mean(activations)
         if self.kernels.variance is None:
@@ -94,11 +94,11 @@ class ProductSums:
 
     def activations(self, x: Tensor) -> Activations:
         """``x``, saturated at the scale."""
-        # Wider by rounding: clamping has no gradient *at* its bounds, where white pixels lie, and
-        # in a batch of another size the largest activation is another one in its last digits.
+        # A little wider: clamping has no gradient *at* its bounds, where white pixels lie, and the
+        # largest activation differs in its last digits between batches of different sizes.
         eps = torch.finfo(x.dtype).eps
         limit = self.scale * (1 + (ROUNDING * eps if eps < 1e-6 else eps))
-        # The same as torch.clamp, whose backward pass takes several times as long.
+        # hardtanh is torch.clamp with a backward pass that is several times as fast.
         clamp = clamp_straight_through if self.unsaturated else functional.hardtanh
         x = clamp(x, -limit, limit)
         if self.kernels.cos is None:
@@ -110,15 +110,15 @@ class ProductSums:
     def variance_terms(
         self, activations: Activations, kernels: VarianceKernels
     ) -> list[tuple[Tensor, Tensor]]:
-        """What the linear map acts on for the variance, each with its kernel."""
+        """The tensors on which the linear map acts for the variance, each with its kernel."""
         x, cos, xcos = activations
         x2 = None if kernels.x2 is None else (x * (1 / self.scale)).square()
         pairs = ((x, kernels.x), (cos, kernels.cos), (xcos, kernels.xcos), (x2, kernels.x2))
         return [(v, k) for v, k in pairs if v is not None and k is not None]
 
     def constant(self, kernel: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
-        """A constant term, by output position: padding is not executed."""
-        # The convolution of the ones would be rounded to the precision of autocast.
+        """A constant term by output position, because padding is not executed."""
+        # Autocast would round the convolution of the ones.
         with torch.autocast(x.device.type, enabled=False):
             value = self.linear_map.of_ones(kernel, x)
         return value if bias is None else value + self.linear_map.per_output(bias)

@@ -1,9 +1,9 @@
-"""What the quantum-executed layers have in common: how their products run, and what they compute.
+"""The common part of all quantum-executed layers: how their products run, and what they compute.
 
 A layer holds its linear map (:mod:`~qnad_art.layers.linear_map`). A pass compiles weights, sites
-and pair counts into kernels (:mod:`~qnad_art.layers.kernels`) and sums with these
-(:mod:`~qnad_art.layers.product_sums`), as it is written here. The layers of a network are
-:class:`~qnad_art.layers.speed.layer.FastLayer`, which do so in less time.
+and pair counts into kernels (:mod:`~qnad_art.layers.kernels`) and computes sums with them
+(:mod:`~qnad_art.layers.product_sums`). The layers of a network are
+:class:`~qnad_art.layers.speed.layer.FastLayer`, which do the same in less time.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from qnad_art.layers.product_sums import ProductSums
 class QuantumLayer(nn.Module):
     """A layer whose every product is a noisy quantum circuit.
 
-    Subclasses are the plain layer's own class as well, so parameters, ``state_dict`` keys, hooks
-    and ``repr`` stay those of the network that was converted.
+    Subclasses are also subclasses of the plain layer, so parameters, ``state_dict`` keys, hooks and
+    ``repr`` stay those of the converted network.
     """
 
     weight: Any
@@ -37,24 +37,26 @@ class QuantumLayer(nn.Module):
     execution: Execution
     noise: NoiseSource
     engine: Callable[[Any, Tensor], Tensor] | None
-    """Runs the layer in place of the compiled kernels: ``engine(layer, x)``."""
+    """``engine(layer, x)`` runs the layer instead of the compiled kernels, unless ``None``."""
     unsaturated: bool
-    """Gradients pass saturated activations as if they were not (BPDA); outputs do not change."""
+    """Whether gradients pass through saturated activations (BPDA); outputs do not change."""
     input_scale: float | None
+    """Activation scale s_x; ``None`` before calibration."""
     input_spread: float | None
-    """Standard deviation of x̂² over the calibration data, within a channel."""
+    """Standard deviation of x̂² within a channel, over the calibration data."""
     input_squares: tuple[float, ...] | None
-    """Mean of x̂² of every input channel."""
+    """Mean of x̂² of every input channel, over the calibration data."""
     clipped: float
+    """Fraction of the calibration data's activations beyond the scale."""
     shot_share: tuple[float, ...] | None
-    """Shots of each output's products over the module's; ``None`` for 1 each."""
+    """Shots per product of each output over those of the module; ``None`` for 1 everywhere."""
     tuned: Kernels | None
-    """Kernels that are being tuned, see :meth:`tune`."""
+    """Kernels of a layer whose crosstalk is being optimised, see :meth:`tune`."""
     site: Tensor
     pairs: Tensor
 
     def execute_as(self, execution: Execution, noise: NoiseSource) -> None:
-        """Turn a plain layer that was just given this class into a quantum-executed one."""
+        """Initialise a plain layer that has just been given this class."""
         assert isinstance(self, (nn.Linear, nn.Conv1d, nn.Conv2d))
         self.linear_map = linear_map_of(self)
         self.execution = execution
@@ -88,24 +90,23 @@ class QuantumLayer(nn.Module):
         return self.compiled(x) if self.engine is None else self.engine(self, x)
 
     def classical(self, x: Tensor) -> Tensor:
-        """What the plain layer would have computed."""
+        """The output of the plain layer."""
         result: Tensor = super().forward(x)
         return result
 
     def compiled(self, x: Tensor, kernels: Kernels | None = None) -> Tensor:
-        """The exact compile: expectation, plus Gaussian shot noise if ``shots`` is set.
+        """Output of the compiled kernels: expectation, plus Gaussian shot noise with shots.
 
-        With other ``kernels`` than :meth:`kernels`, the output that these give.
+        ``kernels`` replace those of :meth:`kernels` if given.
         """
         batch = self.linear_map.batched(x)
-        sums = self.sums(self.kernels() if kernels is None else kernels)
-        drawn = sums.draw(batch, self.noise)
+        drawn = self.sums(self.kernels() if kernels is None else kernels).draw(batch, self.noise)
         return drawn if batch is x else drawn[0]
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Exact mean of the output; variance in units of :meth:`noise_scale` squared.
+        """Exact mean of the output, and variance in units of :meth:`noise_scale` squared.
 
-        Without shots the variance is ``None``.
+        The variance is ``None`` without shots.
         """
         batch = self.linear_map.batched(x)
         mean, variance = self.sums(self.kernels()).moments(batch)
@@ -114,12 +115,12 @@ class QuantumLayer(nn.Module):
         return mean[0], None if variance is None else variance[0]
 
     def disturbed(self, mean: Tensor, variance: Tensor, source: NoiseSource) -> Tensor:
-        """A draw around what :meth:`moments` gave."""
+        """A draw from the moments that :meth:`moments` returned."""
         deviation = variance.clamp_min(torch.finfo(variance.dtype).tiny).sqrt()
         return mean + source.normal_like(mean) * deviation * self.noise_scale()
 
     def noise_scale(self) -> Tensor:
-        """Unit of the deviation, s_x s_w / (g √S); broadcasts over the output."""
+        """Unit of the standard deviation, s_x s_w / (g √S); broadcasts over the output."""
         variance = self.kernels().variance
         if variance is None:
             raise CalibrationError("There is no shot noise without shots: set shots (say 1024).")
@@ -143,14 +144,14 @@ class QuantumLayer(nn.Module):
         return compile_kernels(self.weight, self.quantum_bias, self.how_products_run())
 
     def tune(self, wanted: Tensor | None) -> None:
-        """Run with kernels that are differentiable with respect to ``wanted``, until ``None``.
+        """Run with kernels that are differentiable with respect to ``wanted``; ``None`` ends that.
 
-        See :func:`~.kernels.compile_kernels`. Compiled here, once, for all passes after. In tuning
-        the variance counts as a constant: its gradient is small, and not cheap.
+        See :func:`~.kernels.compile_kernels`. The kernels are compiled once, here. Gradients treat
+        the variance as a constant, because its gradient is small and expensive.
         """
         self.tuned = None
         if wanted is not None:
-            # The layer's own weights are no unknowns: they need no graph.
+            # The layer's own weights are fixed in tuning and need no graph.
             weight, bias = self.weight.detach(), self.quantum_bias
             bias = None if bias is None else bias.detach()
             tuned = compile_kernels(weight, bias, self.how_products_run(), wanted=wanted)
@@ -158,10 +159,10 @@ class QuantumLayer(nn.Module):
             self.tuned = replace(tuned, variance=variance)
 
     def invalidate(self) -> None:
-        """Forget what was computed from the weights, after edits that cannot be noticed."""
+        """Forget the kernels, after changes of weights or placement that cannot be noticed."""
 
     def how_products_run(self) -> Products:
-        """What the compile takes besides weight and bias."""
+        """Where and how the layer's products run."""
         shots = None
         if self.shot_share is not None and self.execution.shots is not None:
             share = torch.tensor(self.shot_share, device=self.weight.device)
@@ -180,40 +181,37 @@ class QuantumLayer(nn.Module):
 
     @property
     def quantum_bias(self) -> Tensor | None:
-        """The bias (out,), where it runs as products."""
+        """The bias (out,) if it runs as products, else ``None``."""
         bias: Tensor | None = self.bias if self.execution.bias == "quantum" else None
         return bias
 
     @property
     def product_shape(self) -> tuple[int, ...]:
-        """Shape of ``site`` and ``pairs``: the weight's; (out, J + 1) if the bias is a product."""
+        """Shape of ``site`` and ``pairs``: the weight's, or (out, J + 1) with a quantum bias."""
         shape = tuple(self.weight.shape)
         return shape if self.quantum_bias is None else (shape[0], math.prod(shape[1:]) + 1)
 
     def product_weights(self) -> Tensor:
-        """The weight of every product, of :attr:`product_shape`."""
-        bias = self.quantum_bias
-        if bias is None:
-            weight: Tensor = self.weight
-            return weight
-        return with_bias(self.weight, bias, self.bias_input)
+        """The weight of every product, of shape :attr:`product_shape`."""
+        rows = with_bias(self.weight, self.quantum_bias, self.bias_input)
+        return rows.view(self.product_shape)
 
     @property
     def bias_input(self) -> float:
-        """The input that a bias run as products is the weight of: s_x, 1 before calibration."""
+        """The input of a bias that runs as a product: s_x, or 1 before calibration."""
         return 1.0 if self.input_scale is None else self.input_scale
 
     def products(self, x: Tensor) -> int:
-        """Products (circuits) that a batch ``x`` of inputs costs in this layer."""
+        """Number of products (circuits) for a batch ``x`` of inputs."""
         batch = self.linear_map.batched(x)
         windows, executed, _ = self.windows(batch[:1])
         outputs_a_group = self.linear_map.outputs // self.linear_map.groups
         return int(executed.sum()) * len(windows) * outputs_a_group * len(batch)
 
     def windows(self, x: Tensor) -> Windows:
-        """The activations that meet the weights, for engines that run products one by one."""
+        """The activations of every product, for engines that run products one by one."""
         windows, executed, shape = self.linear_map.windows(x)
-        if self.quantum_bias is not None:  # one more input, which is always s_x
+        if self.quantum_bias is not None:  # The bias has one more input, which is always s_x.
             windows = functional.pad(windows, (0, 0, 0, 1), value=self.bias_input)
             executed = functional.pad(executed, (0, 0, 0, 1), value=1)
         return Windows(windows, executed, shape)

@@ -16,9 +16,7 @@ from qnad_art.errors import InvalidInputError
 from qnad_art.layers.kernels import Execution, Gain
 from qnad_art.layers.noise_source import NoiseSource
 from qnad_art.layers.quantum_layer import QuantumLayer, quantum_layers
-from qnad_art.layers.speed.accelerated import Accelerated
-from qnad_art.layers.speed.deferred import settled
-from qnad_art.layers.tracing import is_tracing
+from qnad_art.layers.speed.accelerated import Accelerated, is_tracing
 from qnad_art.network.calibration import check_percentile, saturated, set_scales
 from qnad_art.network.modes import setting
 from qnad_art.network.observation import observe
@@ -75,8 +73,6 @@ class QuantumExecutedModule(nn.Module):
             raise InvalidInputError("The input holds NaN or infinite values; clean it first.")
         with self.noise.forward_pass():
             result: Tensor = self.network(x)
-            if type(result) is not Tensor:  # the pass is over: its noise is to be drawn in it
-                result = settled(result)
         return result if x.dtype == given else result.to(given)
 
     @property

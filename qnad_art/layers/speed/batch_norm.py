@@ -1,54 +1,34 @@
 """Batch norm in eval mode, as part of the quantum-executed convolution before it.
 
-It is one more factor and one more term of every output, so the compile takes them in exactly
-(:mod:`qnad_art.layers.kernels`): mean and noise are multiplied, the mean is moved.
+Batch norm multiplies every output by a factor and adds a term, so the compiled kernels
+(:mod:`qnad_art.layers.kernels`) can hold both exactly: mean and noise are multiplied, and the mean
+is moved. This happens inside an ``nn.Sequential``, where nothing else reads the convolution's
+output.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as modules
 
 from qnad_art.layers.kernels import Kernels
 from qnad_art.layers.linear_map import Convolution
-from qnad_art.layers.speed.accelerated import Accelerated
-from qnad_art.layers.speed.deferred import Deferred, is_observed, may_fold, postponed
+from qnad_art.layers.speed.accelerated import Accelerated, is_recorded
 from qnad_art.layers.speed.kernel_cache import state_of
 from qnad_art.layers.speed.layer import FastLayer
 
-
-class _BatchNorm(Accelerated):
-    """Batch norm that lets the layer before it do its work, where it can."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """As the plain layer's."""
-        if isinstance(input, Deferred) and not torch.is_grad_enabled():
-            assert isinstance(self, (BatchNorm1d, BatchNorm2d))
-            kernels = normalised_kernels(input.layer, self) if input.pending else None
-            if kernels is not None:
-                return input.normalised(kernels)
-            input = input.settle()
-        result: Tensor = super().forward(input)
-        return result
-
-
-class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
-    """:class:`torch.nn.BatchNorm1d`, folded into the convolution before it."""
-
-
-class BatchNorm2d(_BatchNorm, nn.BatchNorm2d):
-    """:class:`torch.nn.BatchNorm2d`, folded into the convolution before it."""
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
 
 
 class Sequential(Accelerated, nn.Sequential):
-    """:class:`torch.nn.Sequential`, where nothing is between a convolution and its batch norm."""
+    """:class:`torch.nn.Sequential`, which folds batch norms into the convolutions before them."""
 
     def forward(self, input: Any) -> Any:
-        """As the plain container's."""
+        """The same as in the plain container."""
         parts: list[Any] = list(self)
         place = 0
         while place < len(parts):
@@ -61,77 +41,68 @@ class Sequential(Accelerated, nn.Sequential):
         return input
 
     def _folded(self, parts: list[nn.Module], x: object) -> Kernels | None:
-        """Kernels for a convolution and the batch norm after it, if that is what ``parts`` are."""
+        """Kernels of a convolution with the batch norm after it, if ``parts`` are these two."""
         layer, norm = parts[0], parts[-1]
         if not self.accelerated or not isinstance(layer, FastLayer) or not _follows(norm, layer):
             return None
         circuits = layer.engine is None and layer.tuned is None
-        if not circuits or not may_fold(layer, x) or is_observed(norm):
+        if not circuits or not isinstance(x, Tensor) or x.dim() != layer.weight.dim():
             return None
-        return normalised_kernels(layer, norm)
-
-
-_FOLDING: dict[type[nn.Module], type[nn.Module]] = {
-    nn.BatchNorm1d: BatchNorm1d,
-    nn.BatchNorm2d: BatchNorm2d,
-    nn.Sequential: Sequential,
-}
+        if is_recorded() or torch.is_autocast_enabled(x.device.type):
+            return None
+        return None if _is_observed(layer) or _is_observed(norm) else normalised(layer, norm)
 
 
 def fold_batch_norm(network: nn.Module) -> None:
-    """Have batch norms folded: within sequences, and where their parts are listed as in one."""
+    """Have the sequences in ``network`` fold their batch norms."""
     for part in network.modules():
-        if type(part) in _FOLDING:
-            part.__class__ = _FOLDING[type(part)]
-    for part in network.modules():
-        if type(part) is not Sequential:
-            for layer, norm in pairwise(part.children()):
-                if isinstance(layer, FastLayer) and _follows(norm, layer):
-                    layer.postpone = postponed
+        if type(part) is nn.Sequential:
+            part.__class__ = Sequential
 
 
-def _follows(norm: nn.Module, layer: FastLayer) -> TypeGuard[BatchNorm1d | BatchNorm2d]:
+def _follows(norm: nn.Module, layer: FastLayer) -> TypeGuard[BatchNorm]:
     """Whether ``norm`` is a batch norm for the outputs of the convolution ``layer``."""
     if not isinstance(layer.linear_map, Convolution):
         return False
-    return type(norm) is (BatchNorm1d, BatchNorm2d)[len(layer.linear_map.kernel_size) - 1]
+    return type(norm) is (nn.BatchNorm1d, nn.BatchNorm2d)[len(layer.linear_map.kernel_size) - 1]
 
 
-def normalised_kernels(layer: FastLayer, norm: BatchNorm1d | BatchNorm2d) -> Kernels | None:
-    """The layer's kernels with the batch norm ``norm`` in them; ``None`` where that is no constant.
+def _is_observed(module: nn.Module) -> bool:
+    """Whether hooks look at what goes in or comes out of ``module``."""
+    own = module._forward_hooks or module._forward_pre_hooks
+    backward = module._backward_hooks or module._backward_pre_hooks
+    return bool(own or backward or modules._has_any_global_hook())
 
-    Computed once and again when anything that they depend on changes.
+
+def normalised(layer: FastLayer, norm: BatchNorm) -> Kernels | None:
+    """The layer's kernels with the batch norm ``norm`` in them.
+
+    They are computed again only when anything on which they depend changes. ``None`` where the
+    batch norm depends on the batch, or where gradients of weights are needed.
     """
     mean, variance = norm.running_mean, norm.running_var
     if norm.training or mean is None or variance is None:
         return None
     if norm.num_features != layer.linear_map.outputs:
         return None
-    own = [t for t in (norm.weight, norm.bias) if t is not None]
-    trained = [*own, *([] if layer.bias is None else [layer.bias]), layer.weight]
-    if torch.is_grad_enabled() and any(t.requires_grad for t in trained):
+    parameters = [t for t in (layer.weight, layer.bias, norm.weight, norm.bias) if t is not None]
+    if torch.is_grad_enabled() and any(t.requires_grad for t in parameters):
         return None
-    read = [*own, mean, variance]
-    key = (layer.settings_key(), *map(state_of, read), norm.eps)
 
     def fold() -> Kernels:
         with torch.no_grad():
-            kernels = layer.kernels()
-            bias = layer.bias if kernels.bias is None else kernels.bias
-            folded = _fold(kernels, bias, norm, mean, variance)
-        layer.invalidate()  # the others would be as much memory again
+            folded = _fold(layer, norm, mean, variance)
+        layer.invalidate()  # Keeping the layer's own kernels as well would double the memory.
         return folded
 
+    read = [t for t in (norm.weight, norm.bias, mean, variance) if t is not None]
+    key = (layer.settings_key(), *map(state_of, read), norm.eps)
     return layer.normalised.get(key, (*read, *layer.in_the_key()), fold)
 
 
-def _fold(
-    kernels: Kernels,
-    bias: Tensor | None,
-    norm: BatchNorm1d | BatchNorm2d,
-    mean: Tensor,
-    variance: Tensor,
-) -> Kernels:
+def _fold(layer: FastLayer, norm: BatchNorm, mean: Tensor, variance: Tensor) -> Kernels:
+    kernels = layer.kernels()
+    bias = layer.bias if kernels.bias is None else kernels.bias
     wide = torch.promote_types(variance.dtype, torch.float32)
     factor = (variance.to(wide) + norm.eps).rsqrt()
     if norm.weight is not None:

@@ -1,8 +1,8 @@
-"""Convolutions whose gradient of the input is one more convolution.
+"""Convolutions whose gradient with respect to the input is one more convolution.
 
-So it is for a stride of one: of the output's gradient, with the kernels turned round. Where a layer
-has few outputs, as the first one of a small network has, that takes a quarter of what torch's own
-gradient takes, which fills up the outputs to blocks of 16. Forward, it is torch's convolution.
+With a stride of one, this gradient is the convolution of the output's gradient with the mirrored
+kernels. Where a layer has few outputs, as the first one of a small network does, that takes a
+quarter of the time of torch's own gradient, which pads the outputs to blocks of 16.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from qnad_art.layers.linear_map import Convolution, LinearMap, convolve
+from qnad_art.layers.speed.accelerated import is_recorded
 
 MOST_OUTPUTS = 8
 """With more outputs torch's own gradient is as fast, measured on 6 and 16."""
@@ -31,14 +32,14 @@ def convolved(
 def _suits(
     linear_map: LinearMap, x: Tensor, kernel: Tensor, bias: Tensor | None
 ) -> TypeGuard[Convolution]:
-    """Whether the gradient of ``x`` alone is asked for, and one more convolution gives it."""
+    """Whether only the gradient of ``x`` is needed, and one more convolution gives it."""
     if not torch.is_grad_enabled() or not x.requires_grad or kernel.requires_grad:
         return False
     if not isinstance(linear_map, Convolution) or linear_map.padding_mode != "zeros":
         return False
     if kernel.shape[0] > MOST_OUTPUTS or kernel.shape[1] != x.shape[1] or x.device.type != "cpu":
         return False
-    if (bias is not None and bias.requires_grad) or torch.compiler.is_compiling():
+    if (bias is not None and bias.requires_grad) or is_recorded():
         return False
     if isinstance(linear_map.padding, str) or set(linear_map.stride) != {1}:
         return False
@@ -66,8 +67,8 @@ class _Convolve(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         (gradient,), (kernel,) = gradients, ctx.saved_tensors
-        turned = kernel.flip(tuple(range(2, kernel.dim()))).transpose(0, 1).to(gradient.dtype)
+        mirrored = kernel.flip(tuple(range(2, kernel.dim()))).transpose(0, 1).to(gradient.dtype)
         reach = [d * (k - 1) for d, k in zip(ctx.dilation, kernel.shape[2:], strict=True)]
         border = tuple(r - p for r, p in zip(reach, ctx.padding, strict=True))
         ones = (1,) * len(border)
-        return convolve(gradient, turned, None, ones, border, ctx.dilation), *(None,) * 4
+        return convolve(gradient, mirrored, None, ones, border, ctx.dilation), *(None,) * 4

@@ -1,15 +1,14 @@
-"""Kernels that are compiled once, and again when anything that they depend on changes.
+"""Kernels that are compiled once, and again only when anything on which they depend changes.
 
-With the economies of :mod:`~qnad_art.layers.speed.variance`, and differentiable in the weights all
-the same: only where gradients of weights are asked for are kernels compiled again, for these.
+They are differentiable in the weights nevertheless: a backward pass to the weights compiles them
+again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,30 +17,37 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from qnad_art.layers.kernels import Kernels, Products, compile_kernels
-from qnad_art.layers.speed.variance import Economy, Squares, economise, economy_of
 
 BLOCK = 1 << 17
-"""Weights compiled at a time."""
+"""Number of weights that are compiled at a time."""
 
 Key = tuple[object, ...]
+Value = TypeVar("Value")
 
 
-class KernelCache:
-    """Keeps the kernels of one layer. Copies of it are empty."""
+class Compiled(NamedTuple):
+    """Kernels, and the function of weight and bias that gave them."""
+
+    kernels: Kernels
+    function: Callable[[Tensor, Tensor | None], Kernels]
+
+
+class KernelCache(Generic[Value]):
+    """Keeps what was compiled for one layer. Copies of the cache are empty."""
 
     def __init__(self) -> None:
-        self._kept: tuple[Key, Kernels, Key] | None = None
+        self._kept: tuple[Key, Value, Key] | None = None
 
-    def get(self, key: Key, named: Key, compile_them: Callable[[], Kernels]) -> Kernels:
-        """The kernels of ``key``.
+    def get(self, key: Key, named: Key, compile_them: Callable[[], Value]) -> Value:
+        """The value of ``key``.
 
-        ``named`` are the objects whose ids are in the key: holding them keeps their ids from being
-        given to others.
+        ``named`` are the objects whose ids are in the key. The cache holds them, so that no other
+        object can get the same id.
         """
         kept = self._kept
         if kept is None or kept[0] != key:
             _count_fused_steps()
-            with torch.inference_mode(False):  # its tensors could not be used for gradients later
+            with torch.inference_mode(False):  # Its tensors could not be used for gradients later.
                 kept = self._kept = (key, compile_them(), named)
         return kept[1]
 
@@ -54,12 +60,12 @@ class KernelCache:
 
 
 def state_of(tensor: Tensor) -> Key:
-    """What changes when a tensor is another, or has other contents."""
+    """A key that changes with the identity and with the contents of ``tensor``."""
     return id(tensor), tensor._version, tensor.data_ptr(), tensor.dtype, tensor.device
 
 
 def compile_in_blocks(weight: Tensor, bias: Tensor | None, products: Products) -> Kernels:
-    """:func:`compile_kernels` without gradients, some outputs at a time to bound the memory."""
+    """Do as :func:`compile_kernels`, without gradients, in blocks of outputs to save memory."""
     outputs = max(1, BLOCK // max(weight[0].numel(), 1))
     with torch.no_grad():
         if len(weight) <= outputs:
@@ -78,47 +84,25 @@ def compile_in_blocks(weight: Tensor, bias: Tensor | None, products: Products) -
     return whole
 
 
-def differentiable(
-    kernels: Kernels,
-    weight: Tensor,
-    bias: Tensor | None,
-    products: Products,
-    squares: Squares | None,
-) -> Kernels:
-    """Kept ``kernels`` as a function of weight and bias, which are compiled again for gradients.
-
-    The arguments are those of :func:`compile_kernels` that gave them, and the ``squares`` of
-    :func:`~qnad_art.layers.speed.variance.economise`.
-    """
-    recipe = _Recipe(
-        products, None if kernels.variance is None else economy_of(kernels.variance), squares
-    )
+def differentiable(compiled: Compiled, weight: Tensor, bias: Tensor | None) -> Kernels:
+    """Compiled kernels as a function of weight and bias, for gradients."""
+    kernels, function = compiled
     return kernels.with_tensors(
-        _KernelsOfWeight.apply(weight, bias, recipe, *kernels.tensors()),
+        _KernelsOfWeight.apply(weight, bias, function, *kernels.tensors()),
     )
-
-
-class _Recipe(NamedTuple):
-    """How kernels are compiled again."""
-
-    products: Products
-    economy: Economy | None
-    squares: Squares | None
-
-    def compile(self, weight: Tensor, bias: Tensor | None) -> Kernels:
-        kernels = compile_kernels(weight, bias, self.products)
-        if kernels.variance is None or self.economy is None:
-            return kernels
-        return replace(kernels, variance=economise(kernels.variance, self.economy, self.squares))
 
 
 class _KernelsOfWeight(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, weight: Tensor, bias: Tensor | None, recipe: _Recipe, *kernels: Tensor
+        ctx: Any,
+        weight: Tensor,
+        bias: Tensor | None,
+        function: Callable[[Tensor, Tensor | None], Kernels],
+        *kernels: Tensor,
     ) -> tuple[Tensor, ...]:
         ctx.save_for_backward(weight, bias)
-        ctx.recipe = recipe
+        ctx.function = function
         return tuple(kernel.detach() for kernel in kernels)
 
     @staticmethod
@@ -127,11 +111,11 @@ class _KernelsOfWeight(torch.autograd.Function):
         none = (None,) * (1 + len(gradients))
         if not any(ctx.needs_input_grad[:2]):
             return (None, None, *none)
-        again = torch.is_grad_enabled()  # somebody wants gradients of these gradients
+        again = torch.is_grad_enabled()  # These gradients will be differentiated themselves.
         with torch.enable_grad():
             weight = _unknown(weight, again)
             bias = None if bias is None else _unknown(bias, again)
-            kernels = ctx.recipe.compile(weight, bias).tensors()
+            kernels = ctx.function(weight, bias).tensors()
             used = [
                 (kernel, gradient)
                 for kernel, gradient in zip(kernels, gradients, strict=True)
@@ -146,7 +130,7 @@ class _KernelsOfWeight(torch.autograd.Function):
 
 
 def _unknown(tensor: Tensor, attached: bool) -> Tensor:
-    """What gradients are taken with respect to; ``attached`` to the graph of ``tensor``, or not."""
+    """A variable for gradients; with ``attached`` it stays in the graph of ``tensor``."""
     if attached and tensor.requires_grad:
         return tensor.view_as(tensor)
     return tensor.detach().requires_grad_()
@@ -159,10 +143,10 @@ def _at(products: Products, place: slice) -> Products:
 
 @cache
 def _count_fused_steps() -> None:
-    """Have fused optimizers count as changes what they do to weights, as all other code does.
+    """Have fused optimizers increment the version of the weights that they change.
 
-    Their kernels leave the version as it is that :func:`state_of` looks at: a network would be
-    trained, and the circuits stay those of the weights before.
+    Their kernels do not increment it, so :func:`state_of` would not see that a network was trained,
+    and its circuits would remain those of the old weights.
     """
 
     def count(optimizer: Optimizer, *_: Any) -> None:

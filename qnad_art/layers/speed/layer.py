@@ -1,20 +1,20 @@
-"""The layers of a network: kernels are kept between passes, and their sums are the faster ones."""
+"""The layers of a network, which keep their kernels between passes and use the faster sums."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from qnad_art.layers.kernels import Execution, Kernels
+from qnad_art.layers.kernels import Execution, Kernels, compile_kernels
 from qnad_art.layers.noise_source import NoiseSource
 from qnad_art.layers.product_sums import ProductSums
 from qnad_art.layers.quantum_layer import QuantumLayer
-from qnad_art.layers.speed.accelerated import Accelerated
+from qnad_art.layers.speed.accelerated import Accelerated, is_tracing
 from qnad_art.layers.speed.kernel_cache import (
+    Compiled,
     KernelCache,
     Key,
     compile_in_blocks,
@@ -29,30 +29,20 @@ from qnad_art.layers.speed.variance import (
     negligible_x,
     reducible,
 )
-from qnad_art.layers.tracing import is_tracing
 
 
 class FastLayer(Accelerated, QuantumLayer):
-    """A :class:`QuantumLayer` of the same results, faster."""
+    """A :class:`QuantumLayer` with the same results in less time."""
 
-    postpone: Callable[[FastLayer, Tensor], Tensor] | None
-    """Computes the output later, for a batch norm to fold: :mod:`~.speed.deferred`."""
-    normalised: KernelCache
-    """Kernels with a batch norm in them: :mod:`~.speed.batch_norm`."""
-    _own: KernelCache
+    normalised: KernelCache[Kernels]
+    """Kernels with a batch norm in them, see :mod:`~.speed.batch_norm`."""
+    _own: KernelCache[Compiled]
     _constants: Constants
 
     def execute_as(self, execution: Execution, noise: NoiseSource) -> None:
         """See :meth:`QuantumLayer.execute_as`."""
         super().execute_as(execution, noise)
-        self.postpone = None
         self.normalised, self._own, self._constants = KernelCache(), KernelCache(), {}
-
-    def forward(self, x: Tensor) -> Tensor:
-        """See :meth:`QuantumLayer.forward`."""
-        if self.postpone is None or self.engine is not None or not self.accelerated:
-            return super().forward(x)
-        return self.postpone(self, x)
 
     def sums(self, kernels: Kernels) -> ProductSums:
         """See :meth:`QuantumLayer.sums`."""
@@ -60,24 +50,26 @@ class FastLayer(Accelerated, QuantumLayer):
         return FastSums(**vars(plain), constants=self._constants) if self.accelerated else plain
 
     def kernels(self) -> Kernels:
-        """See :meth:`QuantumLayer.kernels`; compiled again when anything they depend on changes.
+        """See :meth:`QuantumLayer.kernels`; compiled only when anything they depend on changes.
 
-        Weights are watched by autograd's version counter; after an edit through ``weight.data``,
-        which bypasses it, call :meth:`invalidate`.
+        Changes of weights are noticed by autograd's version counter. Call :meth:`invalidate` after
+        an edit through ``weight.data``, which bypasses the counter.
         """
-        # While a pass is traced, kept kernels would become constants of the trace.
+        # In a traced pass, kept kernels would become constants of the trace.
         if self.tuned is not None or not self.accelerated or is_tracing():
             return super().kernels()
-        kernels = self._own.get(self.settings_key(), self.in_the_key(), self._compile)
+        compiled = self._own.get(self.settings_key(), self.in_the_key(), self._compile)
         weight, bias = self.weight, self.quantum_bias
         trained = weight.requires_grad or (bias is not None and bias.requires_grad)
         if trained and torch.is_grad_enabled():
-            products = self.how_products_run()
-            return differentiable(kernels, weight, bias, products, self.input_squares)
-        return kernels
+            return differentiable(compiled, weight, bias)
+        return compiled.kernels
 
     def settings_key(self) -> Key:
-        """Changes with anything that the kernels depend on, but for sites and pairs."""
+        """A key that changes with everything on which the kernels depend, except sites and pairs.
+
+        After those change, :meth:`invalidate` is called.
+        """
         weight, bias, execution, squares = self.in_the_key()
         states = state_of(weight), None if bias is None else state_of(bias)
         chosen = (self.input_scale, self.input_spread, self.shot_share)
@@ -88,7 +80,7 @@ class FastLayer(Accelerated, QuantumLayer):
         return self.weight, self.bias, self.execution, self.input_squares
 
     def tune(self, wanted: Tensor | None) -> None:
-        """See :meth:`QuantumLayer.tune`; the variance is that of the mean activations."""
+        """See :meth:`QuantumLayer.tune`; the variance is that at the mean activations."""
         super().tune(wanted)
         self._constants = {}
         if not self.accelerated or self.tuned is None or self.input_squares is None:
@@ -100,23 +92,31 @@ class FastLayer(Accelerated, QuantumLayer):
             self.tuned = replace(self.tuned, variance=at_the_mean(variance, self.input_squares))
 
     def invalidate(self) -> None:
-        """See :meth:`QuantumLayer.invalidate`: the kept kernels."""
+        """See :meth:`QuantumLayer.invalidate`."""
         self._own.clear()
         self.normalised.clear()
 
-    def _compile(self) -> Kernels:
+    def _compile(self) -> Compiled:
         self._constants = {}
-        kernels = compile_in_blocks(self.weight, self.quantum_bias, self.how_products_run())
+        products, squares = self.how_products_run(), self.input_squares
+        kernels = compile_in_blocks(self.weight, self.quantum_bias, products)
         if kernels.variance is None:
-            return kernels
+            return Compiled(kernels, lambda weight, bias: compile_kernels(weight, bias, products))
         economy = best_economy(
             kernels.variance,
             scale_x=self.scale,
             spread=self.input_spread,
             grouped=self.linear_map.groups > 1,
         )
-        variance = economise(kernels.variance, economy, self.input_squares)
-        return replace(kernels, variance=variance)
+
+        def economised(kernels: Kernels) -> Kernels:
+            assert kernels.variance is not None
+            return replace(kernels, variance=economise(kernels.variance, economy, squares))
+
+        return Compiled(
+            economised(kernels),
+            lambda weight, bias: economised(compile_kernels(weight, bias, products)),
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_constants": {}}

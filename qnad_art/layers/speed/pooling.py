@@ -1,7 +1,7 @@
-"""Max-pooling of 2×2 windows as two maxima of whole tensors: torch's own takes ten times as long.
+"""Max-pooling of 2×2 windows as two maxima of whole tensors, which takes a tenth of the time.
 
-On a CPU, torch compares the pixels of contiguous images one by one, and finds for each window an
-index that only gradients need.
+On a CPU, torch compares the pixels of contiguous images one by one, and finds an index for each
+window that only gradients need.
 """
 
 from __future__ import annotations
@@ -11,18 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qnad_art.layers.speed.accelerated import Accelerated
-from qnad_art.layers.tracing import is_tracing
+from qnad_art.layers.speed.accelerated import Accelerated, is_recorded
 
 FEWEST = 1 << 13
-"""Of fewer numbers torch's own takes less time."""
+"""Smallest number of values for which torch's own pooling takes longer."""
 
 
 class MaxPool2d(Accelerated, nn.MaxPool2d):
-    """:class:`torch.nn.MaxPool2d`, with the same results, faster where it can be."""
+    """:class:`torch.nn.MaxPool2d` with the same results, faster where possible."""
 
     def forward(self, input: Tensor) -> Any:
-        """As the plain layer's."""
+        """The same as in the plain layer."""
         if not (self.accelerated and self._halves() and _suits(input)):
             return super().forward(input)
         rows = torch.maximum(input[..., ::2, :], input[..., 1::2, :])
@@ -42,11 +41,8 @@ def replace_pooling(network: nn.Module) -> None:
 
 
 def _suits(x: Tensor) -> bool:
-    """Whether ``x`` is what torch is slow at."""
-    if torch.is_grad_enabled() and x.requires_grad:
+    if is_recorded() or (torch.is_grad_enabled() and x.requires_grad):
         return False
-    images = (
-        x.dim() in (3, 4) and x.shape[-1] % 2 == 0 and x.shape[-2] % 2 == 0 and x.numel() >= FEWEST
-    )
+    even = x.dim() in (3, 4) and x.shape[-1] % 2 == 0 and x.shape[-2] % 2 == 0
     here = x.device.type == "cpu" and x.is_floating_point() and x.is_contiguous()
-    return images and here and not is_tracing() and not torch.compiler.is_compiling()
+    return even and here and x.numel() >= FEWEST

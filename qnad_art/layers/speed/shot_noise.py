@@ -1,7 +1,7 @@
-"""Shot noise onto a layer's output, piece by piece, so that no piece leaves the processor's cache.
+"""Adding shot noise to a layer's output, in pieces that stay in the processor's cache.
 
-Memory is what noise costs: a draw, its deviation and their product would be three tensors of the
-output's size, each written and read again, and given back to the system after each layer.
+Noise costs memory traffic: a draw, its deviation and their product would be three tensors of the
+output's size, each of which would be written, read again, and returned to the system.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Variance:
 
     Args:
         constant: broadcasts over the output.
-        values: as the output, with one channel where ``factors`` has one number an output.
+        values: shape of the output, with one channel if ``factors`` has one number per output.
         factors: broadcasts over the output; ``None`` for 1.
         scale: broadcasts over the output.
     """
@@ -32,20 +32,20 @@ class Variance:
     factors: Tensor | None
     scale: Tensor
 
-    def whole(self) -> Tensor:
-        """In units of ``scale²``; broadcasts over the output."""
-        if self.factors is None:
-            return self.values + self.constant
-        return torch.addcmul(self.constant, self.values, self.factors)
+    def square(self, *, overwrite: bool = False) -> Tensor:
+        """The variance in units of ``scale²``; it broadcasts over the output.
+
+        ``overwrite`` allows the result to take the memory of ``values``.
+        """
+        if self.factors is not None:
+            return torch.addcmul(self.constant, self.values, self.factors)
+        if overwrite and self.values.dtype == self.constant.dtype and self.values.dim() > 1:
+            return self.values.add_(self.constant)
+        return self.values + self.constant
 
     def deviation(self, *, overwrite: bool = False) -> Tensor:
-        """Its root, in units of ``scale``; ``overwrite`` gives the memory of ``values`` for it."""
-        if self.factors is not None:
-            square = torch.addcmul(self.constant, self.values, self.factors)
-        elif overwrite and self.values.dtype == self.constant.dtype and self.values.dim() > 1:
-            square = self.values.add_(self.constant)
-        else:
-            square = self.values + self.constant
+        """Root of :meth:`square`, in units of ``scale``."""
+        square = self.square(overwrite=overwrite)
         tiny = torch.finfo(square.dtype).tiny
         if torch.is_grad_enabled():
             return square.clamp_min(tiny).sqrt()
@@ -53,11 +53,11 @@ class Variance:
 
     def disturb(self, mean: Tensor, shift: Tensor | None, source: NoiseSource) -> Tensor:
         """A draw around ``mean + shift``; ``mean`` is overwritten."""
-        if shift is not None and shift.requires_grad:  # as in tuning
+        if shift is not None and shift.requires_grad:  # This happens in tuning.
             mean, shift = mean.add_(shift), None
         others = (self.constant, self.scale, self.factors)
         if mean.is_cuda or any(part is not None and part.requires_grad for part in others):
-            deviation = self.whole().expand(mean.shape).clamp_min(_tiny(self.constant)).sqrt()
+            deviation = self.deviation().expand(mean.shape)
             noise = source.output_like(deviation).mul(deviation).mul(self.scale)
             return (mean if shift is None else mean + shift) + noise.to(mean.dtype)
         result: Tensor = _Disturb.apply(mean, self.values, self, shift, source)
@@ -71,15 +71,15 @@ def disturb_in_place(
     source: NoiseSource,
     kept: Tensor | None = None,
 ) -> Tensor:
-    """A draw around ``mean + shift``, in ``mean``; on the CPU, without gradients.
+    """Overwrite ``mean`` with a draw around ``mean + shift``, on the CPU, without gradients.
 
     Args:
-        mean: of a batch.
+        mean: mean of a batch.
         shift: broadcasts over an image.
-        variance: from a range of the batch to the variance of these outputs, whose ``values`` are
-            overwritten, except with ``kept``.
-        source: of the draws.
-        kept: as the mean, for each draw over its deviation.
+        variance: returns the variance of a range of the batch. Its ``values`` are overwritten,
+            unless ``kept`` is given.
+        source: source of the noise.
+        kept: shape of the mean; receives each draw divided by its deviation.
     """
     places = pieces(mean)
     parts = [at(mean, place) for place in places]
@@ -96,13 +96,13 @@ def disturb_in_place(
             part.add_(shift)
         if part.dtype == noise.dtype:
             part.addcmul_(noise, here.scale)
-        else:  # a scale rounded to bfloat16 would change the variance
+        else:  # A scale that is rounded to bfloat16 would change the variance.
             part.add_(noise.mul_(here.scale))
     return mean
 
 
 def sum_of_squares(x: Tensor, scale: float, axis: int) -> Tensor:
-    """Σ (x / scale)² over ``axis``, which stays with size 1."""
+    """Σ (x / scale)² over ``axis``, which remains with size 1."""
     if not torch.is_grad_enabled():
         return _sum_of_squares(x, scale, axis)
     result: Tensor = _SumOfSquares.apply(x, scale, axis)
@@ -139,7 +139,7 @@ class _Disturb(torch.autograd.Function):
             return gradient, None, None, None, None
         (kept, values), variance = ctx.saved_tensors, ctx.variance
         factors = variance.scale if variance.factors is None else variance.scale * variance.factors
-        if torch.is_grad_enabled():  # the slope is a function of the values, too
+        if torch.is_grad_enabled():  # The slope depends on the values, too.
             deviation = replace(variance, values=values).deviation()
             kept = kept * (deviation.detach() / deviation)
         # dy/dV = noise · scale / (2 √V), summed where V has one channel.
@@ -165,7 +165,3 @@ def _sum_of_squares(x: Tensor, scale: float, axis: int) -> Tensor:
     parts = [at(x, place).to(kind).square().sum(axis, keepdim=True) for place in pieces(x)]
     total = parts[0] if len(parts) == 1 else torch.cat(parts)
     return total.mul_(1 / scale**2)
-
-
-def _tiny(values: Tensor) -> float:
-    return torch.finfo(values.dtype).tiny

@@ -1,6 +1,6 @@
-"""The sums of :mod:`qnad_art.layers.product_sums`, faster.
+"""The sums of :mod:`qnad_art.layers.product_sums` in less time.
 
-Constants are kept, terms are added where they lie, the variance has the form of
+Constants are kept, terms are added in place, the variance has the form of
 :mod:`~qnad_art.layers.speed.variance`, noise is added piece by piece
 (:mod:`~qnad_art.layers.speed.shot_noise`), and some convolutions have a faster gradient
 (:mod:`~qnad_art.layers.speed.convolution`).
@@ -18,23 +18,23 @@ from qnad_art.layers.kernels import VarianceKernels
 from qnad_art.layers.linear_map import FullyConnected
 from qnad_art.layers.noise_source import NoiseSource, at
 from qnad_art.layers.product_sums import Activations, ProductSums
+from qnad_art.layers.speed.accelerated import is_tracing
 from qnad_art.layers.speed.convolution import convolved
 from qnad_art.layers.speed.shot_noise import Variance, disturb_in_place, sum_of_squares
 from qnad_art.layers.speed.variance import Reduced
-from qnad_art.layers.tracing import is_tracing
 
 Constants = dict[tuple[str, torch.Size], tuple[Tensor, Tensor]]
-"""Constant terms that were kept, each with the kernel that it is of, by name and size of images."""
+"""Constant terms, each with the kernel that gave it, by name and size of the images."""
 
 
 @dataclass(frozen=True)
 class FastSums(ProductSums):
-    """The same sums in less time; ``constants`` is where their constant terms are kept."""
+    """The same sums in less time; ``constants`` keeps their constant terms."""
 
     constants: Constants = field(default_factory=dict)
 
     def draw(self, x: Tensor, source: NoiseSource) -> Tensor:
-        """See :meth:`ProductSums.draw`; the same draws."""
+        """The same draws as :meth:`ProductSums.draw`."""
         activations, kernels = self.activations(x), self.kernels.variance
         mean, shift = self._mean_and_shift(activations)
         if kernels is None:
@@ -56,17 +56,17 @@ class FastSums(ProductSums):
 
     def variance(self, activations: Activations, kernels: VarianceKernels) -> Tensor:
         """See :meth:`ProductSums.variance`."""
-        return self._variance(activations, kernels).whole()
+        return self._variance(activations, kernels).square()
 
     def _mean_and_shift(self, activations: Activations) -> tuple[Tensor, Tensor | None]:
-        """The mean, and a constant still to be added to it."""
+        """The mean, and a constant that must still be added to it."""
         x, cos, _ = activations
         constant = self._kept_constant("mean", self.kernels.constant, self.bias, x)
-        everywhere = self._as_bias(constant)  # comes at no cost
+        everywhere = self._as_bias(constant)  # A bias costs no time.
         mean = convolved(self.linear_map, x, self.kernels.x, everywhere)
         if cos is not None and self.kernels.cos is not None:
             mean = mean.add_(convolved(self.linear_map, cos, self.kernels.cos))
-        # Of the mean's own type: otherwise torch would add by way of two copies of the mean.
+        # In another type than the mean's, torch would make two copies of the mean to add it.
         return mean, constant.to(mean.dtype) if everywhere is None else None
 
     def _variance(self, activations: Activations, kernels: VarianceKernels) -> Variance:
@@ -80,7 +80,8 @@ class FastSums(ProductSums):
             return Variance(constant, scale.new_zeros(1) if values is None else values, None, scale)
         reduced = self._patterns(activations.x, kernels)
         if kernels.mixing.dim() > 1:
-            mixed = _mixed(reduced, kernels.mixing)
+            pointwise = (functional.linear, functional.conv1d, functional.conv2d)
+            mixed = pointwise[kernels.mixing.dim() - 2](reduced, kernels.mixing)
             return Variance(constant, mixed if values is None else values.add_(mixed), None, scale)
         factors = self.linear_map.per_output(kernels.mixing)
         if values is None:
@@ -98,14 +99,14 @@ class FastSums(ProductSums):
         return convolved(self.linear_map, squares, ones)
 
     def _kept_constant(self, name: str, kernel: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
-        """A constant term; one number an output where it is the same at all positions."""
+        """A constant term; one number per output if it is the same at all positions."""
         tracked = kernel.requires_grad or (
             bias is not None and bias.requires_grad and torch.is_grad_enabled()
         )
         if tracked or is_tracing():
             return self.constant(kernel, bias, x)
         kept = self.constants.get((name, x.shape[-2:]))
-        # Other threads may be at it too: what counts is whose constant it is.
+        # Another thread may have replaced it, so check that it comes from this kernel.
         if kept is None or kept[0] is not kernel:
             with torch.inference_mode(False), torch.no_grad():
                 value = self.constant(kernel, bias, x)
@@ -116,13 +117,7 @@ class FastSums(ProductSums):
         return kept[1]
 
     def _as_bias(self, constant: Tensor) -> Tensor | None:
-        """``constant`` as the bias of a linear map, if it is the same at all positions."""
+        """``constant`` as the bias of the linear map, if it is the same at all positions."""
         if constant.numel() != self.linear_map.outputs:
             return None
         return constant.flatten().to(self.kernels.x.dtype)
-
-
-def _mixed(values: Tensor, mixing: Tensor) -> Tensor:
-    """At each position outputs from patterns."""
-    pointwise = (functional.linear, functional.conv1d, functional.conv2d)[mixing.dim() - 2]
-    return pointwise(values, mixing)

@@ -1,14 +1,15 @@
-"""The variance of the shot noise, in the cheapest form that is good enough.
+"""The variance of the shot noise, in the cheapest form that is accurate enough.
 
-A layer's variance is a constant minus Σ_j E_j², a small part of it (under 1 % in most layers), so
-where the calibration data allow it the kernels of Σ_j E_j² are taken by output and input apart. All
-forms are right on average over the calibration data, channel by channel, and keep each output's sum
-of kernels, so that what is left is how x̂² departs from its channel's mean:
+A layer's variance is a constant minus Σ_j E_j², which is a small part of it (under 1 % in most
+layers). Where the calibration data allow it, the kernels of Σ_j E_j² are therefore replaced by
+products of one factor by output and one by input. All forms are right on average over the
+calibration data, channel by channel, and keep each output's sum of kernels, so that the only error
+comes from the deviation of x̂² from the mean of its channel:
 
-- *uniform*: one number an output, times Σ_j x̂_j², which costs a pass over the activations;
-- *shared*: one number an output, times one convolution with a single output;
-- *mixed*: outputs mixed from the 16 or 32 of one convolution;
-- otherwise (*full*) a convolution like the layer's own.
+- *uniform*: one number per output, times Σ_j x̂_j², which costs a pass over the activations;
+- *shared*: one number per output, times one convolution with a single output;
+- *mixed*: a convolution with 16 or 32 outputs, from which all outputs are mixed;
+- *full* (otherwise): a convolution like the layer's own.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ from qnad_art.layers.kernels import VarianceKernels
 NEGLIGIBLE = 1e-3
 """Terms of the variance that cannot exceed this fraction of it are left out."""
 TOLERANCE = 1e-3
-"""Predicted root mean square relative error of the variance up to which a cheaper form is taken."""
+"""Largest predicted relative error (root mean square) of the variance in a cheaper form."""
 LINEAR = 3.0
-"""Linear layers, which cost little, must do better: their inputs are less independent, and on
-VGG16-BN's classifier the error was 2.2 times what was predicted."""
+"""Factor by which linear layers must be better. They cost little, and their inputs are less
+independent: on VGG16-BN's classifier, the error was 2.2 times the predicted one."""
 MIXED = 1.1
-"""The mixed forms must be better by this: on ResNet-18 the error was up to 1.13 times what was
-predicted."""
+"""Factor by which mixed forms must be better: on ResNet-18 the error was up to 1.13 times the
+predicted one."""
 WORTH = 0.6
-"""Part of the full convolution's products that a mixed form may take, to be worth it."""
+"""Largest fraction of the full convolution's products for which a mixed form is worthwhile."""
 
 Squares = tuple[float, ...]
 """Mean of x̂² of every input channel over the calibration data."""
@@ -44,11 +45,11 @@ Form = Literal["uniform", "shared", "mixed 16", "mixed 32", "full"]
 
 @dataclass(frozen=True, kw_only=True)
 class Reduced(VarianceKernels):
-    """Kernels with a cheaper form in place of ``x2``, about the product of mixing and patterns.
+    """Kernels whose ``x2`` is replaced by approximately the product of mixing and patterns.
 
     Args:
         mixing: (out,) for a single pattern, (out, patterns, 1, …) for several.
-        patterns: (patterns, in, …); ``None`` for one of ones.
+        patterns: (patterns, in, …); ``None`` stands for one pattern of ones.
     """
 
     mixing: Tensor
@@ -56,7 +57,7 @@ class Reduced(VarianceKernels):
 
 
 class Economy(NamedTuple):
-    """What is saved of a layer's variance: the form of x2, and whether the term in x is dropped."""
+    """The form of ``x2`` in a layer's variance, and whether the term in x is left out."""
 
     form: Form = "full"
     drop_x: bool = False
@@ -65,27 +66,16 @@ class Economy(NamedTuple):
 def best_economy(
     kernels: VarianceKernels, *, scale_x: float, spread: float | None, grouped: bool
 ) -> Economy:
-    """The cheapest that is good enough; ``spread`` as in :func:`cheapest`, ``None`` if unknown."""
+    """The cheapest accurate economy; ``spread`` as in :func:`cheapest`, ``None`` if unknown."""
     known = spread is not None and reducible(kernels, grouped=grouped)
     form = cheapest(kernels, spread=spread) if known and spread is not None else "full"
     return Economy(form, negligible_x(kernels, scale_x=scale_x))
 
 
-def economy_of(kernels: VarianceKernels) -> Economy:
-    """The one that :func:`economise` made these kernels with."""
-    if not isinstance(kernels, Reduced):
-        form: Form = "full"
-    elif kernels.mixing.dim() > 1:
-        form = "mixed 16" if kernels.mixing.shape[1] <= 16 else "mixed 32"
-    else:
-        form = "uniform" if kernels.patterns is None else "shared"
-    return Economy(form, kernels.x is None)
-
-
 def economise(
     kernels: VarianceKernels, economy: Economy, squares: Squares | None = None
 ) -> VarianceKernels:
-    """Cheaper kernels, right on average where the channels' mean ``squares`` are known."""
+    """Cheaper kernels, which are right on average if the channels' mean ``squares`` are known."""
     if economy.drop_x:
         kernels = replace(kernels, x=None)
     if economy.form == "full":
@@ -94,7 +84,7 @@ def economise(
 
 
 def at_the_mean(kernels: VarianceKernels, squares: Squares) -> VarianceKernels:
-    """``x2`` at the mean activations: no pass over them, and good enough to tune with."""
+    """Kernels with ``x2`` at the mean activations, which is accurate enough for tuning."""
     return right_on_average(kernels, replace(kernels, x2=None), squares)
 
 
@@ -123,7 +113,7 @@ def cheapest(kernels: VarianceKernels, *, spread: float) -> Form:
 
 
 def _tolerance(form: Form, terms: Tensor) -> float:
-    """Up to what predicted error ``form`` is taken; 0 where it is not worth it."""
+    """Largest allowed predicted error of ``form``; 0 if the form is not worthwhile."""
     linear, mixture = terms.dim() == 2, form.startswith("mixed")
     if not mixture:
         return TOLERANCE / (LINEAR if linear else 1)
@@ -135,7 +125,7 @@ def _tolerance(form: Form, terms: Tensor) -> float:
 def right_on_average(
     kernels: VarianceKernels, form: VarianceKernels, squares: Squares | None
 ) -> VarianceKernels:
-    """``form`` with a constant that makes up for what it leaves out at the mean activations."""
+    """``form`` with a constant that compensates its error at the mean activations."""
     if squares is None:
         return form
     left = _residual(_x2(kernels), form)
@@ -145,7 +135,7 @@ def right_on_average(
 
 
 def uniform(kernels: VarianceKernels) -> Reduced:
-    """``x2`` as one number an output."""
+    """``x2`` as one number per output."""
     return _reduced(kernels, _x2(kernels).flatten(1).mean(1))
 
 
@@ -158,9 +148,9 @@ def shared(kernels: VarianceKernels) -> Reduced:
 
 
 def mixed(kernels: VarianceKernels, *, rank: int) -> Reduced:
-    """``x2`` of this rank: the shared form, and of the rest the directions that weigh most.
+    """``x2`` of this rank: the shared form, and the leading directions of the rest.
 
-    In training the directions count as constants.
+    Gradients treat the directions as constants.
     """
     terms, one = _x2(kernels), shared(kernels)
     assert one.patterns is not None
@@ -182,14 +172,14 @@ _MAKERS: dict[Form, Callable[[VarianceKernels], Reduced]] = {
     "mixed 16": partial(mixed, rank=16),
     "mixed 32": partial(mixed, rank=32),
 }
-"""By what they cost."""
+"""In the order of their cost."""
 
 
 def error(kernels: VarianceKernels, form: VarianceKernels, *, spread: float) -> float:
-    """Relative error of the variance that ``form`` makes, in the mean square.
+    """Predicted root mean square relative error of the variance with ``form``.
 
-    The activations of one channel under a kernel are alike, those of channels are not: the larger
-    of what follows if they are all independent and if they are equal within a channel.
+    It is the larger of two predictions: that all activations under a kernel are independent, and
+    that those of one channel are equal.
     """
     terms = _x2(kernels).detach()
     residual = _residual(terms, form).flatten(2 if terms.dim() > 2 else 1)
@@ -200,7 +190,7 @@ def error(kernels: VarianceKernels, form: VarianceKernels, *, spread: float) -> 
 
 
 def _residual(terms: Tensor, form: VarianceKernels) -> Tensor:
-    """What ``form`` leaves out of the kernels ``terms``."""
+    """The kernels ``terms`` minus their approximation by ``form``."""
     if not isinstance(form, Reduced):
         return terms
     if form.mixing.dim() > 1 and form.patterns is not None:
@@ -217,13 +207,4 @@ def _x2(kernels: VarianceKernels) -> Tensor:
 
 
 def _reduced(kernels: VarianceKernels, mixing: Tensor, patterns: Tensor | None = None) -> Reduced:
-    return Reduced(
-        scale=kernels.scale,
-        constant=kernels.constant,
-        x=kernels.x,
-        cos=kernels.cos,
-        xcos=kernels.xcos,
-        bias=kernels.bias,
-        mixing=mixing,
-        patterns=patterns,
-    )
+    return Reduced(**{**vars(kernels), "x2": None}, mixing=mixing, patterns=patterns)

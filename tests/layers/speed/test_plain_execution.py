@@ -150,7 +150,7 @@ def test_plain_execution_uses_nothing_that_is_faster(network, images, monkeypatc
         raise AssertionError("faster, where it was to be plain")
 
     module = convert(network, images, seed=0, shots=100)
-    for name in ("layer.FastSums", "deferred.Deferred.of", "kernel_cache.KernelCache.get"):
+    for name in ("layer.FastSums", "batch_norm.normalised", "kernel_cache.KernelCache.get"):
         monkeypatch.setattr(f"qnad_art.layers.speed.{name}", refuse)
     monkeypatch.setattr(torch, "maximum", refuse)  # of the faster pooling
     with torch.no_grad():
