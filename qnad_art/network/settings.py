@@ -30,7 +30,7 @@ class ExecutionSettings:
         gain: ``"calibrated"`` or ``"raw"``, see :class:`~qnad_art.layers.kernels.Execution`.
         headroom: s_w over the largest |weight| of an output, see
             :class:`~qnad_art.layers.kernels.Execution`.
-        bias: ``"classical"`` or ``"quantum"``, see the same class; ``None`` leaves the choice to the
+        bias: ``"classical"`` or ``"quantum"``, likewise; ``None`` leaves the choice to the
             crosstalk strategy, and means ``"classical"`` without one.
         percentile: percentile of the activations that becomes the scale, see
             :meth:`~qnad_art.network.module.QuantumExecutedModule.calibrate`.
