@@ -24,15 +24,9 @@ UNREVISED = {
     "benchmark",
     "cli",
     "crosstalk",
-    "defence.py",
     "engines",
-    "environment.py",
-    "estimator.py",
-    "layers",
-    "network",
     "paper",
     "performance",
-    "storage.py",
 }
 MODULES = [
     path

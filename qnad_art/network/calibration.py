@@ -65,14 +65,11 @@ def check_percentile(percentile: float) -> None:
 
 def saturated(network: nn.Module, batches: Sequence[Tensor]) -> dict[str, float]:
     """Fraction of each layer's activations that saturates at its scale."""
-
-    def beyond(layer: QuantumLayer, x: Tensor) -> Tensor:
-        scale = layer.input_scale if layer.input_scale is not None else float("inf")
-        return torch.tensor([float((x.abs() > scale).sum()), x.numel()])
-
-    counts = observe(network, batches, beyond)
-    totals = {name: torch.stack(values).double().sum(0) for name, values in counts.items()}
-    return {name: float(total[0] / total[1]) for name, total in totals.items()}
+    found = {}
+    for name, values in observe(network, batches, _clipped_and_moments).items():
+        _, _, count, beyond = torch.stack(values).sum((0, 2))
+        found[name] = float(beyond / count)
+    return found
 
 
 def _check_scales(layers: Mapping[str, QuantumLayer], scales: Mapping[str, float]) -> None:

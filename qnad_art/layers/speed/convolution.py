@@ -25,7 +25,7 @@ def convolved(
     """``linear_map(x, kernel, bias)``, with the faster gradient where there is one."""
     if not _suits(linear_map, x, kernel, bias):
         return linear_map(x, kernel, bias)
-    result: Tensor = _Convolve.apply(x, kernel, bias, linear_map.padding, linear_map.dilation)
+    result: Tensor = _Convolve.apply(x, kernel, bias, linear_map)
     return result
 
 
@@ -50,25 +50,19 @@ class _Convolve(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(
-        x: Tensor,
-        kernel: Tensor,
-        bias: Tensor | None,
-        padding: tuple[int, ...],
-        dilation: tuple[int, ...],
-    ) -> Tensor:
-        return convolve(x, kernel, bias, (1,) * len(dilation), padding, dilation)
+    def forward(x: Tensor, kernel: Tensor, bias: Tensor | None, linear_map: Convolution) -> Tensor:
+        return linear_map(x, kernel, bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.save_for_backward(inputs[1])
-        ctx.padding, ctx.dilation = inputs[3:]
+        ctx.linear_map = inputs[3]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        (gradient,), (kernel,) = gradients, ctx.saved_tensors
+        (gradient,), (kernel,), plain = gradients, ctx.saved_tensors, ctx.linear_map
         mirrored = kernel.flip(tuple(range(2, kernel.dim()))).transpose(0, 1).to(gradient.dtype)
-        reach = [d * (k - 1) for d, k in zip(ctx.dilation, kernel.shape[2:], strict=True)]
-        border = tuple(r - p for r, p in zip(reach, ctx.padding, strict=True))
-        ones = (1,) * len(border)
-        return convolve(gradient, mirrored, None, ones, border, ctx.dilation), *(None,) * 4
+        reach = [d * (k - 1) for d, k in zip(plain.dilation, kernel.shape[2:], strict=True)]
+        border = tuple(r - p for r, p in zip(reach, plain.padding, strict=True))
+        found = convolve(gradient, mirrored, None, plain.stride, border, plain.dilation)
+        return found, None, None, None

@@ -108,13 +108,9 @@ class _KernelsOfWeight(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
         weight, bias = ctx.saved_tensors
-        none = (None,) * (1 + len(gradients))
-        if not any(ctx.needs_input_grad[:2]):
-            return (None, None, *none)
         again = torch.is_grad_enabled()  # These gradients will be differentiated themselves.
         with torch.enable_grad():
-            weight = _unknown(weight, again)
-            bias = None if bias is None else _unknown(bias, again)
+            weight, bias = _variable(weight), None if bias is None else _variable(bias)
             kernels = ctx.function(weight, bias).tensors()
             used = [
                 (kernel, gradient)
@@ -126,14 +122,12 @@ class _KernelsOfWeight(torch.autograd.Function):
             result = torch.autograd.grad(
                 outputs, wanted, given, allow_unused=True, create_graph=again
             )
-        return (*result, *(None,) * (2 - len(result)), *none)
+        return (*result, *(None,) * (3 - len(result) + len(gradients)))
 
 
-def _unknown(tensor: Tensor, attached: bool) -> Tensor:
-    """A variable for gradients; with ``attached`` it stays in the graph of ``tensor``."""
-    if attached and tensor.requires_grad:
-        return tensor.view_as(tensor)
-    return tensor.detach().requires_grad_()
+def _variable(tensor: Tensor) -> Tensor:
+    """A variable for gradients that does not reach beyond ``tensor``."""
+    return tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_()
 
 
 def _at(products: Products, place: slice) -> Products:

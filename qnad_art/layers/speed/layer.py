@@ -25,7 +25,6 @@ from qnad_art.layers.speed.sums import Constants, FastSums
 from qnad_art.layers.speed.variance import (
     at_the_mean,
     best_economy,
-    economise,
     negligible_x,
     reducible,
 )
@@ -98,20 +97,21 @@ class FastLayer(Accelerated, QuantumLayer):
 
     def _compile(self) -> Compiled:
         self._constants = {}
-        products, squares = self.how_products_run(), self.input_squares
+        products = self.how_products_run()
         kernels = compile_in_blocks(self.weight, self.quantum_bias, products)
         if kernels.variance is None:
             return Compiled(kernels, lambda weight, bias: compile_kernels(weight, bias, products))
-        economy = best_economy(
+        economise = best_economy(
             kernels.variance,
             scale_x=self.scale,
             spread=self.input_spread,
+            squares=self.input_squares,
             grouped=self.linear_map.groups > 1,
         )
 
         def economised(kernels: Kernels) -> Kernels:
             assert kernels.variance is not None
-            return replace(kernels, variance=economise(kernels.variance, economy, squares))
+            return replace(kernels, variance=economise(kernels.variance))
 
         return Compiled(
             economised(kernels),

@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -56,31 +56,30 @@ class Reduced(VarianceKernels):
     patterns: Tensor | None = None
 
 
-class Economy(NamedTuple):
-    """The form of ``x2`` in a layer's variance, and whether the term in x is left out."""
-
-    form: Form = "full"
-    drop_x: bool = False
-
-
 def best_economy(
-    kernels: VarianceKernels, *, scale_x: float, spread: float | None, grouped: bool
-) -> Economy:
-    """The cheapest accurate economy; ``spread`` as in :func:`cheapest`, ``None`` if unknown."""
+    kernels: VarianceKernels,
+    *,
+    scale_x: float,
+    spread: float | None,
+    squares: Squares | None,
+    grouped: bool,
+) -> Callable[[VarianceKernels], VarianceKernels]:
+    """The function that brings a layer's kernels into their cheapest accurate form.
+
+    ``spread`` as in :func:`cheapest`, ``None`` if unknown. The form is right on average if the
+    channels' mean ``squares`` are known.
+    """
+    drop_x = negligible_x(kernels, scale_x=scale_x)
     known = spread is not None and reducible(kernels, grouped=grouped)
     form = cheapest(kernels, spread=spread) if known and spread is not None else "full"
-    return Economy(form, negligible_x(kernels, scale_x=scale_x))
 
+    def economise(kernels: VarianceKernels) -> VarianceKernels:
+        kernels = replace(kernels, x=None) if drop_x else kernels
+        if form == "full":
+            return kernels
+        return right_on_average(kernels, _MAKERS[form](kernels), squares)
 
-def economise(
-    kernels: VarianceKernels, economy: Economy, squares: Squares | None = None
-) -> VarianceKernels:
-    """Cheaper kernels, which are right on average if the channels' mean ``squares`` are known."""
-    if economy.drop_x:
-        kernels = replace(kernels, x=None)
-    if economy.form == "full":
-        return kernels
-    return right_on_average(kernels, _MAKERS[economy.form](kernels), squares)
+    return economise
 
 
 def at_the_mean(kernels: VarianceKernels, squares: Squares) -> VarianceKernels:
