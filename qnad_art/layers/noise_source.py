@@ -13,7 +13,7 @@ import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -96,18 +96,16 @@ class NoiseSource:
             stream = np.random.SFC64(int(torch.randint(2**63 - 1, (), generator=generator)))
         if current.depth:
             current.stream = stream
-        if len(shapes) == 1:
-            yield _quantiles(_bits(stream, counts[0])).view(shapes[0])
-            return
-        streams = [np.random.SFC64(int(seed)) for seed in stream.random_raw(len(shapes))]
-        workers = min(torch.get_num_threads(), len(shapes))
-        if workers <= 1:
-            for shape, count, own in zip(shapes, counts, streams, strict=True):
-                yield _quantiles(_bits(own, count)).view(shape)
-            return
-        with ThreadPoolExecutor(workers) as pool:
-            for shape, bits in zip(shapes, pool.map(_bits, streams, counts), strict=True):
-                yield _quantiles(bits).view(shape)
+        streams = [stream]
+        if len(shapes) != 1:
+            streams = [np.random.SFC64(int(seed)) for seed in stream.random_raw(len(shapes))]
+        table, workers = _normal_table(), min(torch.get_num_threads(), len(shapes))
+        with ThreadPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
+            drawn = (
+                map(_bits, streams, counts) if pool is None else pool.map(_bits, streams, counts)
+            )
+            for shape, bits in zip(shapes, drawn, strict=True):
+                yield table.index_select(0, bits).view(shape)
 
     @contextmanager
     def forward_pass(self) -> Iterator[None]:
@@ -217,10 +215,6 @@ def _bits(stream: np.random.SFC64, count: int) -> Tensor:
     """``count`` random 16-bit numbers, as indices."""
     words = stream.random_raw(-(-count // 4))
     return torch.from_numpy(words.view(np.uint16)[:count]).to(torch.int32)
-
-
-def _quantiles(bits: Tensor) -> Tensor:
-    return _normal_table().index_select(0, bits)
 
 
 @cache
