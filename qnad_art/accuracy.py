@@ -1,4 +1,4 @@
-"""Measuring classifiers: accuracies with their intervals, and the attacks that they are for."""
+"""Accuracy of classifiers on clean images and under attack, with intervals."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ Labels = npt.NDArray[np.int64]
 _PACKAGES = ("qnad-art", "adversarial-robustness-toolbox", "qiskit", "qiskit-aer", "torch")
 
 PGD_STEPS = 40
-"""Steps of the PGD that judges what was hardened."""
+"""Steps of the PGD that evaluates hardened classifiers."""
 
 
 @dataclass(frozen=True)
 class Proportion:
-    """``correct`` of ``images`` were classified right."""
+    """``correct`` of ``images`` images were classified correctly."""
 
     correct: int
     images: int
 
     @property
     def accuracy(self) -> float:
-        """In [0, 1]."""
+        """The accuracy in [0, 1]."""
         return self.correct / self.images
 
     @property
@@ -58,7 +58,7 @@ class Proportion:
 
 
 def count_correct(classifier: PyTorchClassifier, x: Images, y: Labels) -> Proportion:
-    """How many of ``x`` (N, …) get their class index ``y`` (N,), in one draw of the noise."""
+    """Count how many of ``x`` (N, …) get their class index ``y`` (N,), in one draw of the noise."""
     if len(x) == 0 or len(x) != len(y):
         raise InvalidInputError(f"{len(x)} images for {len(y)} labels; give as many, at least one.")
     return Proportion(int((classifier.predict(x).argmax(1) == y).sum()), len(y))
@@ -72,17 +72,15 @@ def pgd_examples(
     epsilon: float,
     steps: int = PGD_STEPS,
     step: float | None = None,
-    batch_size: int = 250,
 ) -> Images:
-    """Adversarial examples of ART's PGD without restart.
+    """Adversarial examples of ART's PGD without restarts.
 
     Args:
-        classifier: whose gradients are followed.
+        classifier: the classifier to attack.
         x, y: images (N, …) and class indices (N,).
         epsilon: L∞ budget in units of the input.
         steps: number of steps.
-        step: size of each; ``None`` for 2.5 ε / ``steps``.
-        batch_size: images a pass.
+        step: step size; ``None`` means 2.5 ε / ``steps``.
     """
     from art.attacks.evasion import ProjectedGradientDescent
 
@@ -91,7 +89,7 @@ def pgd_examples(
         eps=epsilon,
         eps_step=2.5 * epsilon / steps if step is None else step,
         max_iter=steps,
-        batch_size=batch_size,
+        batch_size=250,
         verbose=False,
     )
     examples: Images = attack.generate(x, y)
@@ -106,9 +104,9 @@ def count_robust(
     epsilon: float,
     steps: int = PGD_STEPS,
 ) -> Proportion:
-    """How many hold against PGD on the network itself, with either kind of gradients.
+    """Count the images that hold against PGD on the network itself with both kinds of gradients.
 
-    True gradients end where an activation saturates, so a second run takes them through (BPDA).
+    True gradients vanish where an activation saturates, so a second run passes them through (BPDA).
     """
     holds = np.ones(len(y), dtype=bool)
     for through in (nullcontext(), hardened.module.unsaturated_gradients()):
@@ -130,14 +128,15 @@ def compare(
 ) -> dict[str, dict[str, Proportion]]:
     """Accuracy of both classifiers on ``x`` (N, …) with class indices ``y`` (N,).
 
-    Few ``steps`` flatter a defence: LeNet-5 under crosstalk has held against 10 twice as often as
-    against 40 with restarts.
+    Few ``steps`` flatter a defence: LeNet-5 under crosstalk has held against 10 steps twice as
+    often as against 40 with restarts. ``on_stage`` is called with the name of each measurement that
+    begins.
 
     Returns:
-        By what was measured, and by ``"plain"`` and ``"hardened"``: ``"clean"``; ``"transfer"``:
-        PGD examples made on the plain network; ``"white-box"``: PGD on each network itself, of the
-        hardened one through its noise, see :func:`count_robust`. ``on_stage`` is called with the
-        name of each that begins.
+        For each measurement, the results of ``"plain"`` and ``"hardened"``. The measurements are
+        ``"clean"``; ``"transfer"``: PGD examples made on the plain network; and ``"white-box"``:
+        PGD on each network itself, in the hardened one through its noise, see
+        :func:`count_robust`.
     """
     on_stage("clean")
     clean = {"plain": count_correct(plain, x, y), "hardened": count_correct(hardened, x, y)}
@@ -154,7 +153,7 @@ def compare(
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of Python, of the packages that figures depend on, and of all plugins."""
+    """Versions of Python, of the packages on which results depend, and of all plugins."""
     from qnad_art.plugins.discovery import find_plugins
 
     plugins = {plugin.distribution: plugin.version for plugin in find_plugins()}

@@ -29,30 +29,31 @@ if TYPE_CHECKING:
     from qnad_art.placement.plan import CrosstalkPlan
 
 CALIBRATION_IMAGES = 512
-"""So many of the training images set the activation scales."""
+"""How many training images set the activation scales."""
 
 
 class QNAD(Transformer):  # type: ignore[misc]
     """Quantum noise and regulated crosstalk as an adversarial defence (IEEE HOST 2024).
 
-    ``fit`` finds the critical weights and makes the crosstalk plan (Algorithm 1); calling the
+    ``fit`` finds the critical weights and makes the crosstalk plan (Algorithm 1). Calling the
     defence returns a classifier that runs as circuits under that plan.
 
     Args:
-        classifier: a trained ``PyTorchClassifier``; it is never changed.
-        device: as :func:`qnad_art.device.catalogue.load_device`.
-        settings: of the execution; ``None`` for the defaults.
+        classifier: a trained ``PyTorchClassifier``; it never changes.
+        device: see :func:`qnad_art.device.catalogue.load_device`.
+        settings: settings of the execution; ``None`` means the defaults.
         strategy: name of a crosstalk strategy (``"uniform"``, ``"random"``, ``"tuned"``) or an
             instance.
-        fraction: of the weights to put under crosstalk, in [0, 1].
-        attack: makes an ART attack from the noisy classifier; criticality is then ranked on its
-            adversarial examples (the paper ranks after the attack). ``None``: on clean inputs.
+        fraction: fraction of the weights to put under crosstalk, in [0, 1].
+        attack: makes an ART attack from the noisy classifier. Criticality is then ranked on its
+            adversarial examples (the paper ranks after the attack), and with ``None`` on clean
+            inputs.
         calibration_images: how many of the inputs set the activation scales.
         **changes: settings of the execution by name (``shots=1024``), which override those of
             ``settings``; see :class:`~qnad_art.network.settings.ExecutionSettings`. All others are
-            the strategy's, such as ``pairs=2``. What a strategy takes of seed, ``max_pairs`` and
-            the images (``clip``, ``mean``, ``std``) is the execution's and the classifier's, unless
-            given.
+            settings of the strategy, such as ``pairs=2``. If a strategy has settings for the seed,
+            ``max_pairs`` or the images (``clip``, ``mean``, ``std``) that are not given, they are
+            taken from the execution and the classifier.
     """
 
     params = [  # noqa: RUF012
@@ -90,7 +91,7 @@ class QNAD(Transformer):  # type: ignore[misc]
         self._check_params()
 
     def __getattr__(self, name: str) -> Any:
-        """A setting of the execution, which ART's ``params`` ask for as an attribute."""
+        """A setting of the execution: ART reads its ``params`` as attributes."""
         if name in SETTINGS and "settings" in self.__dict__:
             return getattr(self.settings, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -102,7 +103,7 @@ class QNAD(Transformer):  # type: ignore[misc]
 
     @property
     def execution(self) -> ExecutionSettings:
-        """How the network is executed: the settings, and what the strategy prefers."""
+        """How the network is executed: the settings, with the strategy's preferences."""
         return self.settings.preferring(traits(self._strategy).prefers)
 
     @property
@@ -116,7 +117,7 @@ class QNAD(Transformer):  # type: ignore[misc]
         """Make the crosstalk plan from training data.
 
         Args:
-            x: inputs (N, *input_shape) to rank criticality on.
+            x: inputs (N, *input_shape) on which criticality is ranked.
             y: labels, indices (N,) or one-hot (N, classes); ``None`` takes the classifier's own
                 predictions.
         """
@@ -124,9 +125,10 @@ class QNAD(Transformer):  # type: ignore[misc]
             raise UnknownNameError("argument of fit:", ", ".join(kwargs), ["x", "y"])
         x = check_inputs(x, self.classifier.input_shape)
         hardened = self._execute(self.classifier, x)
-        # Without labels, those of the plain network; it may be asked without changing its mode.
-        labels = self._own_labels(x) if y is None else np.asarray(y)
-        indices = check_labels(labels, len(x), self.classifier.nb_classes).argmax(1)
+        if y is None:
+            with evaluating(self.classifier.model):  # ART would leave the network in eval mode.
+                y = self.classifier.predict(x)
+        indices = check_labels(np.asarray(y), len(x), self.classifier.nb_classes).argmax(1)
         ranked_on = x
         if self.attack is not None:
             ranked_on = self.attack(hardened).generate(x, indices)
@@ -148,10 +150,10 @@ class QNAD(Transformer):  # type: ignore[misc]
         """Quantum-executed copy of ``transformed_classifier`` under the fitted plan.
 
         Args:
-            x: inputs that set the activation scales, training images.
-            transformed_classifier: the classifier to harden: the one given to the constructor, or
-                another of the same architecture (uniform and random plans carry over; a tuned one
-                belongs to its weights, and leaves others at chance).
+            x: inputs that set the activation scales: training images.
+            transformed_classifier: the classifier to harden: that of the constructor, or another of
+                the same architecture. Uniform and random plans carry over to others; a tuned plan
+                belongs to its weights, and accuracy with others falls to chance.
         """
         hardened = self._execute(transformed_classifier, x)
         hardened.plan = self.plan
@@ -160,7 +162,7 @@ class QNAD(Transformer):  # type: ignore[misc]
         return hardened
 
     def set_params(self, **kwargs: Any) -> None:
-        """Change settings; unknown ones are an error, and a changed defence must be fitted anew."""
+        """Change settings, after which the defence must be fitted again."""
         for name in kwargs:
             if name not in self.params:
                 raise UnknownNameError("setting of QNAD:", name, self.params)
@@ -194,14 +196,9 @@ class QNAD(Transformer):  # type: ignore[misc]
             settings = {**filled, **settings, "fraction": self.fraction}
         return build_strategy(self.strategy, **settings)
 
-    def _own_labels(self, x: np.ndarray) -> np.ndarray:
-        with evaluating(self.classifier.model):
-            labels: np.ndarray = self.classifier.predict(x)
-        return labels
-
     def _execute(self, classifier: PyTorchClassifier, x: np.ndarray) -> QuantumExecutedClassifier:
-        """``classifier`` as circuits, inherent noise only."""
-        settings = replace(self.execution, allocation=None)  # which comes with the plan
+        """``classifier`` as circuits with their inherent noise only."""
+        settings = replace(self.execution, allocation=None)  # Shots are allocated under the plan.
         return QuantumExecutedClassifier.from_art(
             classifier, x[: self.calibration_images], settings=settings
         )

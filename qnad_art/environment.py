@@ -1,4 +1,4 @@
-"""What is installed, whether it fits together, and variables of the environment."""
+"""Checks of installed packages, and changes of environment variables."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ def import_torchvision() -> ModuleType:
     """The module ``torchvision``.
 
     Raises:
-        DependencyError: it is missing, or was built for another torch than the one installed (its
-            compiled operators then fail to load).
+        DependencyError: it is missing, or was built for another torch than the installed one, so
+            that its compiled operators fail to load.
     """
     try:
         import torchvision
     except (ImportError, RuntimeError, OSError) as error:
         installed = ", ".join(f"{name} {_installed(name)}" for name in ("torch", "torchvision"))
         raise DependencyError(
-            f"torchvision cannot be imported beside the installed torch ({installed}): {error}. "
+            f"torchvision cannot be imported with the installed torch ({installed}): {error}. "
             "The two must be a matching pair from one index: reinstall both together, "
             "'pip install --force-reinstall torch torchvision', and do not mix a CPU-only torch "
             "with a torchvision from another index."

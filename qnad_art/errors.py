@@ -1,4 +1,4 @@
-"""Every exception and warning of the package: what is wrong, what is valid, what to do."""
+"""Exceptions and warnings, whose messages say what is wrong, what is valid and what to do."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ class ArtifactError(QnadError, ValueError):
 
 
 class DatasetError(QnadError, ValueError):
-    """A data set is not where it should be, or does not hold what it should."""
+    """A data set is missing, or its content is not valid."""
 
 
 class DependencyError(QnadError, ImportError):
-    """An installed library is missing or does not fit the others."""
+    """A library is missing or does not fit the other installed ones."""
 
 
 class PluginError(QnadError, RuntimeError):
-    """A registered name cannot be used: its plugin is broken, or two claim it."""
+    """A registered name cannot be used, because its plugin is broken or two plugins claim it."""
 
     def __init__(self, plugin: object, reason: str) -> None:
         super().__init__(
@@ -75,7 +75,7 @@ class ClippingWarning(QnadWarning):
 
 
 def faults(error: ValidationError) -> str:
-    """What pydantic found, in a line: ``accuracy.low: Field required; …``."""
+    """The errors that pydantic found, on one line: ``accuracy.low: Field required; …``."""
     found = error.errors()
     texts = [
         ": ".join(filter(None, (".".join(map(str, fault["loc"])), fault["msg"])))
@@ -86,7 +86,7 @@ def faults(error: ValidationError) -> str:
 
 
 def differences(there: Mapping[str, object], here: Mapping[str, object]) -> str:
-    """Which settings of a file (``there``) are not those asked for (``here``), for a message."""
+    """Message about the settings that differ between a file (``there``) and a call (``here``)."""
     return "; ".join(
         f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
         for name in sorted(there.keys() | here.keys())

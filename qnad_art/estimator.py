@@ -1,15 +1,14 @@
 """The ART estimator: a classifier whose inference is noisy quantum circuits.
 
-The noise is in the ``nn.Module``, not in overrides, so every ART attack meets it, those that
-rebuild a plain ``PyTorchClassifier`` from ``model`` included. What is overridden here only checks
-inputs, saves work, and keeps copies and pickles sound.
+The noise is in the ``nn.Module`` and not in overrides, so it affects every ART attack, including
+those that rebuild a plain ``PyTorchClassifier`` from ``model``. The overrides only check inputs,
+save work, and support copies and pickles.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -31,15 +30,16 @@ from qnad_art.validation import check_inputs, check_labels
 
 
 class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
-    """``PyTorchClassifier`` of a quantum-executed module; takes the same arguments.
-
-    Args:
-        model: result of :func:`qnad_art.convert`, or an :class:`~qnad_art.AveragedDraws`
-            around one. Never an ``nn.Sequential``: ART would run its children and skip its forward.
-        loss, input_shape, nb_classes, …: as ``PyTorchClassifier``.
-        shots, gain: override the module's settings if given.
+    """``PyTorchClassifier`` of a quantum-executed module, with the same arguments.
 
     Most users get one from :meth:`from_art` or :class:`qnad_art.QNAD`.
+
+    Args:
+        model: result of :func:`qnad_art.convert`, or an :class:`~qnad_art.AveragedDraws` around
+            one. An ``nn.Sequential`` is refused, because ART would run its children and skip its
+            forward.
+        loss, input_shape, nb_classes, …: see ``PyTorchClassifier``.
+        shots, gain: override the module's settings if given.
     """
 
     estimator_params = [*PyTorchClassifier.estimator_params, "shots", "gain"]  # noqa: RUF012
@@ -75,16 +75,17 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
         """Quantum-executed copy of a trained ART classifier.
 
         Args:
-            classifier: its model is copied, its preprocessing, clip values and loss are kept. The
-                copy has no optimizer; set one to train it through the noise.
-            x: inputs (N, *input_shape) that set the activation scales, some hundred training
+            classifier: a trained classifier. Its model is copied, and its preprocessing, clip
+                values and loss are kept. The copy has no optimizer; set one to train it through the
+                noise.
+            x: inputs (N, *input_shape) that set the activation scales: a few hundred training
                 images.
-            settings, **changes: as :func:`qnad_art.convert`.
+            settings, **changes: see :func:`qnad_art.convert`.
         """
         if not isinstance(classifier, PyTorchClassifier):
             raise InvalidInputError(
                 f"classifier is a {type(classifier).__name__}; QNAD needs an ART PyTorchClassifier "
-                "(a bare torch module: wrap it in one, or use qnad_art.convert)."
+                "(for a bare torch module, use qnad_art.convert or wrap it in one)."
             )
         inputs = check_inputs(x, classifier.input_shape)
         inputs, _ = classifier._apply_preprocessing(inputs, y=None, fit=False)
@@ -118,10 +119,10 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
 
     @property
     def bare_module(self) -> QuantumExecutedModule:
-        """:attr:`module`, if ``model`` is nothing but it, or draws of it averaged.
+        """The :attr:`module`, if there is nothing around it except averaging over draws.
 
         Raises:
-            InvalidInputError: other code is around it, which :mod:`qnad_art` does not know.
+            InvalidInputError: the module is part of other code.
         """
         module: nn.Module = self.model
         while isinstance(module, AveragedDraws | nn.DataParallel):
@@ -129,14 +130,15 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
         if isinstance(module, QuantumExecutedModule):
             return module
         raise InvalidInputError(
-            f"model is a {type(module).__name__} around a quantum-executed module: it can attack, "
-            "predict and train, but not be saved, nor have its shots allocated. Convert it as a "
-            "whole, qnad_art.convert(model, x), or pass (mean, std) as preprocessing."
+            f"model is a {type(module).__name__} around a quantum-executed module: it can be "
+            "attacked, predict and train, but it cannot be saved or have its shots allocated. "
+            "Convert the whole model, qnad_art.convert(model, x), or pass (mean, std) as "
+            "preprocessing."
         )
 
     @property
     def shots(self) -> int | None:
-        """Shots a product, ``None`` for the exact expectation."""
+        """Shots per product; ``None`` for the exact expectation."""
         return self.module.shots
 
     @shots.setter
@@ -168,32 +170,30 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
     def allocate_shots(self, x: np.ndarray) -> None:
         """Divide the shots among the layers' outputs by their effect on the decision.
 
-        See :func:`~.shot_allocation.allocate_shots`; ``x`` some hundred training images.
+        ``x`` are a few hundred training images; see :func:`~.shot_allocation.allocate_shots`.
         """
         from qnad_art.engines.shot_allocation import allocate_shots
 
         inputs, _ = self._apply_preprocessing(check_inputs(x, self.input_shape), y=None, fit=False)
         allocate_shots(self.bare_module, torch.as_tensor(inputs))
 
-    @contextmanager
-    def frozen_draw(self) -> Iterator[None]:
-        """Context with the same shot noise in every pass (for attacks that compare passes)."""
-        with self.module.frozen_draw():
-            yield
+    def frozen_draw(self) -> AbstractContextManager[None]:
+        """Context with the same shot noise in every pass, for attacks that compare passes."""
+        return self.module.frozen_draw()
 
     def averaged(
         self, draws: int, *, of: Literal["logits", "probabilities"] = "logits"
     ) -> QuantumExecutedClassifier:
-        """This classifier with every pass averaged over ``draws``, for averaged prediction or EOT.
+        """This classifier with every pass averaged over ``draws``, for prediction or for attacks.
 
-        The result shares the module (and its noise) with this one; attack it for an attack with
-        expectation over transformation.
+        An attack on the result uses expectation over transformation. The result shares the module
+        and its noise with this classifier.
         """
         model = self.model.module if isinstance(self.model, AveragedDraws) else self.model
         return self._like(self, AveragedDraws(model, draws, of=of))
 
     def report(self) -> ConversionReport:
-        """What became quantum, what stayed classical, products an image."""
+        """Which layers are quantum-executed, and the number of products per image."""
         return conversion_report(self.module, torch.zeros((1, *self.input_shape)))
 
     def predict(
@@ -207,7 +207,7 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
         return result
 
     def fit(self, x: np.ndarray, y: np.ndarray, **kwargs: Any) -> None:
-        """Train the weights through the noisy execution; as ``PyTorchClassifier.fit``."""
+        """Train the weights through the noisy execution; see ``PyTorchClassifier.fit``."""
         x = check_inputs(x, self.input_shape)
         if len(x) == 0:
             raise InvalidInputError("There is nothing to fit on: the input is empty.")
@@ -236,7 +236,7 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
     def class_gradient(
         self, x: np.ndarray, label: Any = None, training_mode: bool = False, **kwargs: Any
     ) -> np.ndarray:
-        """∂logit/∂x, (N, nb_classes or 1, *input_shape); one noise draw for all classes."""
+        """∂logit/∂x, (N, nb_classes or 1, *input_shape), with one noise draw for all classes."""
         x = check_inputs(x.detach().cpu() if isinstance(x, Tensor) else x, self.input_shape)
         x = np.asarray(x)
         with without_weight_gradients(self.model):
@@ -246,17 +246,17 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
     def compute_loss(
         self, x: np.ndarray | Tensor, y: np.ndarray | Tensor, reduction: str = "none", **kwargs: Any
     ) -> np.ndarray | Tensor:
-        """Loss of each input (N,), or reduced; in the type of ``x``."""
+        """Loss of each input (N,), or their reduction, in the type of ``x``."""
         x = check_inputs(x, self.input_shape)
         y = check_labels(y, len(x), self.nb_classes)
         result: np.ndarray | Tensor = super().compute_loss(x, y, reduction, **kwargs)
         return result
 
     def set_params(self, **kwargs: Any) -> None:
-        """As ART's; a ``model`` is wrapped again, which ART forgets."""
+        """Set attributes as in ART, and wrap a new ``model`` again, which ART does not."""
         model = kwargs.pop("model", None)
         before: nn.Module = self.model
-        if model is not None:  # first, since shots and gain are the module's
+        if model is not None:  # This comes first, because shots and gain belong to the module.
             self._install(model)
         try:
             super().set_params(**kwargs)
@@ -270,7 +270,7 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
 
     def _apply_preprocessing(self, x: Any, y: Any, fit: bool = False, **kwargs: Any) -> Any:
         x, y = super()._apply_preprocessing(x, y, fit, **kwargs)
-        # Some of ART's preprocessors widen to float64 under NumPy 2.
+        # Some of ART's preprocessors convert to float64 under NumPy 2.
         return (x.astype(np.float32) if isinstance(x, np.ndarray) else x), y
 
     def save(self, filename: str, path: str | None = None) -> None:
@@ -281,21 +281,21 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
     def load(
         cls, directory: str | Path, *, model: nn.Module | None = None, **settings: Any
     ) -> QuantumExecutedClassifier:
-        """Load what :meth:`save` wrote.
+        """Load a folder that :meth:`save` wrote.
 
         Args:
             directory: the folder.
-            model: an instance of the plain network, needed unless it came from
-                :func:`qnad_art.models.architectures.build_model` (code is never stored).
-            **settings: passed to the constructor (``optimizer``, ``device_type``, …).
+            model: an instance of the plain network. It is required unless the network came from
+                :func:`qnad_art.models.architectures.build_model`, because code is never stored.
+            **settings: arguments of the constructor (``optimizer``, ``device_type``, …).
 
         Raises:
-            ArtifactError: missing, damaged or foreign files, or a ``model`` that does not fit.
+            ArtifactError: files are missing, damaged or foreign, or ``model`` does not fit.
         """
         return load_classifier(cls, Path(directory), model=model, **settings)
 
     def __getstate__(self) -> dict[str, Any]:
-        """State for pickle and deepcopy; ART's own writes files by the clock."""
+        """State for pickle and deepcopy; ART's own method writes files named by the time."""
         state = self.__dict__.copy()
         del state["_model_wrapper"], state["_model"]
         state["_device"] = str(self._device)
@@ -311,7 +311,7 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
 
 
 def _quantum_part(model: nn.Module) -> QuantumExecutedModule:
-    """The quantum-executed module in ``model``; raises if ART would bypass it or it is missing."""
+    """The quantum-executed module in ``model``; raises if it is missing or ART would bypass it."""
     if isinstance(model, nn.Module) and not isinstance(model, nn.Sequential):
         for part in model.modules():
             if isinstance(part, QuantumExecutedModule):

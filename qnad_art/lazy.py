@@ -15,8 +15,8 @@ def lazy_names(
 
     Args:
         package: its ``__name__``; it lists all its names in ``__all__``.
-        names: what is imported when it is asked for, and the module that it stands in. A name that
-            stands in itself (``"device": "qnad_art.device"``) is that module.
+        names: names to import when they are first used, and the module that defines each. A module
+            of the package is given as itself (``"device": "qnad_art.device"``).
     """
 
     def get(name: str) -> Any:

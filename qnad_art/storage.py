@@ -1,4 +1,4 @@
-"""Saving a hardened classifier as data: safetensors and JSON, checksummed, never code or pickle."""
+"""Saving a hardened classifier as checksummed data (safetensors and JSON), never code or pickle."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ KIND = "quantum-executed-classifier"
 FORMAT_VERSION = 1
 CALIBRATION = ("input_scale", "input_spread", "input_squares", "clipped", "shot_share")
 EXECUTION = ("readout", "shots", "gain", "headroom", "bias", "max_pairs", "order", "compute")
-"""Settings in the manifest; the device has a place of its own, and the layers are named."""
+"""Settings of the execution in the manifest, which has separate entries for device and layers."""
 _LATER = ("input_squares",)
-"""Files of earlier versions do not have these."""
+"""Entries that are missing in files of earlier versions."""
 _UNUSABLE = (QnadError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What values of a manifest raise that are not what they should be."""
+"""Errors that wrong values in a manifest raise."""
 MANIFEST, WEIGHTS, PLAN = "manifest.json", "weights.safetensors", "plan.safetensors"
 
 
 class Executed(Protocol):
-    """What is saved: a :class:`~qnad_art.QuantumExecutedClassifier`, as far as it is read here."""
+    """The parts of a :class:`~qnad_art.QuantumExecutedClassifier` that are saved."""
 
     model: nn.Module
     loss: Any
@@ -55,36 +55,27 @@ class Executed(Protocol):
 
     @property
     def bare_module(self) -> QuantumExecutedModule:
-        """The quantum-executed module, with nothing around it but averaging."""
-
-    @property
-    def module(self) -> QuantumExecutedModule:
-        """The quantum-executed module."""
-
-    @property
-    def plan(self) -> CrosstalkPlan:
-        """The crosstalk plan in use."""
+        """The quantum-executed module, with nothing around it except averaging."""
 
 
 Classifier = TypeVar("Classifier")
 
 
 def save_classifier(classifier: Executed, directory: Path) -> None:
-    """Write ``directory`` (replaced if it holds an earlier save) in one step.
+    """Write ``directory`` in one step; an earlier save there is replaced.
 
     Raises:
         InvalidInputError: the classifier has parts that data cannot describe (preprocessing or
             postprocessing defences, a loss other than cross-entropy), or ``directory`` exists and
-            is something else.
+            is not a saved classifier.
     """
-    manifest = _manifest(classifier)
+    module, manifest = classifier.bare_module, _manifest(classifier)
     check_directory(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
     try:
-        weights = classifier.module.network.state_dict()
-        save_tensors(aside / WEIGHTS, weights, kind="weights", header={})
-        classifier.plan.save(aside / PLAN)
+        save_tensors(aside / WEIGHTS, module.network.state_dict(), kind="weights", header={})
+        module.plan.save(aside / PLAN)
         manifest["sha256"] = {name: _sha256(aside / name) for name in (WEIGHTS, PLAN)}
         manifest["checksum"] = checksum(manifest)
         write_json(aside / MANIFEST, manifest)
@@ -96,14 +87,22 @@ def save_classifier(classifier: Executed, directory: Path) -> None:
 
 
 def check_directory(directory: Path) -> None:
-    """Raise :class:`~qnad_art.errors.InvalidInputError` where no classifier can be saved."""
-    if directory.exists() and not _is_save(directory):
-        raise InvalidInputError(f"{directory} exists and is no saved classifier; choose another.")
+    """Raise :class:`~qnad_art.errors.InvalidInputError` if a save would replace something else."""
+    if not directory.exists():
+        return
+    try:
+        manifest = read_json(directory / MANIFEST)
+    except ArtifactError:
+        manifest = None
+    if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
+        raise InvalidInputError(
+            f"{directory} exists and is not a saved classifier; choose another folder."
+        )
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A save whose files are as they were written; they are read when they are asked for."""
+    """A save whose files are intact; its tensors are read only when they are needed."""
 
     directory: Path
     manifest: dict[str, Any]
@@ -115,7 +114,7 @@ class Saved:
 
     @property
     def settings(self) -> ExecutionSettings:
-        """How the network is executed; its scales and shares of the shots are kept apart."""
+        """How the network is executed, except for the scales and shots of its layers."""
         return ExecutionSettings(
             device=self.device,
             include=[glob.escape(name) for name in self.manifest["layers"]],
@@ -129,7 +128,7 @@ class Saved:
 
     @property
     def architecture(self) -> str | None:
-        """Name of the network; ``None`` if its class was not built by its name."""
+        """Name of the network; ``None`` if it was not built by name."""
         architecture = self.manifest["architecture"]
         return None if architecture is None else str(architecture["name"])
 
@@ -145,7 +144,7 @@ class Saved:
 
     @property
     def placement(self) -> Placement:
-        """How the device runs the products."""
+        """Placement of the products on the device."""
         settings = self.settings
         return device_placement(self.device, compute=settings.compute, order=settings.order)
 
@@ -158,7 +157,7 @@ class Saved:
         return load_tensors(self.directory / WEIGHTS, kind="weights")[0]
 
     def calibrate(self, module: QuantumExecutedModule) -> None:
-        """Give the layers of ``module`` the scales that were saved."""
+        """Give the layers of ``module`` their saved scales and shots."""
         for name, layer in module.layers.items():
             for key in CALIBRATION:
                 there = self.manifest["layers"][name]
@@ -167,7 +166,7 @@ class Saved:
 
 
 def read_saved(directory: Path) -> Saved:
-    """What :func:`save_classifier` wrote; raises :class:`~qnad_art.errors.ArtifactError`."""
+    """Open what :func:`save_classifier` wrote; raises :class:`~qnad_art.errors.ArtifactError`."""
     directory = _whole(directory)
     return Saved(directory, _read_manifest(directory))
 
@@ -175,7 +174,7 @@ def read_saved(directory: Path) -> Saved:
 def load_classifier(
     make: Callable[..., Classifier], directory: Path, *, model: nn.Module | None, **settings: Any
 ) -> Classifier:
-    """See :meth:`qnad_art.QuantumExecutedClassifier.load`, which ``make`` is the class of."""
+    """See :meth:`qnad_art.QuantumExecutedClassifier.load`, whose class is ``make``."""
     saved = read_saved(directory)
     manifest, weights, plan = saved.manifest, saved.weights(), saved.plan()
     try:
@@ -201,13 +200,13 @@ def load_classifier(
     try:
         return make(executed, **{**given, **settings})
     except (TypeError, ValueError) as error:
-        if settings:  # which may be what is wrong
+        if settings:  # The caller's settings may be wrong, not the file.
             raise
         raise ArtifactError(f"{directory} cannot be loaded: {error}") from error
 
 
 def _read_manifest(directory: Path) -> dict[str, Any]:
-    """The manifest, once it and the files that it lists are as they were written."""
+    """The manifest, after a check of it and of the files that it lists."""
     manifest = read_json(directory / MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
         raise ArtifactError(f"{directory} is not a saved {KIND}.")
@@ -220,7 +219,7 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
         raise ArtifactError(f"{directory / MANIFEST} fails its checksum: damaged or edited.")
     digests = manifest.get("sha256")
     if not isinstance(digests, dict) or set(digests) != {WEIGHTS, PLAN}:
-        raise ArtifactError(f"{directory / MANIFEST} does not list the files that belong to it.")
+        raise ArtifactError(f"{directory / MANIFEST} does not list its files.")
     for name, digest in digests.items():
         if not (directory / name).is_file():
             raise ArtifactError(f"{directory / name} is missing.")
@@ -229,22 +228,14 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
     return manifest
 
 
-def _is_save(directory: Path) -> bool:
-    try:
-        manifest = read_json(directory / MANIFEST)
-    except ArtifactError:
-        return False
-    return isinstance(manifest, dict) and manifest.get("kind") == KIND
-
-
 def _manifest(classifier: Executed) -> dict[str, Any]:
     from qnad_art.version import __version__
 
     module = classifier.bare_module
     if classifier.preprocessing_defences or classifier.postprocessing_defences:
         raise InvalidInputError(
-            "Preprocessing and postprocessing defences are code and are not saved: save the "
-            "classifier without them and attach them again after loading."
+            "Preprocessing and postprocessing defences are code, which cannot be saved: save the "
+            "classifier without them, and attach them again after loading."
         )
     loss, plain = classifier.loss, nn.CrossEntropyLoss()
     compared = ("ignore_index", "label_smoothing", "reduction")
@@ -254,8 +245,8 @@ def _manifest(classifier: Executed) -> dict[str, Any]:
         or any(getattr(loss, name) != getattr(plain, name) for name in compared)
     ):
         raise InvalidInputError(
-            f"Only classifiers with a plain CrossEntropyLoss() can be saved, not {loss}: set "
-            "another loss again after loading, load(directory, loss=…)."
+            f"Only classifiers with a plain CrossEntropyLoss() can be saved, not with {loss}: give "
+            "another loss when loading, load(directory, loss=…)."
         )
     architecture = getattr(module.network, "architecture", None)
     averaged, settings = classifier.model, module.settings
@@ -301,8 +292,8 @@ def _build(manifest: dict[str, Any], weights: dict[str, torch.Tensor]) -> nn.Mod
     if manifest["architecture"] is None:
         raise ArtifactError(
             "the network's class is not one of qnad_art.models, and code is never stored: pass an "
-            "instance, load(directory, model=MyNetwork()), or on the command line --model "
-            "FILE.py:NAME."
+            "instance, load(directory, model=MyNetwork()), or use --model FILE.py:NAME on the "
+            "command line."
         )
     return build_for(weights, WEIGHTS, **manifest["architecture"])
 
@@ -311,7 +302,7 @@ def _load_weights(network: nn.Module, weights: dict[str, torch.Tensor]) -> None:
     own = network.state_dict(keep_vars=True)
     other = {n: t for n, t in own.items() if n in weights and t.dtype != weights[n].dtype}
     kinds = {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()}
-    if other and len(kinds) == 1:  # built in float32, saved in another type
+    if other and len(kinds) == 1:  # The network was built in float32 and saved in another type.
         network.to(kinds.pop())
     for name, tensor in other.items():
         tensor.data = tensor.data.to(weights[name].dtype)
@@ -322,7 +313,7 @@ def _load_weights(network: nn.Module, weights: dict[str, torch.Tensor]) -> None:
 
 
 def _arrays(values: Any) -> Any:
-    """JSON lists as ART takes them: a tuple of floats or float32 arrays."""
+    """JSON lists in the form that ART takes: a tuple of floats or float32 arrays."""
     if values is None:
         return None
     return tuple(np.float32(v) if np.ndim(v) == 0 else np.asarray(v, np.float32) for v in values)
@@ -333,7 +324,7 @@ def _sha256(path: Path) -> str:
 
 
 def _whole(directory: Path) -> Path:
-    """Where the save is: in ``directory``, or what a killed :func:`_swap` had put aside."""
+    """The folder of the save: ``directory``, or the one that a killed :func:`_swap` put aside."""
     if directory.exists():
         return directory
     aside = (holder / "old" for holder in _holders(directory))
@@ -345,29 +336,23 @@ def _holders(directory: Path) -> list[Path]:
 
 
 def _swap(aside: Path, directory: Path) -> None:
-    """Put ``aside`` in the place of ``directory``, which comes back if that fails.
+    """Put ``aside`` in the place of ``directory``, which is restored if that fails.
 
-    No system call changes one folder for another everywhere, so for a moment there is none:
-    :func:`_whole` finds the earlier one if the process is killed in it.
+    No system call exchanges two folders on all systems, so for a moment there is none. If the
+    process is killed in this moment, :func:`_whole` finds the earlier one.
     """
-    left = _holders(directory)
-    if directory.exists():
-        _replace(aside, directory)
-    else:
-        os.replace(aside, directory)
-    for holder in left:  # by processes that were killed
-        shutil.rmtree(holder, ignore_errors=True)
-
-
-def _replace(aside: Path, directory: Path) -> None:
+    left_by_killed_processes = _holders(directory)
     holder = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}.old."))
     old = holder / "old"
     try:
-        os.replace(directory, old)
+        if directory.exists():
+            os.replace(directory, old)
         os.replace(aside, directory)
     except BaseException:
         if old.exists() and not directory.exists():
             os.replace(old, directory)
         raise
     finally:
+        shutil.rmtree(holder, ignore_errors=True)
+    for holder in left_by_killed_processes:
         shutil.rmtree(holder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Checks of what is put into a classifier: inputs and labels, as arrays or tensors."""
+"""Checks of a classifier's inputs and labels, which are arrays or tensors."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from qnad_art.errors import InvalidInputError
 
 
 def check_inputs(x: Any, input_shape: tuple[int, ...]) -> Any:
-    """``x`` as float32, of its own kind (ndarray or tensor).
+    """``x`` as float32, still as an ndarray or a tensor.
 
     Raises:
-        InvalidInputError: not numeric, not (N, *input_shape), NaN or infinite.
+        InvalidInputError: ``x`` is not numeric, not (N, *input_shape), or not finite.
     """
     if isinstance(x, Tensor):
         numeric = not x.is_complex()
@@ -25,7 +25,7 @@ def check_inputs(x: Any, input_shape: tuple[int, ...]) -> Any:
     else:
         array = np.asarray(x)
         numeric = array.dtype.kind in "biuf"
-        # Contiguous, because torch takes no negative strides.
+        # Contiguous, because torch does not accept negative strides.
         values = np.ascontiguousarray(array, dtype=np.float32) if numeric else array
         finite = bool(np.isfinite(values).all()) if numeric else False
     if not numeric:
@@ -41,24 +41,25 @@ def check_inputs(x: Any, input_shape: tuple[int, ...]) -> Any:
 
 
 def check_labels(y: Any, count: int, nb_classes: int) -> Any:
-    """``y`` as one row of ``nb_classes`` an input, the form that all of ART understands.
+    """``y`` with one row of ``nb_classes`` per input, the form that all of ART understands.
 
-    Valid: class indices (N,) or (N, 1) in [0, nb_classes), or one row of nb_classes each
-    (probabilities, one-hot); ndarray or tensor, and of the same kind comes back.
+    Valid labels are class indices (N,) or (N, 1) in [0, nb_classes), or rows of nb_classes values
+    (probabilities, one-hot). An ndarray stays an ndarray, and a tensor a tensor.
 
     Raises:
-        InvalidInputError: another shape, not numeric, not finite, or an index out of range.
+        InvalidInputError: ``y`` has another shape, is not numeric or finite, or an index is out of
+            range.
     """
     wanted = (count, nb_classes)
     as_attacks_do = isinstance(y, Tensor) and y.shape == wanted and y.is_floating_point()
-    if as_attacks_do and nb_classes > 1 and all_finite(y):  # no copy to NumPy, step by step
+    if as_attacks_do and nb_classes > 1 and all_finite(y):  # Save a copy to NumPy in every step.
         return y
     labels = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
     if labels.dtype.kind not in "biuf" or not np.isfinite(labels).all():
         raise InvalidInputError(
             f"The labels (dtype {labels.dtype}) must be finite numbers: class indices or one-hot."
         )
-    if labels.shape == (count, nb_classes) and nb_classes > 1:
+    if labels.shape == wanted and nb_classes > 1:
         return y
     if labels.shape not in {(count,), (count, 1)}:
         raise InvalidInputError(
@@ -75,19 +76,19 @@ def check_labels(y: Any, count: int, nb_classes: int) -> Any:
 
 
 def all_finite(x: Tensor) -> bool:
-    """Whether ``x`` holds neither NaN nor infinities, in one pass over it (isfinite takes five)."""
+    """Whether ``x`` has neither NaN nor infinities; one pass over it, where isfinite takes five."""
     if not x.is_floating_point() or x.numel() == 0:
         return True
-    extremes = torch.stack(torch.aminmax(x.detach()))  # NaN if any is
+    extremes = torch.stack(torch.aminmax(x.detach()))  # They are NaN if any value is.
     return all(map(math.isfinite, extremes.tolist()))
 
 
 def image_range(classifier: Any) -> dict[str, Any]:
-    """What an ART classifier says of its images, as far as it does.
+    """The range and standardisation of an ART classifier's images, as far as it has them.
 
     Returns:
-        ``clip``, the smallest and the largest value; ``mean`` and ``std`` of each channel, or one
-        for all, by which the network's inputs are standardised.
+        ``clip``: smallest and largest value; ``mean`` and ``std`` of each channel, or one value for
+        all channels, by which the network's inputs are standardised.
     """
     found: dict[str, Any] = {}
     if classifier.clip_values is not None:

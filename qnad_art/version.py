@@ -1,3 +1,3 @@
-"""The version of the package, in the one place that everything else reads it from."""
+"""The version of the package, from which all other places read it."""
 
 __version__ = "0.1.0"

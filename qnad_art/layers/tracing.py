@@ -1,4 +1,4 @@
-"""Whether a pass is being recorded: what is no tensor then stays for good as it is now."""
+"""Whether ``torch.jit.trace`` records a pass, and with it whatever is not a tensor as a constant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The activation scales of a network's layers, set from data, and what saturates at them."""
+"""Activation scales of a network's layers, and the activations that saturate at them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from qnad_art.network.observation import observe
 HISTOGRAM_BINS = 1 << 14
 
 _CALLER = 3
-"""Stack level of whoever calls :meth:`~qnad_art.network.module.QuantumExecutedModule.calibrate`."""
+"""Stack level of the caller of ``QuantumExecutedModule.calibrate``."""
 
 
 def set_scales(network: nn.Module, batches: Sequence[Tensor], percentile: float) -> None:
-    """Set the scale of each layer, and what of the activations the form of its noise rests on.
+    """Set the scale of each layer, and the moments of its activations.
 
     See :meth:`qnad_art.network.module.QuantumExecutedModule.calibrate`, which checks the arguments.
     """
@@ -37,7 +37,7 @@ def set_scales(network: nn.Module, batches: Sequence[Tensor], percentile: float)
     missed = [name for name in layers if name not in scales]
     if missed:
         warnings.warn(
-            f"The calibration data never reached {', '.join(missed)}; these cannot run.",
+            f"The calibration data never reached {', '.join(missed)}, which therefore cannot run.",
             QnadWarning,
             stacklevel=_CALLER,
         )
@@ -58,21 +58,18 @@ def set_scales(network: nn.Module, batches: Sequence[Tensor], percentile: float)
 
 
 def check_percentile(percentile: float) -> None:
-    """Raise :class:`InvalidInputError` for what cannot be a percentile of activations."""
+    """Raise :class:`InvalidInputError` unless ``percentile`` is in (0, 100]."""
     if not 0 < percentile <= 100:
         raise InvalidInputError(f"percentile is {percentile}; it must be in (0, 100].")
 
 
 def saturated(network: nn.Module, batches: Sequence[Tensor]) -> dict[str, float]:
     """Fraction of each layer's activations that saturates at its scale."""
-
-    def beyond(layer: QuantumLayer, x: Tensor) -> Tensor:
-        scale = layer.input_scale if layer.input_scale is not None else float("inf")
-        return torch.tensor([float((x.abs() > scale).sum()), x.numel()])
-
-    counts = observe(network, batches, beyond)
-    totals = {name: torch.stack(values).double().sum(0) for name, values in counts.items()}
-    return {name: float(total[0] / total[1]) for name, total in totals.items()}
+    found = {}
+    for name, values in observe(network, batches, _clipped_and_moments).items():
+        _, _, count, beyond = torch.stack(values).sum((0, 2))
+        found[name] = float(beyond / count)
+    return found
 
 
 def _check_scales(layers: Mapping[str, QuantumLayer], scales: Mapping[str, float]) -> None:
@@ -80,7 +77,7 @@ def _check_scales(layers: Mapping[str, QuantumLayer], scales: Mapping[str, float
         largest, scale = float(layer.weight.detach().abs().max()), scales.get(name, 0.0)
         if not math.isfinite(largest):
             raise InvalidInputError(
-                f"Layer {name!r} has NaN or infinite weights; load sound ones first."
+                f"Layer {name!r} has NaN or infinite weights; load valid ones first."
             )
         if not largest * scale <= torch.finfo(layer.weight.dtype).max:
             raise InvalidInputError(
@@ -91,8 +88,8 @@ def _check_scales(layers: Mapping[str, QuantumLayer], scales: Mapping[str, float
     dark = [name for name, scale in scales.items() if scale == 0]
     if dark:
         warnings.warn(
-            f"The calibration data are zero at the layers {', '.join(map(repr, dark))}, where "
-            "anything else will saturate: calibrate with images like those to come.",
+            f"The calibration data are zero at the layers {', '.join(map(repr, dark))}, where any "
+            "other activation will saturate: calibrate with images like those to be classified.",
             QnadWarning,
             stacklevel=_CALLER + 1,
         )
@@ -101,12 +98,12 @@ def _check_scales(layers: Mapping[str, QuantumLayer], scales: Mapping[str, float
 def _percentile_scales(
     network: nn.Module, batches: Sequence[Tensor], largest: Mapping[str, float], percentile: float
 ) -> dict[str, float]:
-    """Percentile of |activation| to 1/16,384 of the maximum, in flat memory."""
+    """Percentile of |activation| within 1/16,384 of the maximum, with constant memory."""
     layers = quantum_layers(network)
     tops = {layers[name]: top for name, top in largest.items()}
 
     def histogram(layer: QuantumLayer, x: Tensor) -> Tensor:
-        # Counted in the type of the values, and float32 stops counting at 2**24.
+        # histc counts in the type of the values, and float32 cannot count beyond 2**24.
         parts = (part.abs().float() for part in x.flatten().split(1 << 20))
         counts = (torch.histc(part, HISTOGRAM_BINS, 0.0, tops[layer]).double() for part in parts)
         return sum(counts, torch.zeros(HISTOGRAM_BINS, dtype=torch.float64, device=x.device))
@@ -122,9 +119,9 @@ def _percentile_scales(
 
 
 def _clipped_and_moments(layer: QuantumLayer, x: Tensor) -> Tensor:
-    """By input channel Σ x̂², Σ x̂⁴, the number of activations, and of those beyond the scale."""
+    """Σ x̂², Σ x̂⁴, and the numbers of activations and of those beyond the scale, by channel."""
     scale = layer.input_scale or torch.inf
-    # Of the values themselves: a quotient may round above 1.
+    # Compare the values themselves, because a quotient may be rounded to more than 1.
     by_channel = layer.linear_map.sum_by_channel
     beyond = by_channel((x > scale) | (x < -scale))
     count = by_channel(x.new_ones((), dtype=torch.float64).expand(x.shape))

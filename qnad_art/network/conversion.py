@@ -1,4 +1,4 @@
-"""Torch model → quantum-executed model, with a report of what became quantum and what did not."""
+"""Torch model → quantum-executed model, with a report on its layers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-# What is made in inference mode has no version, by which the layers notice changed weights.
+# Tensors made in inference mode have no version, by which the layers notice changed weights.
 @torch.inference_mode(False)
 def convert(
     model: nn.Module,
@@ -42,22 +42,22 @@ def convert(
     """Copy ``model`` with every Conv1d, Conv2d and Linear run as noisy quantum circuits.
 
     Args:
-        model: any module; it is left as it is.
-        calibration: inputs (N, …) that set the activation scales, some hundred training images;
-            without them call ``calibrate`` on the result before running it.
-        settings: of the execution; ``None`` for the defaults.
+        model: any module; it does not change.
+        calibration: inputs (N, …) that set the activation scales: a few hundred training images.
+            Without them, call ``calibrate`` on the result before running it.
+        settings: settings of the execution; ``None`` means the defaults.
         **changes: settings by name (``device="ibm_lagos", shots=1024``), which override those of
             ``settings``; see :class:`~qnad_art.network.settings.ExecutionSettings`.
 
     Raises:
-        InvalidInputError: no layer is left to convert, or a setting is out of range.
-        UnknownNameError: there is no such setting.
+        InvalidInputError: there is no layer to convert, or a setting is out of range.
+        UnknownNameError: a setting does not exist.
     """
     settings = ExecutionSettings.of(settings, **changes)
     if settings.allocation == "margin":
         raise InvalidInputError(
             "convert runs every product with the same shots; call "
-            "qnad_art.engines.shot_allocation.allocate_shots(module, x) on what it returns."
+            "qnad_art.engines.shot_allocation.allocate_shots(module, x) on the result."
         )
     if isinstance(model, torch.jit.ScriptModule):
         raise InvalidInputError(
@@ -81,24 +81,29 @@ def convert(
         layer.execute_as(execution, noise)
     replace_pooling(network)
     fold_batch_norm(network)
-    _forbid_fused_paths(network)
+    for part in network.modules():
+        if isinstance(part, nn.TransformerEncoderLayer):
+            # Its fused path in eval mode would use the weights without calling the layers.
+            part.activation_relu_or_gelu = 0
     module = QuantumExecutedModule(
         network, device=profile, placement=placement, execution=execution, noise=noise
     )
     module.training = model.training
     if calibration is not None:
         data = torch.as_tensor(calibration)
-        if data.dtype == torch.uint8:  # images; tokens are int64
+        if data.dtype == torch.uint8:  # These are images; tokens are int64.
             data = data.float()
         module.calibrate(data, percentile=settings.percentile)
     return module
 
 
 def _chosen_layers(network: nn.Module, include: Sequence[str], exclude: Sequence[str]) -> list[str]:
-    """Layers to convert. A subclass of a plain layer may compute something else: not converted.
+    """Names of the layers to convert.
+
+    Subclasses of a plain layer are not converted, because they may compute something else.
 
     Raises:
-        InvalidInputError: there are none, or one that cannot be.
+        InvalidInputError: there is no layer to convert, or one of them cannot be converted.
     """
 
     def matches(name: str, patterns: Sequence[str]) -> bool:
@@ -106,7 +111,7 @@ def _chosen_layers(network: nn.Module, include: Sequence[str], exclude: Sequence
 
     for name, module in network.named_modules():
         if isinstance(module, QuantumLayer):
-            raise InvalidInputError(f"{name} is quantum-executed already; convert the plain model.")
+            raise InvalidInputError(f"{name} is already quantum-executed; convert the plain model.")
     chosen = {
         name: module
         for name, module in network.named_modules()
@@ -120,26 +125,19 @@ def _chosen_layers(network: nn.Module, include: Sequence[str], exclude: Sequence
     for name, module in chosen.items():
         if "weight" not in dict(module.named_parameters(recurse=False)):
             raise InvalidInputError(
-                f"The weight of {name!r} is no parameter but computed in every pass (pruning, "
+                f"The weight of {name!r} is not a parameter but computed in every pass (pruning, "
                 "spectral or weight norm); make it one first: torch.nn.utils.prune.remove(layer, "
                 "'weight'), remove_spectral_norm(layer) or remove_weight_norm(layer)."
             )
     return list(chosen)
 
 
-def _forbid_fused_paths(network: nn.Module) -> None:
-    """In eval mode torch's encoder layers would use the weights without calling the layers."""
-    for module in network.modules():
-        if isinstance(module, nn.TransformerEncoderLayer):
-            module.activation_relu_or_gelu = 0
-
-
 @dataclass(frozen=True)
 class LayerReport:
-    """One layer with parameters: what became of it.
+    """One layer with parameters.
 
-    ``products`` an image; ``scale`` is s_x, ``clipped`` the fraction of the calibration
-    activations beyond it. ``None`` for what stays classical.
+    ``products`` is their number per image, ``scale`` is s_x, and ``clipped`` is the fraction of the
+    calibration's activations beyond it. They are ``None`` for a layer that remains classical.
     """
 
     name: str
@@ -153,14 +151,14 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What became quantum, what stayed classical, and what an image costs."""
+    """Which layers are quantum-executed, and the number of products per image."""
 
     device: str
     layers: tuple[LayerReport, ...]
 
     @property
     def products(self) -> int:
-        """Products (circuits) that one image costs."""
+        """Number of products (circuits) per image."""
         return sum(layer.products or 0 for layer in self.layers)
 
     def __str__(self) -> str:
@@ -174,14 +172,14 @@ class ConversionReport:
         return text.getvalue().rstrip()
 
     def __rich__(self) -> Table:
-        """Table for rich."""
+        """The table, for rich."""
         from rich.box import SIMPLE_HEAD
         from rich.table import Table
 
         table = Table(
-            box=SIMPLE_HEAD,  # layers of millions of weights fit 80 columns
+            box=SIMPLE_HEAD,  # Layers of millions of weights fit into 80 columns.
             show_edge=False,
-            title=f"Quantum execution on {self.device}: {self.products:,} products an image",
+            title=f"Quantum execution on {self.device}: {self.products:,} products per image",
         )
         for heading in ("layer", "kind", "weights", "runs", "products", "scale s_x", "clipped"):
             table.add_column(heading, justify="left" if heading in ("layer", "kind") else "right")
@@ -201,23 +199,14 @@ class ConversionReport:
 def conversion_report(
     module: QuantumExecutedModule, x: Tensor | npt.NDArray[np.floating]
 ) -> ConversionReport:
-    """Report on a converted module; ``x`` (at least one input) gives the layers' input shapes."""
+    """Report on a converted module; ``x`` (at least one input) sets the layers' input shapes."""
     products = module.products(torch.as_tensor(x))
     rows = []
     for name, part in module.network.named_modules():
         if isinstance(part, QuantumLayer):
-            kind = type(part).__name__.removeprefix("Quantum")
-            rows.append(
-                LayerReport(
-                    name,
-                    kind,
-                    part.weight.numel(),
-                    True,
-                    products.get(name, 0),
-                    part.input_scale,
-                    part.clipped,
-                )
-            )
+            kind, weights = type(part).__name__.removeprefix("Quantum"), part.weight.numel()
+            costs = products.get(name, 0), part.input_scale, part.clipped
+            rows.append(LayerReport(name, kind, weights, True, *costs))
         elif own := sum(p.numel() for p in part.parameters(recurse=False)):
             rows.append(LayerReport(name, type(part).__name__, own, False))
     return ConversionReport(module.device_profile.name, tuple(rows))

@@ -1,4 +1,4 @@
-"""Contexts in which a network runs otherwise; afterwards it is as it was."""
+"""Contexts that change how a network runs, and restore it afterwards."""
 
 from __future__ import annotations
 
@@ -12,25 +12,21 @@ if TYPE_CHECKING:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Context in eval mode; afterwards every part is in the mode that it was in."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
+    """Context in eval mode; afterwards every part returns to its own mode."""
+    with setting(module.modules(), training=False):
+        module.eval()  # A module's own method may do more.
         yield
-    finally:
-        for part, training in modes.items():
-            part.training = training
 
 
 @contextmanager
 def without_weight_gradients(model: nn.Module) -> Iterator[None]:
-    """Attacks need ∂/∂x only; ART would have the weights' gradients computed as well."""
+    """Context without gradients of weights: attacks need only ∂/∂x, but ART computes both."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)
     try:
         yield
-    finally:  # not what each had: that may be what another thread had set by then
+    finally:  # All of them, because another thread may have cleared the flags before.
         for parameter in trained:
             parameter.requires_grad_(True)
 
@@ -38,16 +34,11 @@ def without_weight_gradients(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def setting(parts: Iterable[Any], **values: Any) -> Iterator[None]:
     """Context in which all ``parts`` have these attributes; afterwards each has its own again."""
-    before = [(part, {name: getattr(part, name) for name in values}) for part in parts]
-    for part, _ in before:
-        _set(part, values)
+    before = [(part, name, getattr(part, name)) for part in parts for name in values]
+    for part, name, _ in before:
+        setattr(part, name, values[name])
     try:
         yield
     finally:
-        for part, own in before:
-            _set(part, own)
-
-
-def _set(part: Any, values: dict[str, Any]) -> None:
-    for name, value in values.items():
-        setattr(part, name, value)
+        for part, name, own in before:
+            setattr(part, name, own)

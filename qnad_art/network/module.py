@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from typing import Literal
 
@@ -17,7 +16,6 @@ from qnad_art.layers.kernels import Execution, Gain
 from qnad_art.layers.noise_source import NoiseSource
 from qnad_art.layers.quantum_layer import QuantumLayer, quantum_layers
 from qnad_art.layers.speed.accelerated import Accelerated
-from qnad_art.layers.speed.deferred import settled
 from qnad_art.layers.tracing import is_tracing
 from qnad_art.network.calibration import check_percentile, saturated, set_scales
 from qnad_art.network.modes import setting
@@ -28,7 +26,7 @@ from qnad_art.placement.plan import CrosstalkPlan, inherent_plan
 from qnad_art.validation import all_finite
 
 SHOTS_PERCENTILE = 99.5
-"""Of the activations, taken as their scale where there is shot noise, which grows with the scale.
+"""Percentile of the activations that sets the scale with shots, whose noise grows with the scale.
 
 Chosen on validation images at 1,024 and 4,096 shots: LeNet-5 on MNIST, VGG16-BN on CIFAR-100."""
 
@@ -36,8 +34,8 @@ Chosen on validation images at 1,024 and 4,096 shots: LeNet-5 on MNIST, VGG16-BN
 class QuantumExecutedModule(nn.Module):
     """A converted network with its device, placement, crosstalk plan and noise source.
 
-    The noise is in the module itself, so whoever runs it (an attack that rebuilds its classifier
-    from ``model``, say) runs the circuits. Make one with :func:`qnad_art.convert`.
+    The noise is in the module itself, so everything that runs it runs the circuits, even an attack
+    that rebuilds its classifier from ``model``. Make one with :func:`qnad_art.convert`.
     """
 
     def __init__(
@@ -59,24 +57,23 @@ class QuantumExecutedModule(nn.Module):
         self._install_plan()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of the noisy execution; ``x`` as for the plain network, finite.
+        """Logits of the noisy execution.
 
-        Floating-point inputs are cast to the type of the weights, and the logits to that of the
-        inputs: ART's are always float32.
+        ``x`` must be finite and have the shape of the plain network's inputs. Floating-point inputs
+        are cast to the type of the weights, and the logits to the type of the inputs, because ART's
+        are always float32.
         """
         given, x = x.dtype, self._in_own_type(x)
         if is_tracing():
             if self.shots is not None:
                 raise InvalidInputError(
-                    "torch.jit.trace would record one draw of the shot noise, not the noise: trace "
-                    "with shots=None, or use torch.compile."
+                    "torch.jit.trace would record a single draw of the shot noise: trace with "
+                    "shots=None, or use torch.compile."
                 )
         elif not all_finite(x):
             raise InvalidInputError("The input holds NaN or infinite values; clean it first.")
         with self.noise.forward_pass():
             result: Tensor = self.network(x)
-            if type(result) is not Tensor:  # the pass is over: its noise is to be drawn in it
-                result = settled(result)
         return result if x.dtype == given else result.to(given)
 
     @property
@@ -86,7 +83,7 @@ class QuantumExecutedModule(nn.Module):
 
     @property
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of each quantum-executed layer's products: its weight's, or with the bias."""
+        """Shape of each layer's products: that of the weight, or (out, J + 1) with the bias."""
         return {name: layer.product_shape for name, layer in self.layers.items()}
 
     @property
@@ -102,7 +99,7 @@ class QuantumExecutedModule(nn.Module):
 
     @property
     def settings(self) -> ExecutionSettings:
-        """How the network is executed; percentile and seed are not known any more."""
+        """How the network is executed; percentile and seed are no longer known."""
         table, placement = self._execution.table, self.placement
         shares = (layer.shot_share for layer in self.layers.values())
         return ExecutionSettings(
@@ -121,7 +118,7 @@ class QuantumExecutedModule(nn.Module):
 
     @property
     def shots(self) -> int | None:
-        """Shots a product, ``None`` for the exact expectation."""
+        """Shots per product; ``None`` for the exact expectation."""
         return self._execution.shots
 
     @shots.setter
@@ -148,8 +145,8 @@ class QuantumExecutedModule(nn.Module):
         plan.check_device(self.device_profile)
         if plan.shapes != self.weight_shapes:
             raise InvalidInputError(
-                "The plan is for another network, or for biases that run otherwise (bias="
-                f"{self._execution.bias!r} here): its layers are {plan.shapes}, those of this "
+                f"The plan is for another network, or for another bias than "
+                f"{self._execution.bias!r}: its layers are {plan.shapes}, and those of this "
                 f"network {self.weight_shapes}."
             )
         if plan.sites != self.placement.sites:
@@ -164,43 +161,35 @@ class QuantumExecutedModule(nn.Module):
         self._install_plan()
 
     def remove_crosstalk(self) -> None:
-        """Back to inherent noise only."""
+        """Install a plan without crosstalk, so that only the inherent noise remains."""
         self.plan = inherent_plan(self.device_profile, self.placement, self.weight_shapes)
 
-    @contextmanager
-    def frozen_draw(self) -> Iterator[None]:
+    def frozen_draw(self) -> AbstractContextManager[None]:
         """Context in which every forward pass sees the same shot noise."""
-        with self.noise.frozen():
-            yield
+        return self.noise.frozen()
 
-    @contextmanager
-    def classically(self) -> Iterator[None]:
+    def classically(self) -> AbstractContextManager[None]:
         """Context in which the plain network runs, without circuits."""
-        with setting(self.layers.values(), engine=lambda layer, x: layer.classical(x)):
-            yield
+        return setting(self.layers.values(), engine=lambda layer, x: layer.classical(x))
 
-    @contextmanager
-    def plain_execution(self) -> Iterator[None]:
-        """Context without all that only makes it faster (:mod:`qnad_art.layers.speed`).
+    def plain_execution(self) -> AbstractContextManager[None]:
+        """Context without the optimisations for speed of :mod:`qnad_art.layers.speed`.
 
-        Every layer then computes as its formula is written in
-        :mod:`qnad_art.layers.product_sums`. Results and gradients are the same but for rounding,
-        the variance of the shot noise but for the error of its cheaper forms (0.1 %).
+        Every layer then computes the formula of :mod:`qnad_art.layers.product_sums` as it is
+        written there. Results and gradients agree within rounding, and the variance of the shot
+        noise within the error of its cheaper forms (0.1 %).
         """
         parts = [part for part in self.modules() if isinstance(part, Accelerated)]
-        with setting(parts, accelerated=False):
-            yield
+        return setting(parts, accelerated=False)
 
-    @contextmanager
-    def unsaturated_gradients(self) -> Iterator[None]:
+    def unsaturated_gradients(self) -> AbstractContextManager[None]:
         """Context in which gradients pass through saturated activations; outputs stay the same.
 
-        Beyond the scale s_x an activation has no gradient, which hides from an attack what lies on
-        the other side. An honest attack on a network with ``percentile`` below 100 tries this as
+        Beyond the scale s_x an activation has no gradient, so that an attack cannot see what lies
+        there. An honest attack on a network with ``percentile`` below 100 tries these gradients as
         well (backward pass differentiable approximation, Athalye et al. 2018).
         """
-        with setting(self.layers.values(), unsaturated=True):
-            yield
+        return setting(self.layers.values(), unsaturated=True)
 
     def calibrate(
         self, x: Tensor, *, percentile: float | None = None, batch_size: int = 256
@@ -208,13 +197,14 @@ class QuantumExecutedModule(nn.Module):
         """Set each layer's activation scale s_x from data.
 
         Args:
-            x: inputs (N, …) of the plain network, some hundred training images.
-            percentile: of |activation|, in (0, 100]; 100 is the maximum; ``None`` is that for the
-                expectation, and :data:`SHOTS_PERCENTILE` with shots. Larger activations saturate;
-                the fraction of the calibration data that does is kept in ``layer.clipped``, and a
-                :class:`~qnad_art.errors.ClippingWarning` names the layers where it exceeds what
-                the percentile asked for.
-            batch_size: images a forward pass.
+            x: inputs (N, …) of the plain network: a few hundred training images.
+            percentile: percentile of |activation| that becomes the scale, in (0, 100], where 100 is
+                the maximum. ``None`` means the maximum for the expectation, and
+                :data:`SHOTS_PERCENTILE` with shots. Larger activations saturate. The fraction of
+                the calibration data that does so is kept in ``layer.clipped``, and a
+                :class:`~qnad_art.errors.ClippingWarning` names the layers where the fraction is
+                larger than the percentile implies.
+            batch_size: number of images per forward pass.
         """
         if percentile is None:
             percentile = 100.0 if self.shots is None else SHOTS_PERCENTILE
@@ -231,7 +221,7 @@ class QuantumExecutedModule(nn.Module):
         return saturated(self.network, self._in_own_type(x).split(batch_size))
 
     def products(self, x: Tensor) -> dict[str, int]:
-        """Products an image of ``x`` costs, by layer (zero padding is not executed)."""
+        """Number of products per image of ``x``, by layer (zero padding is not executed)."""
         image = self._in_own_type(x[:1])
         counts = observe(self.network, [image], lambda layer, value: layer.products(value))
         return {name: sum(values) for name, values in counts.items()}
@@ -247,14 +237,15 @@ class QuantumExecutedModule(nn.Module):
 
 
 class AveragedDraws(nn.Module):
-    """Mean over ``draws`` noisy passes: averaged prediction, and EOT when differentiated.
+    """Mean over ``draws`` noisy passes, for averaged prediction.
 
-    A module, not an option of a classifier, so attacks that rebuild their classifier from
-    ``model`` keep it (expectation over transformation, Athalye et al. 2018).
+    Its gradients give expectation over transformation (Athalye et al. 2018). It is a module and not
+    an option of a classifier, so that attacks keep it when they rebuild their classifier from
+    ``model``.
 
     Args:
-        module: a noisy module returning logits (N, classes).
-        draws: passes to average, at least 1.
+        module: a noisy module that returns logits (N, classes).
+        draws: number of passes to average, at least 1.
         of: ``"logits"`` averages logits; ``"probabilities"`` returns the log of the mean softmax.
     """
 

@@ -1,4 +1,4 @@
-"""What meets the quantum-executed layers while the plain network runs."""
+"""The inputs of the quantum-executed layers while the plain network runs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,10 @@ Found = TypeVar("Found")
 def observe(
     network: nn.Module, batches: Iterable[Tensor], what: Callable[[QuantumLayer, Tensor], Found]
 ) -> dict[str, list[Found]]:
-    """``what(layer, input)`` of every call of every layer, by layer in the order in which they run.
+    """Call ``what(layer, input)`` for every call of every layer.
 
-    Args:
-        network: runs without circuits, in eval mode, without gradients.
-        batches: its inputs.
-        what: is to be found out.
+    The network runs on ``batches`` in eval mode, without circuits and without gradients. The
+    results are returned by layer, in the order in which the layers run.
     """
     names = {layer: name for name, layer in quantum_layers(network).items()}
     found: dict[str, list[Found]] = {}

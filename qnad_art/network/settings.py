@@ -1,4 +1,4 @@
-"""How a network is executed: one frozen object that is checked once and shared by all."""
+"""How a network is executed: one frozen object, which is checked once and used everywhere."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ class ExecutionSettings:
 
     Args:
         device: name, JSON file, Qiskit backend or profile, see
-            :func:`~qnad_art.device.catalogue.load_device`, which looks it up when it is needed.
-        shots: shots a product; ``None`` for the exact expectation.
+            :func:`~qnad_art.device.catalogue.load_device`, which loads it when it is needed.
+        shots: shots per product; ``None`` for the exact expectation.
         readout: ``"twirled"`` or ``"raw"``, see :func:`~qnad_art.circuits.response.response_table`.
         gain: ``"calibrated"`` or ``"raw"``, see :class:`~qnad_art.layers.kernels.Execution`.
         headroom: s_w over the largest |weight| of an output, see
             :class:`~qnad_art.layers.kernels.Execution`.
-        bias: ``"classical"`` or ``"quantum"``, likewise; ``None`` is what the crosstalk strategy
-            prefers, and ``"classical"`` without one.
-        percentile: of the activations taken as scale; ``None`` as
+        bias: ``"classical"`` or ``"quantum"``, likewise; ``None`` leaves the choice to the
+            crosstalk strategy, and means ``"classical"`` without one.
+        percentile: percentile of the activations that becomes the scale, see
             :meth:`~qnad_art.network.module.QuantumExecutedModule.calibrate`.
         include, exclude: patterns over module names (``features.*``); a layer is converted if it
             matches one of ``include`` and none of ``exclude``.
         order, compute: see :func:`~qnad_art.placement.placement.device_placement`.
         max_pairs: largest pair count that a plan may use.
-        allocation: of the shots: ``"margin"`` gives more to the outputs whose noise moves the
-            decision most, at the same total (:func:`~.shot_allocation.allocate_shots`);
-            ``"equal"`` the same to every product; ``None`` is ``"margin"`` under the plan of
-            :class:`~qnad_art.QNAD`, else ``"equal"``.
-        seed: of the shot noise, and of a crosstalk strategy that takes one; ``None`` takes a fresh
-            one for the noise.
+        allocation: allocation of the shots. ``"margin"`` gives more shots to the outputs whose
+            noise affects the decision most, at the same total
+            (:func:`~.shot_allocation.allocate_shots`), and ``"equal"`` the same to every product.
+            ``None`` means ``"margin"`` under the plan of :class:`~qnad_art.QNAD`, else ``"equal"``.
+        seed: seed of the shot noise, and of a crosstalk strategy that takes one; ``None`` takes a
+            fresh one for the noise.
 
     Raises:
         InvalidInputError: a value is out of range.
@@ -87,7 +87,7 @@ class ExecutionSettings:
         """``settings``, or the defaults, with ``changes``.
 
         Raises:
-            UnknownNameError: there is no such setting.
+            UnknownNameError: a setting does not exist.
         """
         for name in changes:
             if name not in SETTINGS:
@@ -95,19 +95,19 @@ class ExecutionSettings:
         return replace(settings or cls(), **changes)
 
     def preferring(self, preferred: Mapping[str, Any]) -> ExecutionSettings:
-        """These settings, and what is preferred wherever they leave the choice (``None``)."""
+        """These settings with the ``preferred`` values in place of ``None``."""
         left = {name: value for name, value in preferred.items() if getattr(self, name) is None}
         return replace(self, **left)
 
     def recorded(self) -> dict[str, Any]:
-        """The settings as plain values; the device by its name."""
+        """The settings as plain values, with the device's name."""
         values = {name: getattr(self, name) for name in SETTINGS}
         device = self.device
         name = device.name if isinstance(device, DeviceProfile) else getattr(device, "name", device)
         return {**values, "device": str(name)}
 
     def __str__(self) -> str:
-        """All settings on a line."""
+        """All settings on one line."""
         return ", ".join(f"{name}={_shown(value)}" for name, value in self.recorded().items())
 
 

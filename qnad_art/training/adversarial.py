@@ -156,15 +156,10 @@ class AdversarialSettings:
         return epsilon / std, (low, high)
 
 
-def validation_steps(settings: AdversarialSettings) -> int:
-    """Number of steps of the validation attack, which exceeds that of the training attack."""
-    return max(10, 2 * settings.attack_steps)
-
-
 class Unknowns(Protocol):
     """The unknowns of the optimisation, and how they enter the network."""
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> Mapping[str, Tensor]:
         """All tensors that change during a run, for a checkpoint (not copied)."""
 
     def restore(self, state: Mapping[str, Tensor]) -> None:

@@ -11,8 +11,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,19 +26,12 @@ from qnad_art.errors import ArtifactError, InvalidInputError, differences
 from qnad_art.files.artifacts import load_tensors, save_tensors
 from qnad_art.files.atomic import plain
 from qnad_art.network.modes import evaluating
-from qnad_art.training.adversarial import (
-    AdversarialSettings,
-    TuningEpoch,
-    Unknowns,
-    perturb,
-    validation_steps,
-)
+from qnad_art.training.adversarial import AdversarialSettings, TuningEpoch, Unknowns, perturb
 
 _KIND = "tuning-checkpoint"
 _VERSION = 5
 """Increased whenever older checkpoints no longer allow a run to continue bit for bit."""
 _HISTORY = TypeAdapter(list[TuningEpoch])
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class AdversarialLoop:
@@ -163,7 +156,7 @@ class AdversarialLoop:
 
     def _validate(self) -> tuple[float, float]:
         """Validation accuracy on clean images, and under PGD with both kinds of gradients."""
-        steps = validation_steps(self.settings)
+        steps = max(10, 2 * self.settings.attack_steps)
         self.unknowns.install()
         clean, robust = 0, 0
         size = 2 * self.settings.batch_size
@@ -182,17 +175,14 @@ class AdversarialLoop:
         return clean / len(self.held_y), robust / len(self.held_y)
 
     def _attack(self, x: Tensor, y: Tensor, epsilon: float, steps: int) -> Tensor:
-        """Adversarial examples."""
         budget, clip = self.settings.in_units_of(x, epsilon)
         return perturb(
             self.network, x, y, epsilon=budget, steps=steps, clip=clip, generator=self.generator
         )
 
-    @contextmanager
-    def _autocast(self) -> Iterator[None]:
+    def _autocast(self) -> torch.autocast:
         low = self.settings.precision == "bfloat16"
-        with torch.autocast(self.place.type, dtype=torch.bfloat16, enabled=low):
-            yield
+        return torch.autocast(self.place.type, dtype=torch.bfloat16, enabled=low)
 
     def _save(self, path: Path) -> None:
         tensors = {f"unknowns.{name}": value for name, value in self.unknowns.state().items()}
@@ -201,9 +191,8 @@ class AdversarialLoop:
             for moment, value in self.optimizer.state[parameter].items():
                 tensors[f"adam.{name}.{moment}"] = value
         tensors["generator"] = self.generator.get_state()
-        tensors |= {
-            f"noise.{name}": value for name, value in self.unknowns.execution.noise().items()
-        }
+        noise = self.unknowns.execution.noise()
+        tensors |= {f"noise.{name}": value for name, value in noise.items()}
         history = [asdict(result) for result in self.history]
         header = {"version": _VERSION, "run": self.identity, "history": history}
         save_tensors(path, tensors, kind=_KIND, header=header)
@@ -219,18 +208,15 @@ class AdversarialLoop:
                 f"continues from version {_VERSION}. Use the one that wrote it, or do not resume."
             )
         try:
-            self._require_same_run(header["run"], path)
+            if differing := differences(header["run"], self.identity):
+                raise ArtifactError(
+                    f"{path} is of another run: {differing}. Use its settings, or do not resume."
+                )
             self._take_over(tensors, header["history"])
         except ArtifactError:
             raise
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise ArtifactError(f"{path} is an incomplete checkpoint ({error!r}).") from error
-
-    def _require_same_run(self, there: Mapping[str, Any], path: Path) -> None:
-        if differing := differences(there, self.identity):
-            raise ArtifactError(
-                f"{path} is of another run: {differing}. Use its settings, or do not resume."
-            )
 
     def _take_over(self, tensors: Mapping[str, Tensor], history: list[dict[str, Any]]) -> None:
         parts: dict[str, dict[str, Tensor]] = {}
@@ -239,14 +225,10 @@ class AdversarialLoop:
             parts.setdefault(kind, {})[name] = value
         self.unknowns.restore(parts["unknowns"])
         self.best = parts["best"]
-        for name, parameter in self.unknowns.parameters.items():
-            moments = {m: parts["adam"].get(f"{name}.{m}") for m in _MOMENTS}
-            # Parameters that no gradient has reached have no moments yet.
-            self.optimizer.state[parameter] = {
-                m: value.to("cpu" if m == "step" else self.place)
-                for m, value in moments.items()
-                if value is not None
-            }
+        for key, value in parts["adam"].items():
+            name, _, moment = key.rpartition(".")
+            state = self.optimizer.state[self.unknowns.parameters[name]]
+            state[moment] = value.to("cpu" if moment == "step" else self.place)
         self.generator.set_state(tensors["generator"])
         self.unknowns.execution.restore_noise(parts.get("noise", {}))
         self.history = _HISTORY.validate_python(history)

@@ -1,13 +1,15 @@
-"""How a network is executed, as far as the adversarial optimisation has to know it."""
+"""What the adversarial optimisation must know about the execution of a network."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from qnad_art.network.modes import setting
 from qnad_art.network.module import QuantumExecutedModule
 
 
@@ -15,7 +17,7 @@ class Plain:
     """A network without circuits."""
 
     gradients: tuple[Callable[[], AbstractContextManager[None]], ...] = (nullcontext,)
-    """Contexts of the kinds of gradients that an attack can take; first the true ones."""
+    """Contexts for each kind of gradients that an attack can use, beginning with the true ones."""
 
     def exact(self) -> AbstractContextManager[None]:
         """Context in which the network runs on its exact expectation."""
@@ -26,29 +28,23 @@ class Plain:
         return {}
 
     def restore_noise(self, states: Mapping[str, Tensor]) -> None:
-        """Take over what :meth:`noise` gave."""
+        """Restore the states that :meth:`noise` returned."""
 
     def identity(self) -> tuple[dict[str, Any], bytes]:
-        """Settings and content that a run's result depends on, besides parameters and buffers."""
+        """Settings and content on which results depend, besides parameters and buffers."""
         return {}, b""
 
 
 class Circuits(Plain):
-    """A quantum-executed network; an attack can also look through its saturated activations."""
+    """A quantum-executed network, which has gradients through saturated activations as well."""
 
     def __init__(self, module: QuantumExecutedModule) -> None:
         self.module = module
         self.gradients = (nullcontext, module.unsaturated_gradients)
 
-    @contextmanager
-    def exact(self) -> Iterator[None]:
+    def exact(self) -> AbstractContextManager[None]:
         """Context without shots."""
-        execution = self.module.execution
-        self.module.shots = None
-        try:
-            yield
-        finally:
-            self.module.execution = execution
+        return setting([self.module], execution=replace(self.module.execution, shots=None))
 
     def noise(self) -> dict[str, Tensor]:
         """States of the generators."""
@@ -56,22 +52,17 @@ class Circuits(Plain):
         return states
 
     def restore_noise(self, states: Mapping[str, Tensor]) -> None:
-        """Take over states of the generators, if there are any."""
+        """Restore the states of the generators, if there are any."""
         noise = self.module.noise
         if states:
             noise.__setstate__({**noise.__getstate__(), "states": states})
 
     def identity(self) -> tuple[dict[str, Any], bytes]:
-        """Settings of the execution; the response table, calibration and shots of the layers."""
-        told = ("device", "order", "shots", "gain", "headroom", "bias")
+        """Settings; the response table, and the calibration and shots of the layers."""
+        names = ("device", "order", "shots", "gain", "headroom", "bias")
         settings = self.module.settings.recorded()
         content = self.module.execution.table.values.tobytes()
         for layer in self.module.layers.values():
             calibration = (layer.input_scale, layer.input_spread, layer.shot_share)
             content += repr((*calibration, layer.input_squares)).encode()
-        return {name: settings[name] for name in told}, content
-
-
-def execution_of(network: nn.Module) -> Plain:
-    """How a network is executed."""
-    return Circuits(network) if isinstance(network, QuantumExecutedModule) else Plain()
+        return {name: settings[name] for name in names}, content

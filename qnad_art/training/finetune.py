@@ -7,17 +7,18 @@ The loop, the attack, the steps and the choice of the best epoch are those of
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from qnad_art.errors import InvalidInputError
+from qnad_art.network.module import QuantumExecutedModule
 from qnad_art.training.adversarial import AdversarialSettings, split_validation
 from qnad_art.training.adversarial_loop import AdversarialLoop
-from qnad_art.training.execution import execution_of
+from qnad_art.training.execution import Circuits, Plain
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -70,12 +71,12 @@ class _Weights:
 
     def __init__(self, network: nn.Module) -> None:
         self.parameters: Mapping[str, Tensor] = dict(network.named_parameters())
-        self.execution = execution_of(network)
+        self.execution: Plain = Plain()
+        if isinstance(network, QuantumExecutedModule):
+            self.execution = Circuits(network)
 
-    @contextmanager
-    def optimising(self) -> Iterator[None]:
-        """Do nothing: the network already computes with its parameters."""
-        yield
+    def optimising(self) -> AbstractContextManager[None]:
+        return nullcontext()  # The network computes with its parameters anyway.
 
     def project(self) -> None:
         """Do nothing: every value is allowed."""
@@ -84,15 +85,12 @@ class _Weights:
         """Do nothing: the values are already in the network."""
 
     def result(self) -> dict[str, Tensor]:
-        """Copies of the parameters."""
         return {name: tensor.detach().clone() for name, tensor in self.parameters.items()}
 
-    def state(self) -> dict[str, Tensor]:
-        """The parameters."""
-        return dict(self.parameters)
+    def state(self) -> Mapping[str, Tensor]:
+        return self.parameters
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what :meth:`state` returned."""
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(state[name])

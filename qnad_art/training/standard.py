@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from qnad_art.datasets.dataset import Dataset
-from qnad_art.errors import ArtifactError, InvalidInputError, UnknownNameError
+from qnad_art.errors import ArtifactError, InvalidInputError, UnknownNameError, differences
 from qnad_art.files.artifacts import write_tensors
 from qnad_art.models.architectures import Model, ModelEntry, architecture_of, model_entry
 from qnad_art.models.weights import install_tensors, parse_object, read_tensors
+from qnad_art.network.modes import evaluating
 from qnad_art.plugins.discovery import call_plugin
 
 PRECISIONS = ("float32", "bfloat16")
@@ -150,17 +151,11 @@ def evaluate_accuracy(model: nn.Module, data: Dataset, *, batch_size: int = 256)
             f"Accuracy needs images and a batch size from 1, not {len(data)} and {batch_size}."
         )
     device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            correct = 0
-            for start in range(0, len(data), batch_size):
-                x = torch.from_numpy(data.x[start : start + batch_size]).to(device)
-                y = torch.from_numpy(data.y[start : start + batch_size]).to(device)
-                correct += int((model(x).argmax(1) == y).sum())
-    finally:
-        model.train(was_training)
+    batches = (torch.from_numpy(values).split(batch_size) for values in (data.x, data.y))
+    correct = 0
+    with torch.no_grad(), evaluating(model):
+        for x, y in zip(*batches, strict=True):
+            correct += int((model(x.to(device)).argmax(1) == y.to(device)).sum())
     return correct / len(data)
 
 
@@ -254,14 +249,11 @@ class _Run:
         try:
             self.history = [EpochResult(**result) for result in run["history"]]
             self.generator.set_state(tensors.pop("generator"))
-            pairs = [(name, run["is"][name], value) for name, value in identity.items()]
-        except (KeyError, TypeError, RuntimeError) as error:
+            differing = differences(run["is"], identity)
+        except (AttributeError, KeyError, TypeError, RuntimeError) as error:
             raise ArtifactError(f"{path} is an incomplete checkpoint ({error}).") from error
-        differing = [f"{name} {old} there, {new} here" for name, old, new in pairs if old != new]
         if differing:
-            raise ArtifactError(
-                f"{path} is of another run: {'; '.join(differing)}. Use the values of that run."
-            )
+            raise ArtifactError(f"{path} is of another run: {differing}. Use its settings.")
         parts = {name.partition(".")[::2]: value for name, value in tensors.items()}
         weights = {name: value for (kind, name), value in parts.items() if kind == "weights"}
         install_tensors(self.model, weights, path)

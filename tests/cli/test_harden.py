@@ -79,7 +79,7 @@ def test_harden_saves_a_classifier_that_loads_and_a_card_that_says_how(weights, 
     more = ("--headroom", "1.1", "--test-images", "40", "--test-epsilon", "6/255")
     done = run("harden", weights, *QUICK, *given, *more, "--output", output)
     assert done.exit_code == 0, done.output
-    said = ("Using 100 of them", "epoch 1/2", "epoch 2/2", "products an image")
+    said = ("Using 100 of them", "epoch 1/2", "epoch 2/2", "products per image")
     for line in (*said, "Crosstalk (tuned)", "white-box"):
         assert line in done.output
     assert {f.name for f in output.parent.iterdir()} == {"hard", "hard.card.json"}
@@ -201,7 +201,7 @@ def test_raw_weights_need_the_name_of_the_network(weights, tmp_path, no_test_dat
         (["harden", "--device", "ibm_nairobbi"], "Did you mean 'ibm_nairobi'"),
         (["harden", "--fraction", "0.2", "--epochs", "0"], "epochs is 0"),
         (["harden", "--precision", "half"], "bfloat16"),
-        (["harden", "--output", "."], "exists and is no saved classifier"),
+        (["harden", "--output", "."], "exists and is not a saved classifier"),
         (["tune", "--images", "0"], "Cannot take 0 images"),
         (["tune", "--output", "."], "is a folder"),
         (["tune", "--search", "--epsilon", "0.1", "--output", __file__], "is a file"),

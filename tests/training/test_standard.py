@@ -119,8 +119,8 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"learning_rate": 0.01}, r"learning_rate 0\.05 there, 0\.01 here"),
-            ({"epochs": 4, "seed": 2}, r"epochs 3 there, 4 here; seed 0 there, 2 here"),
+            ({"learning_rate": 0.01}, r"learning_rate is 0\.05 there and 0\.01 here"),
+            ({"epochs": 4, "seed": 2}, r"epochs is 3 there and 4 here; seed is 0 there and 2 here"),
         ],
     )
     def test_a_checkpoint_of_other_settings(self, tmp_path, changes, message):
@@ -133,7 +133,7 @@ class TestRefusals:
         path = tmp_path / "run.checkpoint"
         interrupt_training(path)
         other = build_model("alexnet", num_classes=2)
-        with pytest.raises(ArtifactError, match="name lenet5 there, alexnet here"):
+        with pytest.raises(ArtifactError, match="name is 'lenet5' there and 'alexnet' here"):
             train(other, blobs(), FAST, checkpoint=path, resume=True)
         with pytest.raises(ArtifactError, match="data checksum"):
             train(lenet(), blobs(seed=1), FAST, checkpoint=path, resume=True)
