@@ -1,4 +1,4 @@
-"""Whether ``torch.jit.trace`` records a pass, and with it whatever is not a tensor as a constant."""
+"""Whether ``torch.jit.trace`` records a pass, and what is not a tensor as a constant with it."""
 
 from __future__ import annotations
 
