@@ -1,6 +1,12 @@
 """Sums of products, from compiled kernels: their mean, the variance of their shot noise, and draws.
 
-Here is the formula of :mod:`qnad_art.layers.kernels`, as it stands.
+With the kernels k of :mod:`qnad_art.layers.kernels`, v those of the variance, and L the layer's
+linear map, a layer's output has
+
+    mean               L(x, k.x) + L(cos, k.cos) + L(1, k.constant) + bias
+    variance / scale²  L(x, v.x) + L(cos, v.cos) + L(x̂ cos, v.xcos) + L(x̂², v.x2) + L(1, v.constant)
+
+where x̂ = x / s_x and cos = sqrt(1 - x̂²). This is what stands here, term by term;
 :mod:`qnad_art.layers.speed.sums` computes the same in less time.
 """
 

@@ -31,12 +31,12 @@ class QuantumLayer(nn.Module):
     and ``repr`` stay those of the network that was converted.
     """
 
-    weight: Any
-    bias: Any
+    weight: Tensor
+    bias: Any  # torch declares it otherwise in linear layers than in convolutions
     linear_map: LinearMap
     execution: Execution
     noise: NoiseSource
-    engine: Callable[[Any, Tensor], Tensor] | None
+    engine: Callable[[QuantumLayer, Tensor], Tensor] | None
     """Runs the layer in place of the compiled kernels: ``engine(layer, x)``."""
     unsaturated: bool
     """Gradients pass saturated activations as if they were not (BPDA); outputs do not change."""
@@ -192,10 +192,7 @@ class QuantumLayer(nn.Module):
     def product_weights(self) -> Tensor:
         """The weight of every product, of :attr:`product_shape`."""
         bias = self.quantum_bias
-        if bias is None:
-            weight: Tensor = self.weight
-            return weight
-        return with_bias(self.weight, bias, self.bias_input)
+        return self.weight if bias is None else with_bias(self.weight, bias, self.bias_input)
 
     @property
     def bias_input(self) -> float:
