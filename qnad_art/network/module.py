@@ -16,6 +16,7 @@ from qnad_art.layers.kernels import Execution, Gain
 from qnad_art.layers.noise_source import NoiseSource
 from qnad_art.layers.quantum_layer import QuantumLayer, quantum_layers
 from qnad_art.layers.speed.accelerated import Accelerated
+from qnad_art.layers.speed.deferred import settled
 from qnad_art.layers.tracing import is_tracing
 from qnad_art.network.calibration import check_percentile, saturated, set_scales
 from qnad_art.network.modes import setting
@@ -74,6 +75,8 @@ class QuantumExecutedModule(nn.Module):
             raise InvalidInputError("The input holds NaN or infinite values; clean it first.")
         with self.noise.forward_pass():
             result: Tensor = self.network(x)
+            if type(result) is not Tensor:  # Compute it while the noise of this pass is at hand.
+                result = settled(result)
         return result if x.dtype == given else result.to(given)
 
     @property

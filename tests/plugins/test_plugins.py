@@ -145,7 +145,6 @@ def test_every_kind_takes_plugins(installed):
         Fake(f"qnad-{kind.replace(' ', '-')}", kind, f"extra = {target}")
         for kind, target in {
             "device": "qnad_art.device.catalogue:ideal",
-            "crosstalk model": "qnad_art.circuits.crosstalk_models:ECHOED",
             "strategy": "qnad_art.crosstalk.uniform:Uniform",
             "engine": "qnad_art.engines.aer:AerEngine",
             "attack": "qnad_art.benchmark.attacks.catalogue:PGD",
