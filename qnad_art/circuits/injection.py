@@ -34,6 +34,13 @@ def injection_sites(device: DeviceProfile, compute: Sequence[int]) -> list[Site]
         if site.neighbour is not None
         and wait_seconds(device, site.qubit, site.neighbour, model=model) is not None
     ]
+    # The target of an ecr gate is in a superposition between the two gates of a pair, and would be
+    # left entangled with the product; only controls keep their basis.
+    spectators = [
+        site
+        for site in spectators
+        if device.two_qubit_gate != "ecr" or site.gate(device)[0] == site.neighbour
+    ]
     served = waits + spectators
     return served + direct + [b for site in served for b in next_to(device, compute, site)]
 

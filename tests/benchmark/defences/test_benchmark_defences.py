@@ -684,9 +684,9 @@ def pgd_accuracy(classifier: PyTorchClassifier) -> float:
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
-        ("madry", {"epsilon": EPSILON, "epochs": 6}),
+        ("madry", {"epsilon": EPSILON, "epochs": 10}),
         ("trades", {"epsilon": EPSILON, "epochs": 20, "learning_rate": 0.0003}),
-        ("awp", {"epsilon": EPSILON, "epochs": 6}),
+        ("awp", {"epsilon": EPSILON, "epochs": 10}),
         ("fast-adversarial-training", {"epsilon": EPSILON}),
         ("pni", {"epsilon": EPSILON, "epochs": 12}),
         ("finetune", {"epsilon": EPSILON, "epochs": 20}),
