@@ -54,7 +54,7 @@ def attack_entry(name: str) -> AttackEntry:
     """The entry of an attack in the catalogue.
 
     Raises:
-        UnknownNameError: there is no such attack.
+        UnknownNameError: the attack does not exist.
         PluginError: the plugin with this name is broken.
     """
     entry: AttackEntry = load_plugin("attack", name)
@@ -69,7 +69,7 @@ class AttackSpec(Record):
         settings: settings of ART's class by the names in its ``attack_params``, except for ε.
 
     Raises:
-        UnknownNameError: (from :meth:`parse`) there is no such attack, or no such setting of it.
+        UnknownNameError: (from :meth:`parse`) the attack or one of its settings does not exist.
         InvalidInputError: (from :meth:`parse`) ART refuses a value.
     """
 

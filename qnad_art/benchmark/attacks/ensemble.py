@@ -159,7 +159,7 @@ class AutoAttackRand(_Ensemble):
 
 
 def _equal(outputs: list[np.ndarray]) -> bool:
-    """Whether the first two draws exist and are equal, so that there is no noise."""
+    """Whether two draws were made and are equal, which means that the network has no noise."""
     return len(outputs) > 1 and np.array_equal(outputs[0], outputs[1])
 
 

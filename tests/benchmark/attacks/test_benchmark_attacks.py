@@ -121,10 +121,10 @@ def test_attack_runs_within_its_budget_and_range(name):
 def test_attack_with_its_defaults_breaks_an_undefended_network(name):
     classifier = plain()
     quick = {"max_iter": 5, "max_eval": 100} if name == "hopskipjump" else {}
-    count = 8
+    # Eight images are too few: the network differs a little from processor to processor.
+    count = 24
     assert accuracy(classifier, images().x[:count]) == 1
-    # The network differs in its last digits from processor to processor, and JSMA with it.
-    assert accuracy(classifier, examples(name, classifier, count, eps=0.3, **quick)) <= 0.5
+    assert accuracy(classifier, examples(name, classifier, count, eps=0.3, **quick)) <= 0.25
 
 
 @pytest.mark.parametrize(
