@@ -124,7 +124,8 @@ class Saved:
     @property
     def device(self) -> DeviceProfile:
         """The quantum device."""
-        return DeviceProfile.from_dict(self.manifest["device"])
+        # Folders from before crosstalk models have a device that does not name one.
+        return DeviceProfile.from_dict({"crosstalk_model": "paper", **self.manifest["device"]})
 
     @property
     def architecture(self) -> str | None:

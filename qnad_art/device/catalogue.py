@@ -27,8 +27,8 @@ _WITHOUT_GATES = {
     *("ibm_rochester", "ibm_singapore"),
 }
 """Snapshots of devices that lack a gate which the circuits need; most are older than the sx."""
-_CACHE_VERSION = 2
-"""Version 2 added the readout durations."""
+_CACHE_VERSION = 3
+"""Version 2 added the readout durations, version 3 the crosstalk models by gate."""
 
 
 def device_names() -> list[str]:

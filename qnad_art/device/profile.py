@@ -36,6 +36,15 @@ SOURCES = ("relaxation", "gates", "readout", "zz")
 """The sources of noise that :meth:`DeviceProfile.changed` scales."""
 
 
+def default_crosstalk_model(gate: str) -> str:
+    """Name of the most defensible crosstalk model of devices with a native two-qubit gate.
+
+    An echoed cross-resonance gate, of which cx and ecr are made, flips its control halfway; a cz
+    gate of tunable couplers does not.
+    """
+    return "static-zz" if gate == "cz" else "echoed"
+
+
 class Qubit(BaseModel):
     """One transmon. Times are in seconds, frequencies in Hz; ``None`` means unknown or infinite."""
 
@@ -89,7 +98,16 @@ class DeviceProfile(BaseModel):
     edges: tuple[Edge, ...]
     zz_source: Literal["hamiltonian", "given", "typical", "none"] = "given"
     zz_scale: Probability = 1.0
-    crosstalk_model: str = "paper"
+    crosstalk_model: str = ""
+    """Left out, it is :func:`default_crosstalk_model` of the gate."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _model_of_the_gate(cls, content: Any) -> Any:
+        if isinstance(content, Mapping) and not content.get("crosstalk_model"):
+            gate = content.get("two_qubit_gate")
+            return {**content, "crosstalk_model": default_crosstalk_model(str(gate))}
+        return content
 
     @model_validator(mode="after")
     def _edges_join_existing_qubits(self) -> DeviceProfile:
