@@ -25,13 +25,23 @@ from qnad_art.models.weights import build_for
 from qnad_art.network.conversion import convert
 from qnad_art.network.module import AveragedDraws, QuantumExecutedModule
 from qnad_art.network.settings import ExecutionSettings
-from qnad_art.placement.placement import Placement, device_placement
+from qnad_art.placement.placement import Placement
 from qnad_art.placement.plan import CrosstalkPlan
 
 KIND = "quantum-executed-classifier"
 FORMAT_VERSION = 1
 CALIBRATION = ("input_scale", "input_spread", "input_squares", "clipped", "shot_share")
-EXECUTION = ("readout", "shots", "gain", "headroom", "bias", "max_pairs", "order", "compute")
+EXECUTION = (
+    "readout",
+    "shots",
+    "gain",
+    "headroom",
+    "bias",
+    "max_pairs",
+    "order",
+    "compute",
+    "echo",
+)
 """Settings of the execution in the manifest, which has separate entries for device and layers."""
 _LATER = ("input_squares",)
 """Entries that are missing in files of earlier versions."""
@@ -146,8 +156,7 @@ class Saved:
     @property
     def placement(self) -> Placement:
         """Placement of the products on the device."""
-        settings = self.settings
-        return device_placement(self.device, compute=settings.compute, order=settings.order)
+        return self.settings.placement(self.device)
 
     def plan(self) -> CrosstalkPlan:
         """The crosstalk plan."""

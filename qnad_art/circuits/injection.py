@@ -11,11 +11,13 @@ from qnad_art.circuits.words import turn, wait_seconds, word
 from qnad_art.device.profile import DeviceProfile
 
 
-def injection_sites(device: DeviceProfile, compute: Sequence[int]) -> list[Site]:
+def injection_sites(
+    device: DeviceProfile, compute: Sequence[int], *, echo: bool = False
+) -> list[Site]:
     """Sites at which crosstalk can be injected, in order of preference.
 
     Under a model in time: waits, two hops, one hop, and the sites next to them. Otherwise: one hop,
-    two hops.
+    two hops. With ``echo`` the waits have one.
     """
     model = crosstalk_model(device)
     direct = [Site(q, n) for q in compute for n in device.neighbours[q]]
@@ -29,7 +31,7 @@ def injection_sites(device: DeviceProfile, compute: Sequence[int]) -> list[Site]
     if not model.timed:
         return direct + spectators
     waits = [
-        Site(site.qubit, site.neighbour, kind="wait")
+        Site(site.qubit, site.neighbour, kind="echo" if echo else "wait")
         for site in direct
         if site.neighbour is not None
         and wait_seconds(device, site.qubit, site.neighbour, model=model) is not None
@@ -62,11 +64,12 @@ def word_cost(device: DeviceProfile, site: Site) -> WordCost:
         polarity = 2 * device.qubits[site.neighbour].x_duration
         seconds = 2 * device.edge_of[site.gate(device)].duration
         return WordCost(seconds, 2, (0.0, polarity), (0, 2))
-    words = [word(device, site, sign, model=model) for sign in (1, -1)]
-    edges = [2 * made.edge_seconds for made in words]
-    flips = [2 * len(made.prepare) for made in words]
+    once, twice, reverse = (word(device, site, count, model=model) for count in (1, 2, -1))
+    unit = twice.seconds - once.seconds
+    edges = [made.seconds - unit for made in (once, reverse)]
+    flips = [sum(o.name == "x" for o in made.block()) for made in (once, reverse)]
     gates = 2 if site.kind == "pairs" else 0
-    return WordCost(words[0].unit_seconds, gates, (edges[0], edges[1]), (flips[0], flips[1]))
+    return WordCost(unit, gates, (edges[0], edges[1]), (flips[0], flips[1]))
 
 
 @dataclass(frozen=True)

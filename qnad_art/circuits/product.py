@@ -28,8 +28,9 @@ IDLE = "spectator_idle"
 """Label of the identity that represents the idle product qubit during a spectator gate."""
 
 
-Kind = Literal["pairs", "wait"]
-"""What a neighbour does: run gate pairs, or wait in |1⟩."""
+Kind = Literal["pairs", "wait", "echo"]
+"""What a neighbour does: run gate pairs, wait in |1⟩, or wait in |1⟩ for half of an echo."""
+KINDS: tuple[Kind, ...] = ("pairs", "wait", "echo")
 
 
 @dataclass(frozen=True, order=True)
@@ -40,7 +41,8 @@ class Site:
     the gate pair acts on the product qubit and its neighbour. Otherwise it is a *spectator*
     injection: the pair acts on the neighbour and its partner, and the idle product qubit is subject
     to the ZZ coupling with the neighbour (two hops; Algorithm 1, line 3). With ``kind="wait"``
-    there are no gates: the neighbour waits in |1⟩.
+    there are no gates: the neighbour waits in |1⟩. With ``kind="echo"`` it does so for half of the
+    time, and an X on the product's qubit between the halves cancels what turns it in both.
 
     ``next_to`` is the qubit of another product, which the neighbour serves in the same time step.
     The product here starts when the neighbour has finished, and meets what it leaves behind.
@@ -70,8 +72,8 @@ class Site:
         if plain:
             return cls(qubits[0], neighbour, partner)
         kind, next_to = content["kind"], content["next_to"]
-        if kind not in ("pairs", "wait"):
-            raise ValueError(f"{kind!r} is neither pairs nor wait")
+        if kind not in KINDS:
+            raise ValueError(f"{kind!r} is not one of {', '.join(KINDS)}")
         met = None if next_to is None else int(next_to)
         return cls(qubits[0], neighbour, partner, kind, met)
 

@@ -8,6 +8,8 @@ unit is multiplied up in NumPy. What a word leaves behind (its neighbour decays 
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -128,19 +130,20 @@ def _words(
     made = word(errors.device, site, sign, model=model)
     qubits = site.qubits if site.next_to is None else site.qubits[1:]
     begun = qubits[:1] if site.next_to is None else ()
-    prepare, unit, *endings = _superops(
+    middle = made.middle is not None
+    prepare, unit, turned, *endings = _superops(
         errors,
         qubits,
         [
             _Part(made.prepare, made.edge_seconds, begun),
             _Part(made.unit, made.unit_seconds, qubits),
+            _Part(made.middle or (), made.edge_seconds if middle else 0.0, qubits),
             *(_ending(errors, site, made, flip) for flip in (False, True) if begun),
         ],
         model=model,
     )
-    powers = [unit @ prepare]
-    for _ in range(most - 1):
-        powers.append(unit @ powers[-1])
+    units = list(itertools.accumulate([unit] * most, operator.matmul))
+    powers = [many @ (turned @ many if middle else np.eye(len(unit))) @ prepare for many in units]
     if site.next_to is not None:
         states = [power @ _ground(len(qubits)) for power in powers]
         late = _late(errors, site.qubits, made.restore, made.edge_seconds, states, model)

@@ -1,9 +1,10 @@
 """Operations in time → a circuit that has the device's relaxation and ZZ coupling in between.
 
 Every operation acts at its centre: a pulse, a gate, and a wait, whose relaxation is that of its
-duration. Between those instants each coupled pair of qubits turns by H = ζ |11⟩⟨11|, in frames that
-were calibrated with the neighbours in |0⟩, except while a gate runs on the pair itself: its own
-coupling is part of what calibration made of the gate. A virtual ``rz`` takes no time.
+duration. Between those instants each qubit turns by its detuning, and each coupled pair of qubits
+by H = ζ |11⟩⟨11|, in frames that were calibrated with the neighbours in |0⟩, except while a gate
+runs on the pair itself: its own coupling is part of what calibration made of the gate. A virtual
+``rz`` takes no time.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ def _events(
 
 
 class _Coupling:
-    """The ZZ coupling of every pair of qubits, turned up to the present."""
+    """The ZZ coupling of every pair of qubits and their detuning, turned up to the present."""
 
     def __init__(
         self,
@@ -152,7 +153,12 @@ class _Coupling:
             for qubit in operation.qubits:
                 first = self.begins.get(qubit, math.inf)
                 self.begins[qubit] = min(first, operation.start)
-        self.pairs = {
+        self.rates: dict[tuple[int, ...], float] = {
+            (q,): 2 * math.pi * device.qubits[q].detuning
+            for q in self.begins
+            if device.qubits[q].detuning
+        }
+        self.rates |= {
             (a, b): model.rate(device, a, b)
             for a in self.begins
             for b in device.neighbours[a]
@@ -160,23 +166,26 @@ class _Coupling:
         }
         self.own = {
             pair: [(o.start, o.end) for o in operations if set(o.qubits) == set(pair)]
-            for pair in self.pairs
+            for pair in self.rates
+            if len(pair) == 2
         }
-        self.now = {pair: max(self.begins[q] for q in pair) for pair in self.pairs}
+        self.now = {where: max(self.begins[q] for q in where) for where in self.rates}
 
     def turn(self, qubits: Sequence[int], time: float) -> None:
-        """Turn every pair that one of ``qubits`` belongs to, up to ``time``."""
-        for pair, rate in self.pairs.items():
-            before = self.now[pair]
-            if not set(pair) & set(qubits) or time <= before:
+        """Turn ``qubits``, and every pair that one of them belongs to, up to ``time``."""
+        for where, rate in self.rates.items():
+            before = self.now[where]
+            if not set(where) & set(qubits) or time <= before:
                 continue
             own = sum(
-                max(0.0, min(end, time) - max(start, before)) for start, end in self.own[pair]
+                max(0.0, min(end, time) - max(start, before))
+                for start, end in self.own.get(where, ())
             )
-            self.now[pair] = time
+            self.now[where] = time
             angle = rate * (time - before - own)
             if abs(angle) > 1e-15:
-                self.circuit.cp(-angle, *(self.local[qubit] for qubit in pair))
+                local = [self.local[qubit] for qubit in where]
+                (self.circuit.cp if local[1:] else self.circuit.p)(-angle, *local)
 
 
 def _append_echo(circuit: QuantumCircuit, control: int) -> None:

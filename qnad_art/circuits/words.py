@@ -6,6 +6,12 @@ the unit follows ``|count|`` times, and the neighbour is put back. Unit: two nat
 (``kind="wait"``). A negative count puts the product's own qubit between two X: the turn changes its
 sign in any frame.
 
+``kind="echo"`` is the wait with an X on the product's qubit and on the neighbour in the middle,
+after which the units follow once more: what turns the product's qubit all the time, a detuned
+frequency, cancels, and the coupling to the neighbour, which is in |1⟩ in one half only, does not
+(Hahn echo, Phys. Rev. 80, 580, 1950, doi 10.1103/PhysRev.80.580). A positive count has the
+neighbour in |1⟩ in the first half, a negative one in the second.
+
 Time step (all products of a step end together):
 
     product with a word:  sx rz sx rz | prepare, units, restore | sx, wait
@@ -40,21 +46,27 @@ class Word:
     unit: tuple[Operation, ...]
     restore: tuple[Operation, ...]
     edge_seconds: float
-    """Of preparing, and of restoring."""
+    """Of preparing, of what is in the middle, and of restoring."""
     unit_seconds: float
     count: int
+    middle: tuple[Operation, ...] | None = None
+    """What comes between two halves of ``count`` units each; ``None``: there is one half."""
 
     @property
     def seconds(self) -> float:
         """Of the whole block."""
-        return 2 * self.edge_seconds + self.count * self.unit_seconds
+        half = self.edge_seconds + self.count * self.unit_seconds
+        return half + (self.edge_seconds if self.middle is None else half + self.edge_seconds)
 
     def block(self) -> list[Operation]:
         """All of it, from 0 on."""
-        time, operations = self.edge_seconds, list(self.prepare)
-        for _ in range(self.count):
-            operations += shifted(self.unit, time)
-            time += self.unit_seconds
+        time, operations = 0.0, []
+        for edge in (self.prepare, *(() if self.middle is None else (self.middle,))):
+            operations += shifted(edge, time)
+            time += self.edge_seconds
+            for _ in range(self.count):
+                operations += shifted(self.unit, time)
+                time += self.unit_seconds
         return operations + shifted(self.restore, time)
 
 
@@ -71,13 +83,24 @@ def word(device: DeviceProfile, site: Site, count: int, *, model: CrosstalkModel
     """
     assert site.neighbour is not None
     served = site.qubit if site.next_to is None else site.next_to
-    flipped = [site.neighbour] if excites(device, site, model=model) else []
-    flipped += [served] if count < 0 else []
-    edge = max((device.qubits[qubit].x_duration for qubit in flipped), default=0.0)
-    here = [qubit for qubit in flipped if site.next_to is None or qubit != served]
-    flips = tuple(Operation("x", (q,), 0.0, device.qubits[q].x_duration) for q in here)
     unit, seconds = _unit(device, site, served, model)
-    return Word(flips, tuple(unit), flips, edge, seconds, abs(count))
+
+    def flips(*qubits: int) -> tuple[Operation, ...]:
+        here = [qubit for qubit in qubits if site.next_to is None or qubit != served]
+        return tuple(Operation("x", (q,), 0.0, device.qubits[q].x_duration) for q in here)
+
+    def longest(*qubits: int) -> float:
+        return max((device.qubits[qubit].x_duration for qubit in qubits), default=0.0)
+
+    both = (site.neighbour, served)
+    if site.kind == "echo":
+        first, last = ((site.neighbour,), (served,)) if count > 0 else ((), both)
+        edges = flips(*first), flips(*both), flips(*last)
+        return Word(edges[0], tuple(unit), edges[2], longest(*both), seconds, abs(count), edges[1])
+    flipped = (site.neighbour,) if excites(device, site, model=model) else ()
+    flipped += (served,) if count < 0 else ()
+    edge = flips(*flipped)
+    return Word(edge, tuple(unit), edge, longest(*flipped), seconds, abs(count))
 
 
 def excites(device: DeviceProfile, site: Site, *, model: CrosstalkModel) -> bool:
@@ -86,7 +109,7 @@ def excites(device: DeviceProfile, site: Site, *, model: CrosstalkModel) -> bool
     The control of an echoed gate spends half of it in |1⟩ whatever it was; a pair of gates on the
     product's own edge turns nothing.
     """
-    if site.kind == "wait":
+    if site.kind != "pairs":
         return True
     if site.partner is None:
         return False
@@ -102,7 +125,8 @@ def turn(device: DeviceProfile, site: Site, count: int, *, model: CrosstalkModel
         return 0.0
     made = word(device, site, count, model=model)
     seconds = made.count * made.unit_seconds
-    # Each pulse acts at its centre: the neighbour is in |1⟩ for as long as one X more.
+    # Each pulse acts at its centre: the neighbour is in |1⟩ for as long as one X more. Of the last
+    # half of an echo it is the same.
     excited = made.edge_seconds + seconds
     if not excites(device, site, model=model):
         excited = seconds / 2
@@ -135,7 +159,7 @@ def _unit(
     """One repetition, with the wait of the product's own qubit where it is here."""
     assert site.neighbour is not None
     waiting = [site.qubit] if site.next_to is None else []
-    if site.kind == "wait":
+    if site.kind != "pairs":
         seconds = wait_seconds(device, served, site.neighbour, model=model)
         if seconds is None:
             raise InvalidInputError(

@@ -62,6 +62,8 @@ class Qubit(BaseModel):
     sx_duration: Seconds = 0.0
     x_error: Probability = 0.0
     x_duration: Seconds = 0.0
+    detuning: Finite = 0.0
+    """How far the frequency is above that with which the gates are played, in Hz."""
     readout_duration: Seconds | None = None
     """Affects how long circuits take, not what they measure."""
 
@@ -137,6 +139,9 @@ class DeviceProfile(BaseModel):
         )
         if content["crosstalk_model"] == "paper":  # the only one once: hashes of then stay
             del content["crosstalk_model"]
+        for qubit in content["qubits"]:  # none had one once
+            if not qubit["detuning"]:
+                del qubit["detuning"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @cached_property

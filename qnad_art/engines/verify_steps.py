@@ -83,6 +83,7 @@ def verify_steps(
     readout: Readout = "twirled",
     max_pairs: int = 8,
     tolerance: float = 1e-6,
+    echo: bool = False,
     seed: int = 0,
 ) -> StepsVerification:
     """Compare random steps of a plan with the compiled products.
@@ -95,12 +96,13 @@ def verify_steps(
         readout: ``"twirled"`` or ``"raw"``.
         max_pairs: counts up to this.
         tolerance: largest difference of ⟨Z⟩ allowed.
+        echo: whether random waits have an echo.
         seed: of everything random: words, steps, angles.
     """
     if steps < 1:
         raise InvalidInputError(f"steps is {steps}; it must be at least 1.")
     random = np.random.default_rng(seed)
-    placement = device_placement(device)
+    placement = device_placement(device, echo=echo)
     if plan is None:
         made = _draw_steps(placement, _random_layer(placement, max_pairs, random), steps, random)
     else:

@@ -24,7 +24,6 @@ from qnad_art.layers.speed.batch_norm import fold_batch_norm
 from qnad_art.layers.speed.pooling import replace_pooling
 from qnad_art.network.module import QuantumExecutedModule
 from qnad_art.network.settings import ExecutionSettings
-from qnad_art.placement.placement import device_placement
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -65,7 +64,7 @@ def convert(
             "it was traced or scripted."
         )
     profile = load_device(settings.device)
-    placement = device_placement(profile, compute=settings.compute, order=settings.order)
+    placement = settings.placement(profile)
     table = response_table(
         profile, placement.sites, max_pairs=settings.max_pairs, readout=settings.readout
     )

@@ -116,6 +116,7 @@ class QuantumExecutedModule(nn.Module):
             order=placement.order,
             compute=placement.compute,
             max_pairs=table.max_pairs,
+            echo=placement.echo,
             allocation="equal" if all(share is None for share in shares) else "margin",
         )
 

@@ -12,7 +12,7 @@ from qnad_art.device.profile import DEFAULT_DEVICE, DeviceProfile
 from qnad_art.errors import InvalidInputError, UnknownNameError
 from qnad_art.layers.kernels import Bias, Gain, check_execution
 from qnad_art.network.calibration import check_percentile
-from qnad_art.placement.placement import Order, check_order
+from qnad_art.placement.placement import Order, Placement, check_order, device_placement
 
 Allocation = Literal["margin", "equal"]
 ALLOCATIONS: tuple[Allocation, ...] = ("margin", "equal")
@@ -38,6 +38,8 @@ class ExecutionSettings:
             matches one of ``include`` and none of ``exclude``.
         order, compute: see :func:`~qnad_art.placement.placement.device_placement`.
         max_pairs: largest pair count that a plan may use.
+        echo: whether waits of a neighbour have an echo, see
+            :func:`~qnad_art.placement.placement.device_placement`.
         allocation: allocation of the shots. ``"margin"`` gives more shots to the outputs whose
             noise affects the decision most, at the same total
             (:func:`~.shot_allocation.allocate_shots`), and ``"equal"`` the same to every product.
@@ -61,6 +63,7 @@ class ExecutionSettings:
     order: Order = "stretched"
     compute: Sequence[int] | None = None
     max_pairs: int = MAX_PAIRS
+    echo: bool = False
     allocation: Allocation | None = None
     seed: int | None = None
 
@@ -98,6 +101,10 @@ class ExecutionSettings:
         """These settings with the ``preferred`` values in place of ``None``."""
         left = {name: value for name, value in preferred.items() if getattr(self, name) is None}
         return replace(self, **left)
+
+    def placement(self, device: DeviceProfile) -> Placement:
+        """Where products run on ``device``, which :attr:`device` names."""
+        return device_placement(device, compute=self.compute, order=self.order, echo=self.echo)
 
     def recorded(self) -> dict[str, Any]:
         """The settings as plain values, with the device's name."""

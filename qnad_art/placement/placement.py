@@ -67,6 +67,11 @@ class Placement:
             for q in self.compute
         )
 
+    @property
+    def echo(self) -> bool:
+        """Whether waits of a neighbour have an echo."""
+        return any(site.kind == "echo" for site in self.sites)
+
     def plain_sites(self, shape: Sequence[int]) -> Tensor:
         """Site index of every weight without injection, for a weight of ``shape``; int16.
 
@@ -148,7 +153,8 @@ class Placement:
         from scipy.sparse.csgraph import maximum_bipartite_matching
 
         helpers = sorted({s.neighbour for s in self.sites if s.neighbour is not None})
-        kind = "wait" if any(s.kind == "wait" for s in self.sites) else "pairs"
+        kinds = {s.kind for s in self.sites}
+        kind = next((kind for kind in ("echo", "wait") if kind in kinds), "pairs")
         direct = torch.full((len(self.compute), len(helpers)), -1)
         for index, site in enumerate(self.sites):
             first = site.partner is None and site.kind == kind and site.next_to is None
@@ -209,7 +215,11 @@ class Placement:
 
 
 def device_placement(
-    device: DeviceProfile, *, compute: Sequence[int] | None = None, order: Order = "stretched"
+    device: DeviceProfile,
+    *,
+    compute: Sequence[int] | None = None,
+    order: Order = "stretched",
+    echo: bool = False,
 ) -> Placement:
     """Choose the placement for a device.
 
@@ -219,6 +229,7 @@ def device_placement(
             members each have an idle neighbour and a sufficient readout contrast
             (:data:`LEAST_CONTRAST`).
         order: see :class:`Placement`.
+        echo: whether a neighbour that waits in |1⟩ does so within an echo on the product's qubit.
 
     Raises:
         InvalidInputError: two of the given compute qubits are coupled, or ``order`` is unknown.
@@ -244,7 +255,7 @@ def device_placement(
             "compute=…."
         )
     plain = [Site(qubit) for qubit in chosen]
-    sites = (*plain, *injection_sites(device, chosen))
+    sites = (*plain, *injection_sites(device, chosen, echo=echo))
     return with_sites(Placement(chosen, (), order), device, sites)
 
 

@@ -13,6 +13,7 @@ from qnad_art.device.catalogue import load_device
 from qnad_art.errors import DeviceError, InvalidInputError, UnknownNameError
 
 WAIT = Site(0, 1, kind="wait")
+ECHO = Site(0, 1, kind="echo")
 SPECTATOR = Site(0, 1, 3)
 DIRECT = Site(0, 1)
 NOISE = ("relaxation", "gates", "readout")
@@ -31,7 +32,7 @@ class TestWithoutNoise:
     """⟨Z⟩ = sin θ · sin(φ + turn), the turn by hand."""
 
     @pytest.mark.parametrize("model", [STATIC_ZZ, ECHOED])
-    @pytest.mark.parametrize("site", [WAIT, SPECTATOR, DIRECT])
+    @pytest.mark.parametrize("site", [WAIT, ECHO, SPECTATOR, DIRECT])
     @pytest.mark.parametrize("count", [-3, 1, 4])
     def test_a_word_turns_the_phase_and_nothing_else(self, model, site, count):
         profile = device(model.name, *NOISE)
@@ -42,6 +43,22 @@ class TestWithoutNoise:
         assert found == pytest.approx(
             np.sin(angles[:, 0]) * np.sin(angles[:, 1] + turned), abs=1e-7
         )
+
+    @pytest.mark.parametrize("count", [-9, 9])
+    def test_an_echo_cancels_a_detuned_frequency(self, count):
+        quiet = device("echoed", *NOISE)
+        qubits = [qubit.model_copy(update={"detuning": 20e3}) for qubit in quiet.qubits]
+        off = quiet.model_copy(update={"qubits": qubits})
+        angles = np.array([[0.3, 0.7], [-1.1, 0.2], [1.5, -1.4]])
+        error = {}
+        for site in (WAIT, ECHO):
+            tables = [response_table(d, [site], max_pairs=9, cache=False) for d in (quiet, off)]
+            at = (*angles.T, np.zeros(3, int), np.full(3, count))
+            found = [table.expectation(*at) for table in tables]
+            error[site] = np.abs(found[0] - found[1]).max()
+        # What is left of the echo's is the time of the last sx.
+        assert error[ECHO] < 0.01
+        assert error[WAIT] > 0.1
 
     def test_a_wait_turns_for_as_long_as_the_neighbour_is_in_one(self):
         profile = device("static-zz")
@@ -175,7 +192,10 @@ class TestSources:
     def test_the_model_is_part_of_the_hash_but_for_the_first(self):
         hashes = {load_device(f"ibm_nairobi[crosstalk={m}]").hash for m in ("echoed", "static-zz")}
         assert len(hashes) == 2
-        assert load_device("ibm_nairobi[crosstalk=paper]").hash == load_device("ibm_nairobi").hash
+        before = "f42788d28d7b6d52eb92e529bab600ed741bf8f0630f9b83dc7cedde34ae3973"
+        assert load_device("ibm_nairobi[crosstalk=paper]").hash == before
+        assert load_device("ibm_nairobi").crosstalk_model == "echoed"
+        assert load_device("ibm_torino").crosstalk_model == "static-zz"
 
     @pytest.mark.parametrize(
         ("name", "error", "text"),

@@ -30,6 +30,15 @@ def test_every_product_of_a_step_is_as_compiled(model, readout):
     assert (found.met > 0) == (model != "paper")
 
 
+@pytest.mark.parametrize("echo", [False, True])
+def test_of_detuned_qubits(echo):
+    profile = nairobi("echoed")
+    qubits = [q.model_copy(update={"detuning": 1e4 * i}) for i, q in enumerate(profile.qubits)]
+    found = verify_steps(profile.model_copy(update={"qubits": qubits}), steps=6, echo=echo)
+    assert found.injected > 3
+    assert found.largest_difference < 1e-12
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ibm_mumbai", "ibm_sherbrooke", "ibm_torino"])
 @pytest.mark.parametrize("model", MODELS)
