@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,6 +46,19 @@ def injection_sites(
     ]
     served = waits + spectators
     return served + direct + [b for site in served for b in next_to(device, compute, site)]
+
+
+def possible(device: DeviceProfile, site: Site) -> bool:
+    """Whether a device has the qubits and edges of ``site``, and a lever for its waits."""
+    qubits = site.qubits
+    if max(qubits) >= len(device.qubits):
+        return False
+    if any(b not in device.neighbours[a] for a, b in itertools.pairwise(qubits)):
+        return False
+    if site.kind == "pairs" or site.neighbour is None:
+        return True
+    model = crosstalk_model(device)
+    return wait_seconds(device, site.qubit, site.neighbour, model=model) is not None
 
 
 def phase_turn(device: DeviceProfile, site: Site, count: int) -> float:

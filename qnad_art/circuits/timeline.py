@@ -164,7 +164,7 @@ class _Coupling:
             for b in device.neighbours[a]
             if a < b and b in self.begins
         }
-        self.own = {
+        self.own: dict[tuple[int, ...], list[tuple[float, float]]] = {
             pair: [(o.start, o.end) for o in operations if set(o.qubits) == set(pair)]
             for pair in self.rates
             if len(pair) == 2

@@ -97,7 +97,7 @@ def word(device: DeviceProfile, site: Site, count: int, *, model: CrosstalkModel
         first, last = ((site.neighbour,), (served,)) if count > 0 else ((), both)
         edges = flips(*first), flips(*both), flips(*last)
         return Word(edges[0], tuple(unit), edges[2], longest(*both), seconds, abs(count), edges[1])
-    flipped = (site.neighbour,) if excites(device, site, model=model) else ()
+    flipped: tuple[int, ...] = (site.neighbour,) if excites(device, site, model=model) else ()
     flipped += (served,) if count < 0 else ()
     edge = flips(*flipped)
     return Word(edge, tuple(unit), edge, longest(*flipped), seconds, abs(count))
@@ -147,6 +147,9 @@ def wait_seconds(
     device: DeviceProfile, first: int, second: int, *, model: CrosstalkModel
 ) -> float | None:
     """Length of a unit of waiting next to a neighbour, whole nanoseconds; ``None``: no lever."""
+    programmed = device.edge_of[device.native_gate(first, second)].wait
+    if programmed is not None:
+        return programmed
     rate = abs(model.rate(device, first, second))
     if rate * LONGEST_WAIT < UNIT_RADIANS:
         return None

@@ -79,6 +79,9 @@ class Edge(BaseModel):
     duration: Seconds = 0.0
     zz_hz: Finite = 0.0
     """Always-on ZZ coupling ζ/2π between the two qubits, in Hz."""
+    wait: Positive | None = None
+    """Length in seconds of a unit of waiting next to the other qubit, as it was programmed. The
+    default is what suits the coupling, see :func:`~qnad_art.circuits.words.wait_seconds`."""
 
 
 class DeviceProfile(BaseModel):
@@ -139,9 +142,10 @@ class DeviceProfile(BaseModel):
         )
         if content["crosstalk_model"] == "paper":  # the only one once: hashes of then stay
             del content["crosstalk_model"]
-        for qubit in content["qubits"]:  # none had one once
-            if not qubit["detuning"]:
-                del qubit["detuning"]
+        for part, later in (("qubits", "detuning"), ("edges", "wait")):
+            for entry in content[part]:
+                if not entry[later]:
+                    del entry[later]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @cached_property
@@ -217,6 +221,18 @@ class DeviceProfile(BaseModel):
             notes.append(f"crosstalk={crosstalk_model}")
             update["crosstalk_model"] = crosstalk_model
         return self.model_copy(update={**update, "name": f"{self.name}[{','.join(notes)}]"})
+
+    def programmed_as(self, waits: Mapping[tuple[int, int], float]) -> DeviceProfile:
+        """The same device with units of waiting as long as they were programmed elsewhere.
+
+        Args:
+            waits: seconds by (control, target).
+        """
+        edges = [
+            edge.model_copy(update={"wait": waits.get((edge.control, edge.target), edge.wait)})
+            for edge in self.edges
+        ]
+        return self.model_copy(update={"edges": edges})
 
     def save(self, path: str | Path) -> None:
         """Write the profile as JSON, atomically."""

@@ -122,6 +122,8 @@ class Execution:
             raise weights above it. Shot noise grows with it.
         bias: ``"classical"`` adds the bias after the sum, ``"quantum"`` runs it as one more
             product, the weight of an input that is always s_x: noise and crosstalk act on it too.
+        calibrated: the table by which gain and offset were calibrated, of the same sites and
+            counts, if the device has drifted since; ``None`` means ``table``.
     """
 
     table: ResponseTable
@@ -129,9 +131,17 @@ class Execution:
     gain: Gain = "calibrated"
     headroom: float = 1.0
     bias: Bias = "classical"
+    calibrated: ResponseTable | None = None
 
     def __post_init__(self) -> None:
         check_execution(self.shots, self.gain, self.headroom, self.bias)
+        if self.calibrated is not None and self.calibrated.sites != self.table.sites:
+            raise InvalidInputError("Gain and offset were calibrated at other sites.")
+
+    @property
+    def known(self) -> ResponseTable:
+        """The table by which gain and offset were calibrated."""
+        return self.table if self.calibrated is None else self.calibrated
 
 
 def check_execution(shots: int | None, gain: str, headroom: float, bias: str) -> None:
@@ -193,8 +203,9 @@ def compile_kernels(
         a2 = a2 + (wanted - wanted.detach()).flatten(1).to(rows.dtype)
     constant = a0
     if execution.gain == "calibrated":
-        scale_w = scale_w / response.contraction().to(rows.dtype)[:, None]
-        constant = a0 - response.offsets().to(rows.dtype)
+        known = _Response(products.site, products.pairs, execution.known)
+        scale_w = scale_w / known.contraction().to(rows.dtype)[:, None]
+        constant = a0 - known.offsets().to(rows.dtype)
     # The product of a bias has the activation x̂ = 1, where the cosine vanishes.
     bias_mean = None if bias is None else ((constant + a2) * scale_w)[:, -1] * scale_x
     bias_variance = None if bias is None else 1 - (a0 + a2)[:, -1].square()
@@ -241,7 +252,7 @@ def contraction(site: Tensor, pairs: Tensor, execution: Execution) -> Tensor:
     """
     if execution.gain == "raw":
         return torch.ones(len(site), device=site.device)
-    return _Response(site, pairs, execution.table).contraction()
+    return _Response(site, pairs, execution.known).contraction()
 
 
 def offsets(site: Tensor, pairs: Tensor, execution: Execution) -> Tensor:
@@ -250,7 +261,7 @@ def offsets(site: Tensor, pairs: Tensor, execution: Execution) -> Tensor:
     What a product of zeros measures (relaxation towards |0⟩, raw readout), known from the
     calibration circuits. Zeros with ``gain="raw"``.
     """
-    response = _Response(site, pairs, execution.table)
+    response = _Response(site, pairs, execution.known)
     return response.offsets() * (execution.gain == "calibrated")
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from qnad_art.circuits.injection import word_cost
+from qnad_art.circuits.crosstalk_models import crosstalk_model
+from qnad_art.circuits.injection import next_to, possible, word_cost
 from qnad_art.circuits.product import Site
 from qnad_art.device.profile import DeviceProfile
-from qnad_art.errors import ArtifactError, InvalidInputError
+from qnad_art.errors import ArtifactError, DeviceError, InvalidInputError
 from qnad_art.files.artifacts import load_tensors, save_tensors
-from qnad_art.placement.placement import Placement
+from qnad_art.placement.placement import Placement, with_sites
 from qnad_art.placement.time_steps import settled
 
 KIND = "crosstalk-plan"
@@ -116,6 +117,41 @@ class CrosstalkPlan:
                 f"The plan was made for {self.device} ({self.device_hash[:12]}), not for "
                 f"{device.name} ({device.hash[:12]}). Make a plan for that device."
             )
+
+    def on(self, device: DeviceProfile) -> CrosstalkPlan:
+        """The same crosstalk, gate for gate, on another calibration or device.
+
+        Words whose qubits or edges ``device`` lacks are left out, and products on a qubit that it
+        lacks move to another. A wait takes the time that ``device`` says, see
+        :meth:`~qnad_art.device.profile.DeviceProfile.programmed_as`.
+
+        Raises:
+            DeviceError: no compute qubit of the plan is left.
+        """
+        kept = tuple(s for s in self.sites if s.next_to is None and possible(device, s))
+        compute = [site.qubit for site in kept if site.neighbour is None]
+        if not compute:
+            raise DeviceError(
+                f"{device.name} has none of the compute qubits of a plan for {self.device}: "
+                f"{sorted({site.qubit for site in self.sites})}."
+            )
+        if crosstalk_model(device).timed:
+            met = [n for s in kept if s.neighbour is not None for n in next_to(device, compute, s)]
+            kept = tuple(dict.fromkeys((*kept, *met)))
+        number = {site: index for index, site in enumerate(kept)}
+        plain = [
+            number.get(Site(site.qubit), number[Site(compute[site.qubit % len(compute)])])
+            for site in self.sites
+        ]
+        there = torch.tensor([number.get(site, -1) for site in self.sites])
+        placement = with_sites(Placement(tuple(compute), (), "stretched"), device, kept)
+        layers = {}
+        for name, layer in self.layers.items():
+            site = layer.site.long()
+            word = self.words(layer) & (there[site] >= 0)
+            moved = torch.where(word, there[site], torch.tensor(plain)[site]).to(torch.int16)
+            layers[name] = LayerPlan(*settled(placement, moved, torch.where(word, layer.pairs, 0)))
+        return replace(self, device=device.name, device_hash=device.hash, sites=kept, layers=layers)
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file with a JSON header, atomically."""
