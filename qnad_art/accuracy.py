@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,11 @@ class Proportion:
         low, high = self.interval
         return f"{100 * self.accuracy:.1f} ± {50 * (high - low):.1f}"
 
+    @classmethod
+    def from_dict(cls, content: Any) -> Proportion:
+        """The proportion that :meth:`as_dict` wrote."""
+        return cls(round(content["accuracy"] * content["images"]), content["images"])
+
     def as_dict(self) -> dict[str, object]:
         """Plain JSON."""
         return {"accuracy": self.accuracy, "wilson95": list(self.interval), "images": self.images}
@@ -72,8 +77,9 @@ def pgd_examples(
     epsilon: float,
     steps: int = PGD_STEPS,
     step: float | None = None,
+    random_start: bool = False,
 ) -> Images:
-    """Adversarial examples of ART's PGD without restarts.
+    """Adversarial examples of one run of ART's PGD.
 
     Args:
         classifier: the classifier to attack.
@@ -81,6 +87,7 @@ def pgd_examples(
         epsilon: L∞ budget in units of the input.
         steps: number of steps.
         step: step size; ``None`` means 2.5 ε / ``steps``.
+        random_start: whether it starts somewhere within the budget, and not at the image.
     """
     from art.attacks.evasion import ProjectedGradientDescent
 
@@ -89,6 +96,7 @@ def pgd_examples(
         eps=epsilon,
         eps_step=2.5 * epsilon / steps if step is None else step,
         max_iter=steps,
+        num_random_init=int(random_start),
         batch_size=250,
         verbose=False,
     )
@@ -103,16 +111,25 @@ def count_robust(
     *,
     epsilon: float,
     steps: int = PGD_STEPS,
+    restarts: int = 0,
 ) -> Proportion:
     """Count the images that hold against PGD on the network itself with both kinds of gradients.
 
     True gradients vanish where an activation saturates, so a second run passes them through (BPDA).
+    Then come ``restarts`` runs with true gradients from random starts. Each run attacks what is
+    left.
     """
     holds = np.ones(len(y), dtype=bool)
-    for through in (nullcontext(), hardened.module.unsaturated_gradients()):
+    for run in range(2 + restarts):
+        through = hardened.module.unsaturated_gradients() if run == 1 else nullcontext()
+        (left,) = holds.nonzero()
+        if len(left) == 0:
+            break
         with through:
-            examples = pgd_examples(hardened, x, y, epsilon=epsilon, steps=steps)
-        holds &= hardened.predict(examples).argmax(1) == y
+            examples = pgd_examples(
+                hardened, x[left], y[left], epsilon=epsilon, steps=steps, random_start=run > 1
+            )
+        holds[left] = hardened.predict(examples).argmax(1) == y[left]
     return Proportion(int(holds.sum()), len(y))
 
 

@@ -8,6 +8,7 @@ save work, and support copies and pickles.
 from __future__ import annotations
 
 import copy
+import warnings
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,9 @@ import torch
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
-from qnad_art.errors import InvalidInputError
+from qnad_art.crosstalk.carried import GainOnward, WordsOnward, carried
+from qnad_art.device.catalogue import DeviceLike
+from qnad_art.errors import InvalidInputError, QnadWarning
 from qnad_art.layers.kernels import Gain
 from qnad_art.network.conversion import ConversionReport, conversion_report, convert
 from qnad_art.network.modes import without_weight_gradients
@@ -191,6 +194,29 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
         """
         model = self.model.module if isinstance(self.model, AveragedDraws) else self.model
         return self._like(self, AveragedDraws(model, draws, of=of))
+
+    def on(
+        self,
+        device: DeviceLike,
+        *,
+        words: WordsOnward = "re-encoded",
+        gain: GainOnward = "recalibrated",
+    ) -> QuantumExecutedClassifier:
+        """This classifier on another calibration of its device, or on another device.
+
+        The crosstalk is chosen anew for the same effective weights, or kept gate for gate; see
+        :func:`~qnad_art.crosstalk.carried.carried`. A :class:`~qnad_art.errors.QnadWarning` says
+        how many weights lost their crosstalk, and what the device lacks.
+        """
+        made = carried(self.bare_module, device, words=words, gain=gain)
+        if made.gone:
+            warnings.warn(
+                f"{made.module.device_profile.name} lacks {', '.join(made.gone)}: {made.lost:,} of "
+                f"{made.words:,} weights have no crosstalk any more.",
+                QnadWarning,
+                stacklevel=2,
+            )
+        return self._like(self, made.module)
 
     def report(self) -> ConversionReport:
         """Which layers are quantum-executed, and the number of products per image."""

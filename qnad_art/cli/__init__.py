@@ -15,6 +15,7 @@ from qnad_art.cli import (
     compare,
     describe,
     devices,
+    drift,
     evaluate,
     harden,
     plugins,
@@ -42,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    *(quickstart.quickstart, train.train, harden.harden, tune.tune, describe.describe),
+    *(quickstart.quickstart, train.train, harden.harden, tune.tune, describe.describe, drift.drift),
     *(resources.resources, verify.verify, evaluate.evaluate, report.report, compare.compare),
 ):
     app.command()(command)

@@ -1,0 +1,225 @@
+"""``qnad drift``: how long a hardened classifier holds after its device was calibrated."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from rich.table import Table
+from typer import Argument, Option
+
+from qnad_art.cli import inputs
+from qnad_art.cli.screen import Console
+from qnad_art.errors import InvalidInputError
+from qnad_art.training.budget import parse_budget
+
+if TYPE_CHECKING:
+    from qnad_art.device.drift import DriftModel
+    from qnad_art.drift_study import DriftPoint, DriftSettings
+
+
+def drift(
+    folder: Annotated[Path, Argument(help="Folder of a hardened classifier.")],
+    data: inputs.Data,
+    data_dir: inputs.DataDir = None,
+    model: inputs.HardenedModel = None,
+    drift_model: Annotated[
+        str, Option(help="How the device drifts: typical, or the name of a plugin.")
+    ] = "typical",
+    scale: Annotated[
+        list[str] | None,
+        Option(help="Factor of one part of the drift, such as zz=2 or detuning=0. Repeatable."),
+    ] = None,
+    span: Annotated[
+        list[str] | None,
+        Option(
+            help="Time since the calibration: hours, day, month, or a number of hours. Repeatable "
+            "(default: all three)."
+        ),
+    ] = None,
+    parts: Annotated[
+        bool, Option(help="Also measure every part of the drift alone, at the longest time.")
+    ] = True,
+    words: Annotated[
+        list[str] | None,
+        Option(
+            help="What is done about the drift: kept (nothing) or re-encoded (crosstalk chosen "
+            "anew on the drifted calibration). Repeatable (default: both)."
+        ),
+    ] = None,
+    draws: Annotated[int, Option(help="Number of drifted devices drawn for every point.")] = 5,
+    epsilon: Annotated[str, Option(help="L∞ budget of PGD, such as 0.1 or 6/255.")] = "0.1",
+    steps: Annotated[int | None, Option(help="Number of steps of PGD (default: 40).")] = None,
+    restarts: Annotated[int, Option(help="Number of random restarts of PGD.")] = 0,
+    test_images: Annotated[int, Option(help="Number of test images.")] = 200,
+    seed: inputs.Seed = 0,
+    output: Annotated[
+        Path | None,
+        Option(help="Folder for the table (JSON) and the figure. The default is ./FOLDER-drift."),
+    ] = None,
+) -> None:
+    """Measure a hardened classifier on drifted devices, clean and under attack.
+
+    The attacker of day 0 made the examples on the calibrated device, the attacker of the day makes
+    them on the drifted one. A command that was stopped goes on where it was.
+    """
+    from qnad_art.device.drift import PARTS
+    from qnad_art.drift_study import DriftPoint, DriftSettings, drift_study, summarised
+    from qnad_art.files.atomic import write_bytes, write_json
+    from qnad_art.files.unfinished import Unfinished
+    from qnad_art.plugins.discovery import load_plugin
+    from qnad_art.storage import read_saved
+
+    console = Console(soft_wrap=True)
+    settings = DriftSettings(
+        parts=PARTS if parts else (),
+        draws=draws,
+        epsilon=parse_budget(epsilon),
+        restarts=restarts,
+        seed=seed,
+        **inputs.given(
+            spans=tuple(span) if span else None,
+            words=tuple(words or ("kept", "re-encoded")),
+            steps=steps,
+        ),
+    )
+    drifts: DriftModel = load_plugin("drift model", drift_model).scaled(_factors(scale or []))
+    hardened = inputs.load_hardened(folder, model)
+    test = inputs.load_split(console, data, "test", data_dir)
+    test = test.take(min(test_images, len(test)), seed)
+    output = output or Path(f"{folder.name}-drift")
+    facts = {
+        "settings": asdict(settings),
+        "drift_model": asdict(drifts),
+        "folder": read_saved(folder).checksum,
+        "data": test.provenance,
+        "images": len(test),
+        "device": hardened.module.device_profile.name,
+        "crosstalk_model": hardened.module.device_profile.crosstalk_model,
+    }
+    kept = Unfinished(output, facts)
+    done = [DriftPoint.from_dict(point) for point in kept.figures()]
+    found = list(done)
+
+    def note(point: DriftPoint) -> None:
+        found.append(point)
+        kept.keep([one.as_dict() for one in found])
+        console.print(
+            f"{point.part}, {point.hours:g} h, {point.words}, device {point.draw}: clean "
+            f"{point.clean} %, attacker of day 0 {point.before} %, of the day "
+            f"{point.of_the_day} %"
+        )
+
+    points = drift_study(
+        hardened, test.x, test.y, model=drifts, settings=settings, done=done, on_point=note
+    )
+    rows = summarised(points)
+    console.print(_table(rows, facts, settings))
+    write_json(
+        output / "drift.json",
+        {**facts, "summary": rows, "points": [point.as_dict() for point in points]},
+    )
+    write_bytes(output / "drift.png", _figure(rows, settings))
+    kept.remove()
+    console.print(f"Written to {output}: drift.json, drift.png")
+
+
+def _factors(given: Sequence[str]) -> dict[str, float]:
+    """Factors by part from ``zz=2``."""
+    factors = {}
+    for text in given:
+        part, _, factor = text.partition("=")
+        try:
+            factors[part] = float(factor)
+        except ValueError:
+            raise InvalidInputError(
+                f"--scale {text!r} is not PART=FACTOR with a number, such as zz=2."
+            ) from None
+    return factors
+
+
+def _attack(settings: DriftSettings) -> str:
+    again = f"×{1 + settings.restarts}" if settings.restarts else ""
+    return f"PGD-{settings.steps}{again}, ε {settings.epsilon:.3g}"
+
+
+def _table(rows: Sequence[dict[str, Any]], facts: dict[str, Any], settings: DriftSettings) -> Table:
+    table = Table(
+        title=f"Accuracy in % on drifted devices: {facts['device']}, crosstalk model "
+        f"{facts['crosstalk_model']}, {facts['images']:,} test images, {_attack(settings)}",
+        caption="Mean ± standard deviation over the devices drawn, and the worst of them. "
+        "Exact expectation unless the classifier has shots. Attacks have true gradients and "
+        "gradients through saturated activations.",
+    )
+    table.add_column("what drifts")
+    for name in ("hours", "crosstalk", "devices"):
+        table.add_column(name, justify="right")
+    for name in ("clean", "attacker of day 0", "attacker of the day"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        cells = []
+        for name in ("clean", "before", "of_the_day"):
+            cell = row[name]
+            text = f"{100 * cell['mean']:.1f}"
+            if cell["sd"] is not None:
+                text += f" ± {100 * cell['sd']:.1f} ({100 * cell['worst']:.1f})"
+            cells.append(text)
+        calibrated = row["hours"] == 0
+        what, words = ("nothing", "–") if calibrated else (row["part"], row["words"])
+        table.add_row(what, f"{row['hours']:g}", words, str(row["draws"]), *cells)
+    return table
+
+
+def _figure(rows: Sequence[dict[str, Any]], settings: DriftSettings) -> bytes:
+    """Accuracy against time, and at the longest time part by part, as PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    over_time, by_part = figure.subplots(1, 2, sharey=True)
+    start = [row for row in rows if row["hours"] == 0]
+    styles = {"kept": ("#d55e00", "o"), "re-encoded": ("#0072b2", "s")}
+    lines = {"clean": ":", "before": "--", "of_the_day": "-"}
+    labels = {"clean": "clean", "before": "attacker of day 0", "of_the_day": "attacker of the day"}
+    for words, (colour, marker) in styles.items():
+        mine = [r for r in rows if r["words"] == words and r["hours"] > 0]
+        path = [*start, *sorted((r for r in mine if r["part"] == "all"), key=lambda r: r["hours"])]
+        parts = [r for r in mine if r["part"] != "all"]
+        for name, line in lines.items():
+            if len(path) > 1:
+                over_time.errorbar(
+                    range(len(path)),
+                    [100 * r[name]["mean"] for r in path],
+                    yerr=[100 * (r[name]["sd"] or 0) for r in path],
+                    color=colour,
+                    marker=marker,
+                    linestyle=line,
+                    capsize=2,
+                    label=f"{words}, {labels[name]}",
+                )
+                over_time.set_xticks(range(len(path)), [f"{r['hours']:g} h" for r in path])
+            if parts and name == "of_the_day":
+                by_part.errorbar(
+                    range(len(parts)),
+                    [100 * r[name]["mean"] for r in parts],
+                    yerr=[100 * (r[name]["sd"] or 0) for r in parts],
+                    color=colour,
+                    marker=marker,
+                    linestyle="none",
+                    capsize=3,
+                    label=words,
+                )
+                by_part.set_xticks(range(len(parts)), [r["part"] for r in parts])
+    for axes, title in ((over_time, "all parts"), (by_part, "each part alone, longest time")):
+        axes.set_title(title)
+        axes.set_ylim(0, 101)
+        axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc="lower left", fontsize="small")
+    over_time.set_xlabel("since the calibration")
+    over_time.set_ylabel(f"accuracy (%), {_attack(settings)}")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
