@@ -28,6 +28,7 @@ class DeviceErrors:
 
     def __init__(self, device: DeviceProfile) -> None:
         self.device = device
+        self._models: dict[tuple[int, ...], NoiseModel] = {}
         self._gates: dict[tuple[int, ...], list[tuple[str, QuantumError]]] = {}
         self._waits: dict[tuple[int, float], Instruction | None] = {}
 
@@ -35,7 +36,9 @@ class DeviceErrors:
         """Errors of sx, x and the native gates, for a circuit of these physical qubits."""
         from qiskit_aer.noise import NoiseModel
 
-        model = NoiseModel()
+        if (key := tuple(qubits)) in self._models:
+            return self._models[key]
+        model = self._models[key] = NoiseModel()
         local = {physical: index for index, physical in enumerate(qubits)}
         edges = [(e.control, e.target) for e in self.device.edges]
         for where in (*((q,) for q in qubits), *(e for e in edges if set(e) <= set(qubits))):

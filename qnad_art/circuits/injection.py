@@ -45,7 +45,8 @@ def injection_sites(
         if device.two_qubit_gate != "ecr" or site.gate(device)[0] == site.neighbour
     ]
     served = waits + spectators
-    return served + direct + [b for site in served for b in next_to(device, compute, site)]
+    own = served + direct
+    return own + [other for site in own for other in next_to(device, compute, site)]
 
 
 def possible(device: DeviceProfile, site: Site) -> bool:
@@ -108,7 +109,12 @@ def disturbed(device: DeviceProfile, site: Site) -> tuple[int, ...]:
 
 
 def next_to(device: DeviceProfile, compute: Sequence[int], site: Site) -> list[Site]:
-    """The sites of products that start after the word of ``site`` on qubits which it disturbs."""
+    """The sites of products that start after the word of ``site`` on qubits which it disturbs.
+
+    There are none next to a pair on the product's own edge, which runs apart from all others.
+    """
+    if site.neighbour is None or (site.kind == "pairs" and site.partner is None):
+        return []
     return [
         Site(qubit, site.neighbour, site.partner, site.kind, next_to=site.qubit)
         for qubit in disturbed(device, site)

@@ -12,6 +12,7 @@ import itertools
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -148,9 +149,10 @@ def _words(
         states = [power @ _ground(len(qubits)) for power in powers]
         late = _late(errors, site.qubits, made.restore, made.edge_seconds, states, model)
         return list(_fitted(late).swapaxes(0, 1))
-    row, inputs = _readout(errors, site.qubit), _inputs(errors, site.qubit, model)
+    inputs, into = _inputs(errors, site.qubit, model), _embedding(len(qubits))
+    read = _readout(errors, site.qubit) @ _marginal(len(qubits))
     plain, flipped = (
-        [row @ _reduced(ending @ power, len(qubits)) for power in powers] for ending in endings
+        [np.real(read @ ending @ power @ into) for power in powers] for ending in endings
     )
     return [
         np.stack([inputs @ (p - f) / 2, inputs @ p]) for p, f in zip(plain, flipped, strict=True)
@@ -193,7 +195,8 @@ def _late(
         parts.append(_Part(operations, until, qubits[1:]))
     channels = _superops(errors, qubits, parts, model=model)
     joint = np.stack([_joint(_ground(1), state) for state in states], axis=1)
-    means = [row @ _pauli(channel @ joint, len(qubits)) for channel in channels]
+    read = row @ _marginal(len(qubits))
+    means = [np.real(read @ channel @ joint) for channel in channels]
     return np.stack(means).reshape(2, 3, 3, -1).transpose(0, 3, 1, 2)
 
 
@@ -275,11 +278,13 @@ def _joint(first: Complex, rest: Complex) -> Complex:
     return joint.reshape(-1)
 
 
-def _pauli(state: Complex, width: int) -> Array:
-    """Pauli vector (I, X, Y, Z) of local qubit 0; further axes of ``state`` are kept."""
+@cache
+def _marginal(width: int) -> Complex:
+    """State, column-stacked → Pauli vector (I, X, Y, Z) of local qubit 0; shape (4, 4^width)."""
     rest = 2 ** (width - 1)
-    rho = np.einsum("rjri...->ij...", state.reshape(rest, 2, rest, 2, *state.shape[1:]))
-    return np.real(
+    states = np.eye(4**width, dtype=complex).reshape(rest, 2, rest, 2, -1)
+    rho = np.einsum("rjri...->ij...", states)
+    return np.stack(
         [
             rho[0, 0] + rho[1, 1],
             rho[0, 1] + rho[1, 0],
@@ -289,14 +294,19 @@ def _pauli(state: Complex, width: int) -> Array:
     )
 
 
+@cache
+def _embedding(width: int) -> Complex:
+    """Pauli vector of local qubit 0 → state, the others in |0⟩; shape (4^width, 4)."""
+    paulis = [np.eye(2), [[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]]
+    others = _ground(width - 1)
+    return np.stack(
+        [_joint(np.asarray(p, complex).T.reshape(-1), others) / 2 for p in paulis], axis=1
+    )
+
+
 def _reduced(channel: Complex, width: int) -> Array:
     """Pauli transfer matrix of local qubit 0, the others starting in |0⟩ and discarded."""
-    columns = []
-    paulis = [np.eye(2), [[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]]
-    for matrix in paulis:
-        state = _joint(np.asarray(matrix, complex).T.reshape(-1), _ground(width - 1))
-        columns.append(_pauli(channel @ state, width) / 2)
-    return np.stack(columns, axis=1)
+    return np.real(_marginal(width) @ channel @ _embedding(width))
 
 
 def rz_terms() -> Array:

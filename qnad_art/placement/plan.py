@@ -136,8 +136,8 @@ class CrosstalkPlan:
                 f"{sorted({site.qubit for site in self.sites})}."
             )
         if crosstalk_model(device).timed:
-            met = [n for s in kept if s.neighbour is not None for n in next_to(device, compute, s)]
-            kept = tuple(dict.fromkeys((*kept, *met)))
+            met = [other for site in kept for other in next_to(device, compute, site)]
+            kept = (*kept, *met)
         number = {site: index for index, site in enumerate(kept)}
         plain = [
             number.get(Site(site.qubit), number[Site(compute[site.qubit % len(compute)])])
