@@ -7,6 +7,7 @@ equals the reported gate error.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -97,6 +98,7 @@ def with_readout(model: NoiseModel, device: DeviceProfile, index: int) -> NoiseM
             [1 - qubit.p1_given_0, qubit.p1_given_0],
             [qubit.p0_given_1, 1 - qubit.p0_given_1],
         ]
+        model = copy.deepcopy(model)
         model.add_readout_error(ReadoutError(probabilities), [0])
     return model
 
