@@ -109,7 +109,8 @@ def check_lever(
     if lever.strength == "weak":
         message = (
             f"Crosstalk has a weak lever on {where}: up to {max_pairs} units turn the phase of a "
-            f"weight by {lever.reach:.2g} rad (median over the qubits; one unit by "
-            f"{lever.unit:.2g}), less than {ENOUGH:g}. Tuning can change little. {advice}"
+            f"weight by {lever.reach:.3g} rad (median over the qubits; one unit by "
+            f"{lever.unit:.3g}), less than {ENOUGH:g}. Tuning can change little. {advice}"
         )
-        warnings.warn(message, QnadWarning, stacklevel=3)
+        # Shown once, although QNAD and the strategy both check: the place is the same.
+        warnings.warn(message, QnadWarning, stacklevel=2)

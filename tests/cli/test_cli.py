@@ -50,7 +50,10 @@ def test_devices_show_prints_qubits_and_rates():
     assert "hamiltonian" in result.output
     assert "11 of 26 gates are at their relaxation floor" in result.output
     assert "Worst: cx on 3, 5, 2.72e-02 instead of 1.26e-02." in result.output
-    assert "0 of 26 gates" in run(app, ["devices", "show", "ideal"]).output
+    for model, more in (("paper", True), ("echoed", False)):
+        other = run(app, ["devices", "show", f"ideal[crosstalk={model}]"]).output
+        assert "0 of 26 gates are at their relaxation floor." in other
+        assert ("comes on top" in other) == more
 
 
 def test_exported_device_can_be_used_again(tmp_path):

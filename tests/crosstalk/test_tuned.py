@@ -216,10 +216,18 @@ class TestLever:
         sites = device_placement(weak).sites
         reach = find_lever(weak, sites).reach
         assert 0 < reach < ENOUGH
-        with pytest.warns(QnadWarning, match=rf"{reach:.2g} rad .*qnad devices list"):
+        with pytest.warns(QnadWarning, match=rf"{reach:.3g} rad .*qnad devices list"):
             Tuned().check_device(weak, sites)
         with pytest.warns(QnadWarning, match="up to 3 units"):
             Tuned(max_pairs=3).check_device(weak, sites)
+
+    def test_the_warning_is_shown_once(self):
+        x, y = (tensor.numpy() for tensor in data(60))
+        weak = "ibm_nairobi[zz=0.01,crosstalk=static-zz]"
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("default")
+            QNAD(plain(), weak, strategy="tuned", fraction=0.1, **FEW).fit(x, y)
+        assert sum("weak lever" in str(warning.message) for warning in caught) == 1
 
     @pytest.mark.parametrize("model", ["static-zz", "echoed", "paper"])
     def test_a_good_lever_is_silent_and_so_is_the_model_of_the_paper(self, model):
