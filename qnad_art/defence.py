@@ -19,6 +19,7 @@ from qnad_art.errors import InvalidInputError, QnadError, UnknownNameError
 from qnad_art.estimator import QuantumExecutedClassifier
 from qnad_art.network.modes import evaluating
 from qnad_art.network.settings import SETTINGS, ExecutionSettings
+from qnad_art.placement.placement import device_placement
 from qnad_art.plugins.discovery import blamed_on, find_plugin
 from qnad_art.validation import check_inputs, check_labels, image_range
 
@@ -124,6 +125,7 @@ class QNAD(Transformer):  # type: ignore[misc]
         if kwargs:
             raise UnknownNameError("argument of fit:", ", ".join(kwargs), ["x", "y"])
         x = check_inputs(x, self.classifier.input_shape)
+        self._check_device()
         hardened = self._execute(self.classifier, x)
         if y is None:
             with evaluating(self.classifier.model):  # ART would leave the network in eval mode.
@@ -185,6 +187,14 @@ class QNAD(Transformer):  # type: ignore[misc]
                 f"calibration_images is {self.calibration_images}; it must be at least 1."
             )
         self._strategy = self._built()
+
+    def _check_device(self) -> None:
+        """Let the strategy refuse the device, before its response takes minutes to compute."""
+        check = getattr(self._strategy, "check_device", None)
+        if check is not None:
+            settings, device = self.settings, load_device(self.settings.device)
+            place = device_placement(device, compute=settings.compute, order=settings.order)
+            check(device, place.sites)
 
     def _built(self) -> Strategy:
         settings = dict(self.strategy_settings)

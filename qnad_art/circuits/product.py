@@ -148,7 +148,14 @@ def prepare_neighbour(circuit: QuantumCircuit, pairs: int) -> None:
 
 
 def append_pair(circuit: QuantumCircuit, device: DeviceProfile, site: Site) -> None:
-    """Append two native gates, which cancel except for their noise and their parasitic ZZ.
+    """Append two native gates, which cancel except for their noise and their parasitic ZZ."""
+    for _ in range(2):
+        append_gate(circuit, device, site)
+        circuit.barrier()
+
+
+def append_gate(circuit: QuantumCircuit, device: DeviceProfile, site: Site) -> None:
+    """Append one injected gate with its parasitic ZZ.
 
     The coupling of product qubit and neighbour contributes a rotation by ζ·t/2 per gate
     (``rzz(ζ t / 2)`` is ``exp(-i ζ t ZZ / 4)``).
@@ -157,15 +164,12 @@ def append_pair(circuit: QuantumCircuit, device: DeviceProfile, site: Site) -> N
 
     control, target = site.gate(device)
     local = {physical: index for index, physical in enumerate(site.qubits)}
-    duration = device.edge_of[control, target].duration
     angle = zz_angle(device, site)
-    for _ in range(2):
-        getattr(circuit, device.two_qubit_gate)(local[control], local[target])
-        if site.partner is not None and duration > 0:
-            circuit.append(IGate(label=IDLE), [0])
-        if angle:
-            circuit.append(RZZGate(angle, label=PARASITIC), [0, 1])
-        circuit.barrier()
+    getattr(circuit, device.two_qubit_gate)(local[control], local[target])
+    if site.partner is not None and device.edge_of[control, target].duration > 0:
+        circuit.append(IGate(label=IDLE), [0])
+    if angle:
+        circuit.append(RZZGate(angle, label=PARASITIC), [0, 1])
 
 
 def zz_angle(device: DeviceProfile, site: Site) -> float:

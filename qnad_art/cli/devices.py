@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Column, Table
 from typer import Argument
 
 from qnad_art.cli.screen import Console
+from qnad_art.errors import DeviceError, QnadError
+
+if TYPE_CHECKING:
+    from qnad_art.device.profile import DeviceProfile
 
 Device = Annotated[str, Argument(help="Name or JSON file of the quantum device.")]
 
@@ -18,11 +22,51 @@ app = typer.Typer(help="List, show and export device profiles.", no_args_is_help
 
 @app.command("list")
 def list_devices() -> None:
-    """List the names of all devices."""
-    from qnad_art.device.catalogue import device_names
+    """List all devices, with their year of calibration and what their crosstalk can do.
 
-    for name in device_names():
-        typer.echo(name)
+    "rad per unit" is how far one unit of crosstalk, a pair of gates or a wait, turns a weight's
+    phase (median over the sites), and "reach" what the longest word can (median over the qubits).
+    """
+    from qnad_art.circuits.lever import ENOUGH
+    from qnad_art.circuits.response import MAX_PAIRS
+    from qnad_art.device.catalogue import device_names
+    from qnad_art.device.machines import AS_OF, machine_state
+
+    names = device_names()
+    headings = ("gate", "calibrated", "rad per unit", "reach", "lever", "machine")
+    columns = (Column("device", no_wrap=True), Column("qubits", justify="right"), *headings)
+    table = Table(*columns, box=None)
+    with Console(stderr=True).status("Reading devices") as status:
+        for number, name in enumerate(names, 1):
+            status.update(f"Reading device {number} of {len(names)}: {name}")
+            table.add_row(name, *_summary(name), machine_state(name))
+    console = Console()
+    console.print(table)
+    console.print(
+        f"One unit of crosstalk is a gate pair or a wait; reach is how far up to {MAX_PAIRS} units "
+        f"turn a weight's phase, in rad. Lever: weak below {ENOUGH:g}. Machine: as of {AS_OF}."
+    )
+
+
+def _summary(name: str) -> tuple[str, ...]:
+    """Qubits, gate, year, phase of a unit, reach and lever; empty for a pattern of names."""
+    from qnad_art.circuits.lever import find_lever
+    from qnad_art.device.catalogue import load_device
+    from qnad_art.device.profile import default_crosstalk_model
+    from qnad_art.placement.placement import device_placement
+
+    try:
+        device = load_device(name)
+    except QnadError:  # a pattern, or a broken plugin, of which `qnad plugins doctor` tells
+        return ("",) * 6
+    gate = device.two_qubit_gate
+    device = device.model_copy(update={"crosstalk_model": default_crosstalk_model(gate)})
+    about = (str(len(device.qubits)), gate, (device.calibrated or "")[:4])
+    try:
+        lever = find_lever(device, device_placement(device).sites)
+    except DeviceError:  # no qubit can run products
+        return (*about, "", "", "none")
+    return (*about, f"{lever.unit:.3f}", f"{lever.reach:.2f}", lever.strength)
 
 
 @app.command()
@@ -62,6 +106,30 @@ def show(device: Device) -> None:
             f"{edge.zz_hz / 1e3:.1f}",
         )
     console.print(edges)
+    console.print(_budget(profile), soft_wrap=True)
+
+
+def _budget(device: DeviceProfile) -> str:
+    """How many gates are at their relaxation floor, and which exceeds its reported error most."""
+    from qnad_art.circuits.crosstalk_models import crosstalk_model
+    from qnad_art.circuits.error_budget import gate_floors
+
+    gates = gate_floors(device)
+    floors = [gate for gate in gates if gate.at_floor]
+    text = f"Error budget: {len(floors)} of {len(gates)} gates are at their relaxation floor."
+    if floors:
+        worst = max(floors, key=lambda gate: gate.relaxation - gate.reported)
+        text += (
+            " Their T1 and T2 alone make a larger error than is reported, and the model keeps it. "
+            f"Worst: {worst.gate} on {', '.join(map(str, worst.qubits))}, {worst.relaxation:.2e} "
+            f"instead of {worst.reported:.2e}."
+        )
+    if not crosstalk_model(device).timed:
+        text += (
+            f" Under the crosstalk model {device.crosstalk_model!r}, the coupling of an injected "
+            "gate's own edge comes on top."
+        )
+    return text
 
 
 def _table(title: str, *headings: str) -> Table:

@@ -32,7 +32,9 @@ __getattr__, __dir__ = lazy_names(__name__, _LAZY)
 class Strategy(Protocol):
     """What chooses weights and pair counts. Settings are the constructor's keyword arguments.
 
-    A strategy may also have the attributes of :class:`Traits`.
+    A strategy may also have the attributes of :class:`Traits`, and a method
+    ``check_device(device, sites)`` that refuses a device before a network is converted, see
+    :meth:`~qnad_art.crosstalk.tuned.Tuned.check_device`.
     """
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -20,9 +20,12 @@ import torch
 from torch import Tensor
 
 from qnad_art.circuits.crosstalk_models import crosstalk_model
+from qnad_art.circuits.lever import check_lever
+from qnad_art.circuits.product import Site
 from qnad_art.circuits.response import MAX_PAIRS
 from qnad_art.crosstalk.codebook import MAX_TURN, TOLERANCE, Words, build_codebook
 from qnad_art.crosstalk.criticality import FRACTION, Scope, select_critical, weight_gradients
+from qnad_art.device.profile import DeviceProfile
 from qnad_art.errors import InvalidInputError, QnadWarning
 from qnad_art.layers.kernels import weight_angles
 from qnad_art.layers.quantum_layer import QuantumLayer
@@ -94,8 +97,24 @@ class Tuned(AdversarialSettings):
                 f"ranked_on is {self.ranked_on!r}; it must be 'adversarial' or 'clean'."
             )
 
+    def check_device(self, device: DeviceProfile, sites: Sequence[Site]) -> None:
+        """Raise DeviceError if no crosstalk can turn a weight there, and warn if it turns little.
+
+        :class:`~qnad_art.QNAD` calls this before it converts a network, and :meth:`plan` calls it.
+        """
+        usable = [site for site in sites if self.codebook != "one-hop" or site.partner is None]
+        limit = self.turn_limit(device)
+        check_lever(device, usable, max_pairs=self.max_pairs, max_turn=limit)
+
+    def turn_limit(self, device: DeviceProfile) -> float | None:
+        """``max_turn``, or what suits the crosstalk model of the device."""
+        if self.max_turn is not None:
+            return self.max_turn
+        return MAX_TURN if crosstalk_model(device).timed else None
+
     def plan(self, module: QuantumExecutedModule, x: Tensor, y: Tensor) -> CrosstalkPlan:
         """Tune on inputs ``x`` (N, …) and class indices ``y`` (N,); ``module`` is left as it is."""
+        self.check_device(module.device_profile, module.placement.sites)
         best = self.loop(module, x, y).run()
         plan = CrosstalkPlan(
             module.device_profile.name,
@@ -157,7 +176,7 @@ class _EffectiveWeights:
             module.execution.table,
             words=choice,
             max_pairs=settings.max_pairs,
-            max_turn=self._max_turn(),
+            max_turn=settings.turn_limit(module.device_profile),
         ).to(place)
         self.angles = {
             name: weight_angles(layer.product_weights(), module.execution)
@@ -271,12 +290,6 @@ class _EffectiveWeights:
                 unknown.copy_(torch.where(unknown.isnan() | ~free, start, unknown))
         with torch.no_grad():
             self.project()
-
-    def _max_turn(self) -> float | None:
-        """Limit of a codeword's turn: given, or what suits the crosstalk model."""
-        if self.settings.max_turn is not None:
-            return self.settings.max_turn
-        return MAX_TURN if crosstalk_model(self.module.device_profile).timed else None
 
     def _criticality(self, number: int) -> dict[str, Tensor]:
         """Signed gradients of the weights, on adversarial examples (PGD-5) or clean images."""

@@ -44,8 +44,8 @@ def load_device(device: DeviceLike) -> DeviceProfile:
 
     A profile is returned as it is. A name or file may end in a factor that scales the noise, as in
     ``ibm_nairobi*0.1`` (see :meth:`DeviceProfile.scaled`), or in changes to single sources of noise
-    and to the crosstalk model, as in ``ibm_nairobi[readout=0,zz=0.95,crosstalk=echoed]`` (see
-    :meth:`DeviceProfile.changed`).
+    and to the crosstalk model, as in ``ibm_nairobi[readout=0,zz=0.95,crosstalk=echoed]`` or
+    ``ibm_nairobi[readout=symmetric]`` (see :meth:`DeviceProfile.changed`).
 
     Raises:
         UnknownNameError: the name does not exist; the message lists the valid ones.
@@ -78,14 +78,16 @@ def load_device(device: DeviceLike) -> DeviceProfile:
 def _changes(text: str) -> dict[str, Any]:
     """Arguments of :meth:`DeviceProfile.changed` from ``readout=0,crosstalk=echoed``."""
     factors: dict[str, float] = {}
-    model = None
+    changes: dict[str, Any] = {"factors": factors}
     for part in text.split(","):
         name, _, value = (piece.strip() for piece in part.partition("="))
         if name == "crosstalk":
-            model = value
+            changes["crosstalk_model"] = value
+        elif (name, value) == ("readout", "symmetric"):
+            changes["symmetric_readout"] = True
         else:
             factors[name] = _factor(value)
-    return {"factors": factors, "crosstalk_model": model}
+    return changes
 
 
 def _factor(text: str) -> float:

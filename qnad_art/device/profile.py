@@ -184,7 +184,11 @@ class DeviceProfile(BaseModel):
         return self.changed(noise).model_copy(update={"name": f"{self.name}*{factor:g}"})
 
     def changed(
-        self, factors: Mapping[str, float], *, crosstalk_model: str | None = None
+        self,
+        factors: Mapping[str, float],
+        *,
+        crosstalk_model: str | None = None,
+        symmetric_readout: bool = False,
     ) -> DeviceProfile:
         """The same device with single sources of noise scaled or switched off (0).
 
@@ -193,6 +197,8 @@ class DeviceProfile(BaseModel):
                 ``gates`` and ``readout`` (error probabilities, limited as in :meth:`scaled`),
                 ``zz`` (the coupling at all times, injected crosstalk included).
             crosstalk_model: another model, see :mod:`qnad_art.circuits.crosstalk_models`.
+            symmetric_readout: give both readout errors of a qubit their mean, as Aer's
+                ``NoiseModel.from_backend`` does for a ``BackendV2``.
 
         Raises:
             DeviceError: a factor is negative or not finite.
@@ -215,6 +221,9 @@ class DeviceProfile(BaseModel):
             for edge in self.edges
         ]
         notes = [f"{source}={factor:g}" for source, factor in factors.items()]
+        if symmetric_readout:
+            qubits = [_symmetric(qubit) for qubit in qubits]
+            notes.append("readout=symmetric")
         update: dict[str, Any] = {"qubits": qubits, "edges": edges}
         if crosstalk_model is not None:
             find_plugin("crosstalk model", crosstalk_model)
@@ -296,6 +305,11 @@ def _changed_qubit(qubit: Qubit, relaxation: float, gates: float, readout: float
             "p0_given_1": _likelier(qubit.p0_given_1, readout, 0.5),
         }
     )
+
+
+def _symmetric(qubit: Qubit) -> Qubit:
+    mean = (qubit.p1_given_0 + qubit.p0_given_1) / 2
+    return qubit.model_copy(update={"p1_given_0": mean, "p0_given_1": mean})
 
 
 def _likelier(probability: float, factor: float, most: float) -> float:

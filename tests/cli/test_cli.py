@@ -30,12 +30,30 @@ def test_devices_list_names_the_default_device():
     assert {"ideal", "ibm_nairobi", "ibm_sherbrooke"} <= set(result.output.split())
 
 
+def test_devices_list_says_which_have_a_lever_and_which_machines_are_live():
+    lines = run(app, ["devices", "list"]).output.splitlines()
+    rows = {words[0]: words[1:] for words in map(str.split, lines) if words}
+    assert next(iter(rows)) == "device"
+    assert rows["ibm_nairobi"] == ["7", "cx", "2024", "0.248", "3.24", "enough", "retired"]
+    assert rows["ibm_torino"][1] == "cz"
+    assert rows["ibm_torino"][-2:] == ["weak", "retired"]
+    assert rows["ibm_boston"][-2:] == ["weak", "live"]
+    assert rows["ibm_geneva"][-2:] == ["none", "retired"]
+    assert rows["ideal"] == ["7", "cx", "0.000", "0.00", "none", "model"]
+
+
 def test_devices_show_prints_qubits_and_rates():
     result = run(app, ["devices", "show", "ibm_nairobi"])
     assert result.exit_code == 0
     assert "7 qubits" in result.output
     assert "176.7" in result.output  # kHz of the strongest ZZ coupling
     assert "hamiltonian" in result.output
+    assert "11 of 26 gates are at their relaxation floor" in result.output
+    assert "Worst: cx on 3, 5, 2.72e-02 instead of 1.26e-02." in result.output
+    for model, more in (("paper", True), ("echoed", False)):
+        other = run(app, ["devices", "show", f"ideal[crosstalk={model}]"]).output
+        assert "0 of 26 gates are at their relaxation floor." in other
+        assert ("comes on top" in other) == more
 
 
 def test_exported_device_can_be_used_again(tmp_path):

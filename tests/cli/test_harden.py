@@ -19,7 +19,7 @@ from qnad_art.cli import app, main
 from qnad_art.cli.inputs import CrosstalkFit
 from qnad_art.cli.screen import Console
 from qnad_art.crosstalk.tuned import Tuned
-from qnad_art.errors import InvalidInputError
+from qnad_art.errors import DeviceError, InvalidInputError
 from qnad_art.models.architectures import build_model
 from qnad_art.models.weights import save_weights
 from qnad_art.training.adversarial import TuningEpoch
@@ -58,6 +58,16 @@ def test_progress_says_the_step_and_the_time_left(monkeypatch):
         "Step 2 of 8, about 0:01:00 left",  # 10 s a step, 6 steps
         "Step 4 of 8, about 0:00:40 left",
     ]
+
+
+@pytest.mark.parametrize("command", ["tune", "harden"])
+def test_a_device_without_a_lever_is_refused_before_tuning(weights, tmp_path, command):
+    output = ("--output", tmp_path / "it")
+    device = ("--device", "ibm_nairobi[zz=0,crosstalk=echoed]")
+    refused = run(command, weights, *QUICK, *device, *output)
+    assert isinstance(refused.exception, DeviceError)
+    assert "nothing to tune" in str(refused.exception)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture

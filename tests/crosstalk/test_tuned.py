@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import warnings
 
 import pytest
 import torch
@@ -8,9 +9,12 @@ from art_fixtures import images, network, plain
 from torch import nn
 
 from qnad_art import QNAD, QuantumExecutedClassifier, convert
+from qnad_art.circuits.lever import ENOUGH, find_lever
 from qnad_art.crosstalk import build_strategy
 from qnad_art.crosstalk.tuned import Tuned
-from qnad_art.errors import InvalidInputError, QnadWarning, UnknownNameError
+from qnad_art.device.catalogue import load_device
+from qnad_art.errors import DeviceError, InvalidInputError, QnadWarning, UnknownNameError
+from qnad_art.placement.placement import device_placement
 from qnad_art.training.adversarial import TuningEpoch
 from qnad_art.training.adversarial_loop import AdversarialLoop
 
@@ -181,8 +185,57 @@ def test_ranking_again_moves_the_crosstalk_within_the_fraction(module):
 
 
 def test_nothing_is_injected_where_injection_changes_nothing():
-    module = convert(network(), data()[0], device="ideal")
+    module = convert(network(), data()[0], device="ideal[crosstalk=paper]")
     assert Tuned(**FEW).plan(module, *data()).injected == 0
+
+
+class TestLever:
+    """Devices on which crosstalk can do little say so before anything is tuned or simulated."""
+
+    def test_no_lever_is_an_error_before_the_network_is_converted(self, monkeypatch):
+        monkeypatch.setattr(QuantumExecutedClassifier, "from_art", None)  # it would take minutes
+        x, y = (tensor.numpy() for tensor in data(20))
+        for device in ("ibm_nairobi[zz=0,crosstalk=echoed]", "ideal[crosstalk=static-zz]"):
+            defence = QNAD(plain(), device, strategy="tuned")
+            with pytest.raises(DeviceError, match=r"no lever on .* up to 8 units .*ibm_nairobi"):
+                defence.fit(x, y)
+
+    def test_tuning_a_module_without_a_lever_is_an_error(self):
+        module = convert(network(), data()[0], device="ideal[crosstalk=echoed]")
+        with pytest.raises(DeviceError, match="no lever"):
+            Tuned(**FEW).plan(module, *data())
+
+    def test_one_hop_words_of_gates_are_no_lever_in_time(self):
+        weak = load_device("ibm_nairobi[zz=0.01,crosstalk=static-zz]")
+        sites = device_placement(weak).sites
+        with pytest.raises(DeviceError, match="no lever"):
+            Tuned(codebook="one-hop").check_device(weak, sites)  # too weak for waits
+
+    def test_a_weak_lever_is_a_warning_that_names_the_value(self):
+        weak = load_device("ibm_nairobi[zz=0.01,crosstalk=static-zz]")
+        sites = device_placement(weak).sites
+        reach = find_lever(weak, sites).reach
+        assert 0 < reach < ENOUGH
+        with pytest.warns(QnadWarning, match=rf"{reach:.3g} rad .*qnad devices list"):
+            Tuned().check_device(weak, sites)
+        with pytest.warns(QnadWarning, match="up to 3 units"):
+            Tuned(max_pairs=3).check_device(weak, sites)
+
+    def test_the_warning_is_shown_once(self):
+        x, y = (tensor.numpy() for tensor in data(60))
+        weak = "ibm_nairobi[zz=0.01,crosstalk=static-zz]"
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("default")
+            QNAD(plain(), weak, strategy="tuned", fraction=0.1, **FEW).fit(x, y)
+        assert sum("weak lever" in str(warning.message) for warning in caught) == 1
+
+    @pytest.mark.parametrize("model", ["static-zz", "echoed", "paper"])
+    def test_a_good_lever_is_silent_and_so_is_the_model_of_the_paper(self, model):
+        for factor in (1, 0) if model == "paper" else (1,):
+            device = load_device(f"ibm_nairobi[zz={factor},crosstalk={model}]")
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                Tuned().check_device(device, device_placement(device).sites)
 
 
 def test_an_exception_leaves_the_module_as_it_is(monkeypatch):

@@ -271,6 +271,31 @@ class TestScaledNoise:
         assert load_device(f"{tmp_path / 'mine.json'}*3").hash == nairobi.scaled(3).hash
 
 
+class TestSymmetricReadout:
+    def test_is_that_of_aer(self, reference):
+        device = load_device("ibm_nairobi[readout=symmetric]")
+        assert device.name == "ibm_nairobi[readout=symmetric]"
+        for index in range(7):
+            ours = site_noise_model(device, Site(index))._local_readout_errors[(0,)]
+            theirs = reference._local_readout_errors[(index,)]
+            np.testing.assert_allclose(ours.probabilities, theirs.probabilities)
+
+    def test_changes_nothing_else_and_goes_with_a_factor(self, nairobi):
+        device = load_device("ibm_nairobi[readout=0.5,readout=symmetric]")
+        assert device.edges == nairobi.edges
+        assert load_device(device.name) == device
+        for before, after in zip(nairobi.qubits, device.qubits, strict=True):
+            mean = (before.p1_given_0 + before.p0_given_1) / 2
+            assert after.p1_given_0 == after.p0_given_1 == pytest.approx(mean / 2)
+            same = {"p1_given_0": before.p1_given_0, "p0_given_1": before.p0_given_1}
+            assert after.model_copy(update=same) == before
+
+    def test_twirled_readout_is_the_same_either_way(self, nairobi):
+        symmetric = nairobi.changed({}, symmetric_readout=True)
+        tables = [response_table(d, [Site(0)], max_pairs=0) for d in (nairobi, symmetric)]
+        np.testing.assert_allclose(tables[0].values, tables[1].values, atol=1e-12)
+
+
 class TestHash:
     def test_depends_on_physics_only(self, nairobi):
         content = nairobi.model_dump(mode="json")

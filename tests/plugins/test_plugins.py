@@ -88,6 +88,7 @@ def test_one_plugin_makes_every_device_whose_name_fits(installed):
     assert lines_with(qnad("plugins", "list").output, "lab_*", "qnad-lab", "installed")
     assert lines_with(qnad("plugins", "doctor").output, "ok", "device 'lab_*' of qnad-lab 1.0")
     assert "lab_*" in device_names()
+    assert lines_with(qnad("devices", "list").output, "lab_*", "unknown")
     with pytest.raises(UnknownNameError, match="lab_"):
         load_device("labs")
 
