@@ -43,8 +43,8 @@ class QNAD(Transformer):  # type: ignore[misc]
         classifier: a trained ``PyTorchClassifier``; it never changes.
         device: see :func:`qnad_art.device.catalogue.load_device`.
         settings: settings of the execution; ``None`` means the defaults.
-        strategy: name of a crosstalk strategy (``"uniform"``, ``"random"``, ``"tuned"``) or an
-            instance.
+        strategy: name of a crosstalk strategy (``"uniform"``, ``"paper"``, ``"random"``,
+            ``"tuned"``) or an instance.
         fraction: fraction of the weights to put under crosstalk, in [0, 1].
         attack: makes an ART attack from the noisy classifier. Criticality is then ranked on its
             adversarial examples (the paper ranks after the attack), and with ``None`` on clean

@@ -29,12 +29,13 @@ def harden(
     device: inputs.Device = None,
     shots: inputs.Shots = None,
     strategy: Annotated[
-        str, Option(help="Crosstalk strategy: tuned, uniform, random, or the name of a plugin.")
+        str,
+        Option(help="Crosstalk strategy: tuned, uniform, paper, random, or the name of a plugin."),
     ] = "tuned",
     fraction: inputs.FractionOption = None,
     pairs: Annotated[
         int | None,
-        Option(help="Number of gate pairs on each weight (uniform and random strategies)."),
+        Option(help="Number of gate pairs on each weight (not for the tuned strategy)."),
     ] = None,
     epsilon: inputs.Epsilon = None,
     attack_steps: inputs.AttackSteps = None,

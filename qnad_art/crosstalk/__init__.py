@@ -14,6 +14,7 @@ from qnad_art.plugins.discovery import call_plugin, load_plugin
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from qnad_art.crosstalk.paper import Paper as Paper
     from qnad_art.crosstalk.random import Random as Random
     from qnad_art.crosstalk.tuned import Tuned as Tuned
     from qnad_art.crosstalk.uniform import Uniform as Uniform
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from qnad_art.placement.plan import CrosstalkPlan
 
 _LAZY = {
+    "Paper": "qnad_art.crosstalk.paper",
     "Random": "qnad_art.crosstalk.random",
     "Tuned": "qnad_art.crosstalk.tuned",
     "Uniform": "qnad_art.crosstalk.uniform",

@@ -48,6 +48,8 @@ class PlanReport:
     strategy: str
     requested: float
     layers: tuple[LayerCrosstalk, ...]
+    unserved: int = 0
+    """See :attr:`~qnad_art.placement.plan.CrosstalkPlan.unserved`."""
 
     @property
     def achieved(self) -> float:
@@ -59,12 +61,13 @@ class PlanReport:
         from rich.box import SIMPLE_HEAD
         from rich.table import Table
 
+        without = f" ({self.unserved:,} weights got none)" if self.unserved else ""
         table = Table(
             box=SIMPLE_HEAD,  # layers of millions of weights fit 80 columns
             padding=0,
             show_edge=False,
             title=f"Crosstalk ({self.strategy}) on {self.device}: {self.achieved:.1%} of the "
-            f"weights, {self.requested:.1%} requested",
+            f"weights, {self.requested:.1%} requested{without}",
             caption="1 to 5+: weights by pairs; gates and ms: each weight counted once; "
             "steps: over those without crosstalk",
         )
@@ -106,7 +109,8 @@ def plan_report(plan: CrosstalkPlan, placement: Placement, device: DeviceProfile
                 _mean_steps(placement, LayerPlan(plain, nothing)),
             )
         )
-    return PlanReport(device.name, plan.strategy, plan.requested, tuple(rows))
+    layers = tuple(rows)
+    return PlanReport(device.name, plan.strategy, plan.requested, layers, plan.unserved)
 
 
 def _mean_steps(placement: Placement, layer: LayerPlan) -> float:

@@ -1,4 +1,7 @@
-"""The paper's strategy: the same number of pairs on each of the most critical weights."""
+"""The same number of pairs on each of the most critical weights, whose signs alternate.
+
+For the paper's Algorithm 1, see :mod:`qnad_art.crosstalk.paper`.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,11 @@ POLARITIES: tuple[Polarity, ...] = ("alternating", "fixed")
 
 @dataclass(frozen=True)
 class Uniform:
-    """Algorithm 1 with one pair count for all: the top ``fraction`` by |∂L/∂w| get ``pairs``.
+    """The top ``fraction`` of the weights by |∂L/∂w| get ``pairs`` each.
+
+    This is not the paper's Algorithm 1, which is :class:`~qnad_art.crosstalk.paper.Paper`. Here
+    polarities alternate, and time steps are added until every critical weight has a neighbour.
+    (With ``order="plain"`` none are added, but the qubit, not criticality, decides who gets one.)
 
     Args:
         fraction: of the weights, in [0, 1].

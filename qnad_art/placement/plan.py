@@ -81,6 +81,11 @@ class CrosstalkPlan:
         """Fraction of weights under crosstalk, below ``requested`` if neighbours were missing."""
         return self.injected / max(self.weights, 1)
 
+    @property
+    def unserved(self) -> int:
+        """Number of weights that were to get crosstalk and did not, say for want of a neighbour."""
+        return max(round(self.requested * self.weights) - self.injected, 0)
+
     def added_gates(self) -> int:
         """Number of injected two-qubit gates, counting each weight once."""
         gates = torch.tensor([2 * (s.kind == "pairs" and s.next_to is None) for s in self.sites])

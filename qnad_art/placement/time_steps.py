@@ -1,5 +1,8 @@
 """When each product of a sum runs: time steps in which no physical qubit is used twice.
 
+A sum whose products can run as they come, as many side by side as there are compute qubits, runs
+so: that is the plain execution order. Any other is scheduled anew.
+
 Under a crosstalk model in which neighbours disturb more than the product that they serve
 (:attr:`~qnad_art.placement.placement.Placement.disturbed`), products that would disturb each other
 are in different steps. A product without a word starts when the words of its step are over; it
@@ -26,8 +29,9 @@ def time_steps(placement: Placement, site: Tensor, pairs: Tensor) -> Tensor:
     """Time step of every product of a layer, counted from 0 for each output.
 
     An injected product occupies its qubit, its neighbour and, with spectator injection, the
-    neighbour's partner. Any other product occupies only its qubit. Injected products are placed
-    first, each in the first step after the last use of its qubits. The others fill the gaps.
+    neighbour's partner. Any other product occupies only its qubit. Where the plain execution order
+    is not possible, injected products are placed first, each in the first step after the last use
+    of its qubits. The others fill the gaps.
 
     Args:
         placement: defines the sites behind the indices.
@@ -75,6 +79,7 @@ class _Tables:
         plain: (sites,), the site of the same qubit without any word.
         next_to: (last + 1, sites), the site of a product on a qubit next to the word of a site.
         injecting: bool (sites,), whether the site has a word of its own.
+        compute: the qubits that run products, in order.
         last: one more than there are qubits.
     """
 
@@ -83,6 +88,7 @@ class _Tables:
     plain: Tensor
     next_to: Tensor
     injecting: Tensor
+    compute: Tensor
     last: int
 
     @classmethod
@@ -110,6 +116,7 @@ class _Tables:
             torch.tensor([number[Site(s.qubit)] for s in sites]),
             next_to,
             torch.tensor(own),
+            torch.tensor(placement.compute),
             last,
         )
 
@@ -120,16 +127,21 @@ class _Schedule:
     def __init__(self, tables: _Tables, site: Tensor, pairs: Tensor) -> None:
         self.tables, self.site, self.pairs = tables, site, pairs
         self.injected = (pairs != 0) & tables.injecting[site]
-        self.step = self._injected_steps()
+        in_turn = torch.arange(site.shape[1]) // len(tables.compute)
+        self.plain = self._runs(in_turn)
+        if self.plain.all():
+            self.step = in_turn.expand_as(site)
+        else:
+            self.step = torch.where(self.plain, in_turn, self._injected_steps())
 
     def steps(self) -> Tensor:
         """Step of every product."""
-        rest = ~self.injected
+        rest = ~(self.injected | self.plain)
         if not rest.any():
             return self.step
         qubit, rank, horizon = self._rest()
-        blocked = self._marks(self.tables.occupied, horizon) > 0
-        blocked |= self._marks(self.tables.reached, horizon) > 1
+        blocked = self._marks(self.tables.occupied, self.step, horizon) > 0
+        blocked |= self._marks(self.tables.reached, self.step, horizon) > 1
         # Of every qubit first its free steps, in order.
         free = torch.argsort(blocked.to(torch.uint8), dim=2, stable=True).flatten(1)
         found = free.gather(1, qubit * horizon + torch.where(rest, rank, 0))
@@ -166,14 +178,32 @@ class _Schedule:
         last = torch.where(self.injected, self.step + 1, 0).max()
         return qubit, rank, int(last + torch.where(rest, rank, 0).max()) + 1
 
-    def _marks(self, table: Tensor, horizon: int) -> Tensor:
+    def _runs(self, step: Tensor) -> Tensor:
+        """Whether the products of a row, one in turn on each compute qubit, run in ``step``.
+
+        Bool (rows, 1).
+        """
+        tables, count = self.tables, self.site.shape[1]
+        horizon = int(step[-1]) + 1 if count else 1
+        qubit = tables.occupied[self.site, 0]
+        in_turn = qubit == tables.compute.repeat(horizon)[:count]
+        taken = self._marks(tables.occupied, step, horizon)
+        reached = self._marks(tables.reached, step, horizon)
+        other = torch.zeros_like(taken, dtype=torch.bool)
+        rows = torch.arange(len(qubit))[:, None]
+        other[rows, torch.where(self.injected, tables.last, qubit), step] = True
+        other[:, tables.last] = False
+        clash = (taken + other > 1) | (taken > 0) & (reached > 0) | other & (reached > 1)
+        return in_turn.all(1, keepdim=True) & ~clash.flatten(1).any(1, keepdim=True)
+
+    def _marks(self, table: Tensor, step: Tensor, horizon: int) -> Tensor:
         """How many injected products take each qubit in each step, (rows, qubits, horizon)."""
         last = self.tables.last
         marks = torch.zeros(len(self.site), (last + 1) * horizon, dtype=torch.int16)
         for column in table[self.site].unbind(2):
             # Products without injection count as uses of the placeholder qubit.
             taken = torch.where(self.injected, column, last) * horizon
-            where = taken + torch.where(self.injected, self.step, 0)
+            where = taken + torch.where(self.injected, step, 0)
             marks.scatter_add_(1, where, torch.ones_like(where, dtype=torch.int16))
         marks = marks.view(len(self.site), last + 1, horizon)
         marks[:, last] = 0

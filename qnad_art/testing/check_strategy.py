@@ -164,7 +164,9 @@ def injection_comes_from_idle_neighbours(case: _Case) -> None:
                         found=f"layer {name}: product {slot} of a sum on qubit {sites[slot].qubit}",
                         expected=f"{compute[slot - start]}, its place under order='plain'",
                     )
-                used = [q for j in step for q in sites[j].qubits[: 3 if pairs[j] else 1]]
+                # A site next to another product lists that one's neighbour, which serves no other.
+                own = {j for j in step if pairs[j] and sites[j].next_to is None}
+                used = [q for j in step for q in sites[j].qubits[: 3 if j in own else 1]]
                 expect(
                     len(used) == len(set(used)),
                     found=f"layer {name}: one time step uses the qubits {used}",

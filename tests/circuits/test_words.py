@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from scipy.linalg import expm
 
+from qnad_art.circuits.aer_noise import DeviceErrors
 from qnad_art.circuits.crosstalk_models import ECHOED, STATIC_ZZ
 from qnad_art.circuits.injection import disturbed, injection_sites
 from qnad_art.circuits.product import Site
 from qnad_art.circuits.response import response_table
 from qnad_art.circuits.words import LONGEST_WAIT, UNIT_RADIANS, turn, wait_seconds, word
 from qnad_art.device.catalogue import load_device
+from qnad_art.engines.verify_steps import StepProduct, run_step
 from qnad_art.errors import DeviceError, InvalidInputError, UnknownNameError
 
 WAIT = Site(0, 1, kind="wait")
@@ -182,6 +184,20 @@ class TestSources:
         assert load_device("ibm_nairobi[relaxation=0]").qubits[3].t2 is None
         assert load_device("ibm_nairobi[gates=2]").edges[0].error == 2 * whole.edges[0].error
         assert load_device("ibm_nairobi[zz=0.95]").edges[0].zz_hz == 0.95 * whole.edges[0].zz_hz
+
+    @pytest.mark.parametrize("model", ["paper", "echoed", "static-zz"])
+    def test_no_product_feels_the_coupling_but_by_words(self, model):
+        """Whole time steps on Aer: all couplings act at all times, also of neighbours at rest."""
+
+        def difference(*step):
+            found = [
+                run_step(DeviceErrors(device(model, zz=zz)), step, "twirled") for zz in (0.0, 1.0)
+            ]
+            return np.abs(found[0] - found[1]).max()
+
+        alone = [StepProduct(Site(qubit), 0, 0.4, 0.7) for qubit in (0, 2, 4, 6)]
+        assert difference(*alone) < 1e-12
+        assert difference(StepProduct(SPECTATOR, 2, 0.4, 0.7), *alone[2:]) > 0.01
 
     def test_names_say_what_was_changed(self):
         assert load_device("ibm_nairobi[readout=0,crosstalk=echoed]").name == (

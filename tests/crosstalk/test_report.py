@@ -55,6 +55,17 @@ def test_prints_a_line_a_layer(module):
     assert "×" in text
 
 
+def test_says_how_many_weights_found_no_neighbour(module):
+    x, y = torch.rand(6, 20), torch.arange(6) % 4
+    plan = build_strategy("paper", fraction=1.0).plan(module, x, y)
+    result = plan_report(plan, module.placement, module.device_profile)
+    assert result.unserved == plan.unserved == 240 - plan.injected > 0
+    assert all(row.steps == row.plain_steps for row in result.layers)
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(result)
+    assert f"({plan.unserved} weights got none)" in " ".join(console.export_text().split())
+
+
 def test_layers_of_millions_of_weights_fit_80_columns():
     pairs = dict.fromkeys((1, -2, 3, 8), 600_000)
     layer = LayerCrosstalk("features.40", 2_359_808, 2_359_808, pairs, 16_000_000, 7.5, 70, 20)
