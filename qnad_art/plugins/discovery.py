@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 KINDS: dict[str, str] = {
     "device": "qnad_art.devices",
     "crosstalk model": "qnad_art.crosstalk_models",
+    "mapping": "qnad_art.mappings",
     "strategy": "qnad_art.crosstalk",
     "engine": "qnad_art.engines",
     "attack": "qnad_art.attacks",
