@@ -21,6 +21,7 @@ from qnad_art.device.profile import DeviceProfile
 from qnad_art.errors import ArtifactError, InvalidInputError, QnadError
 from qnad_art.files.artifacts import load_tensors, save_tensors
 from qnad_art.files.atomic import checksum, read_json, write_json
+from qnad_art.layers.mappings import DEFAULT_MAPPING
 from qnad_art.models.weights import build_for
 from qnad_art.network.conversion import convert
 from qnad_art.network.module import AveragedDraws, QuantumExecutedModule
@@ -260,6 +261,9 @@ def _manifest(classifier: Executed) -> dict[str, Any]:
         )
     architecture = getattr(module.network, "architecture", None)
     averaged, settings = classifier.model, module.settings
+    execution = {name: getattr(settings, name) for name in EXECUTION}
+    if settings.mapping != DEFAULT_MAPPING:  # which files of earlier versions do not name
+        execution["mapping"] = settings.mapping
     clip = classifier.clip_values
     return {
         "kind": KIND,
@@ -268,7 +272,7 @@ def _manifest(classifier: Executed) -> dict[str, Any]:
         "torch": torch.__version__,
         "architecture": None if architecture is None else asdict(architecture),
         "device": module.device_profile.model_dump(mode="json"),
-        "execution": {name: getattr(settings, name) for name in EXECUTION},
+        "execution": execution,
         "layers": {
             name: {key: getattr(layer, key) for key in CALIBRATION}
             for name, layer in module.layers.items()

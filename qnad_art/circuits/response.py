@@ -76,8 +76,12 @@ class ResponseTable:
 
     def expectation(self, theta: Array, phi: Array, site: Integers, pairs: Integers) -> Array:
         """⟨Z⟩ of products; angles in rad, ``site`` as index, all arguments of one shape."""
+        return self.bilinear(_fourier(theta), _fourier(phi), site, pairs)
+
+    def bilinear(self, first: Array, second: Array, site: Integers, pairs: Integers) -> Array:
+        """⟨Z⟩ of products, from (1, cos θ, sin θ) and (1, cos φ, sin φ) on the last axis."""
         values = self.values[site, np.asarray(pairs) + self.max_pairs]
-        result: Array = np.einsum("...a,...ab,...b->...", _fourier(theta), values, _fourier(phi))
+        result: Array = np.einsum("...a,...ab,...b->...", first, values, second)
         return result
 
 

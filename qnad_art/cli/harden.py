@@ -46,6 +46,7 @@ def harden(
     max_pairs: inputs.MaxPairs = None,
     headroom: inputs.Headroom = None,
     bias: inputs.Bias = None,
+    mapping: inputs.MappingName = None,
     percentile: inputs.Percentile = None,
     patience: inputs.Patience = None,
     refresh: inputs.Refresh = None,
@@ -96,7 +97,7 @@ def harden(
     )
     budget = _test_budget(test_epsilon, fit)
     options = given(device=device, shots=shots, headroom=headroom, bias=bias, percentile=percentile)
-    execution = ExecutionSettings(seed=seed, **options)
+    execution = ExecutionSettings(seed=seed, **options, **given(mapping=mapping))
     execution = replace(execution, device=load_device(execution.device))
 
     source = inputs.Source(weights, data, data_dir, model, images, seed, without_test_of)
@@ -117,6 +118,7 @@ def harden(
     figures = _measure(console, plain, hardened, test, budget)
     console.print(_table(figures, budget, len(test), shots))
     plan, module = hardened.plan, hardened.module
+    told = ("headroom", "bias", "gain", "mapping")
     facts = {
         "weights": str(weights),
         "data": training.name,
@@ -128,7 +130,7 @@ def harden(
         "seed": seed,
         "device": module.device_profile.name,
         "device_hash": module.device_profile.hash,
-        **{name: getattr(module.settings, name) for name in ("headroom", "bias", "gain")},
+        **{name: getattr(module.settings, name) for name in told},
         "strategy": plan.strategy,
         "strategy_settings": dict(plan.settings),
         "crosstalk_achieved": plan.achieved,

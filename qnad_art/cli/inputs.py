@@ -87,6 +87,13 @@ Bias = Annotated[
         "is quantum for the tuned strategy and classical for the others."
     ),
 ]
+MappingName = Annotated[
+    str | None,
+    Option(
+        help="Angle that stands for an activation: arcsine, linear, or the name of a plugin. The "
+        "default is arcsine."
+    ),
+]
 Percentile = Annotated[
     float | None,
     Option(

@@ -163,6 +163,8 @@ def _table(result: SearchResult) -> Table:
 
 def _command(source: inputs.Source, trial: Trial, settings: SearchSettings) -> str:
     """Return the command line that hardens with the settings of ``trial``."""
+    from qnad_art.layers.mappings import DEFAULT_MAPPING
+
     options = {
         "data": source.data,
         "data_dir": source.data_dir,
@@ -170,6 +172,7 @@ def _command(source: inputs.Source, trial: Trial, settings: SearchSettings) -> s
         "images": source.images,
         "device": settings.device,
         "bias": settings.bias,
+        "mapping": None if settings.mapping == DEFAULT_MAPPING else settings.mapping,
         **trial.settings,
         **settings.tuning,
         "epochs": settings.epochs,

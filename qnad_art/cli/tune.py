@@ -45,6 +45,7 @@ def tune(
     max_pairs: inputs.MaxPairs = None,
     headroom: inputs.Headroom = None,
     bias: inputs.Bias = None,
+    mapping: inputs.MappingName = None,
     percentile: inputs.Percentile = None,
     patience: inputs.Patience = None,
     refresh: inputs.Refresh = None,
@@ -113,7 +114,7 @@ def tune(
             shots=tuple(shots or ()),
             held={**searchable, **execution},
             tuning=fixed,
-            **given(device=device, bias=bias, epochs=epochs),
+            **given(device=device, bias=bias, mapping=mapping, epochs=epochs),
             **search_only,
         )
         return
@@ -125,7 +126,8 @@ def tune(
             f"shots are {shots}; give one number, or add --search to choose among several."
         )
     tuning = {**fixed, **searchable, **given(epsilon=budget, epochs=epochs)}
-    execution |= given(device=device, bias=bias, shots=shots[0] if shots else None)
+    shot_number = shots[0] if shots else None
+    execution |= given(device=device, bias=bias, mapping=mapping, shots=shot_number)
     output = output or Path(f"{weights.stem}-plan.safetensors")
     inputs.check_file(output)
     settings = ExecutionSettings(seed=seed, **execution)

@@ -33,6 +33,7 @@ def verify(
             help="Largest number of gate pairs, of either sign, in the products. The default is 8."
         ),
     ] = None,
+    mapping: inputs.MappingName = None,
     seed: Annotated[int, typer.Option(help="Seed of the products and of the engine.")] = 0,
     steps: Annotated[
         int | None,
@@ -67,6 +68,11 @@ def verify(
     if not chosen:
         raise InvalidInputError(f"readout {readout!r} is not one of twirled, raw, both.")
     if steps is not None:
+        if mapping is not None:
+            raise InvalidInputError(
+                "Time steps are run with random angles, whatever stands for them: leave out "
+                "--mapping."
+            )
         _verify_steps(device or DEFAULT_DEVICE, folder, steps, chosen, max_pairs or MAX_PAIRS, seed)
     if folder is not None:
         raise InvalidInputError("A folder's products are compared by whole steps: add --steps 20.")
@@ -76,7 +82,8 @@ def verify(
         raise InvalidInputError(f"tolerance is {tolerance:g}; give 0 or more.")
     console = Console(highlight=True)
     profile = load_device(device or DEFAULT_DEVICE)
-    table = Table(title=f"Compiled products against {engine} on {profile.name}")
+    shown = "" if mapping is None else f", mapping {mapping}"
+    table = Table(title=f"Compiled products against {engine} on {profile.name}{shown}")
     for heading in ("readout", "products", "largest |difference|", "largest |z|", "p (χ²)", ""):
         table.add_column(heading, justify="right")
     passed = True
@@ -90,7 +97,7 @@ def verify(
                 shots=shots or None,
                 tolerance=tolerance,
                 seed=seed,
-                **inputs.given(max_pairs=max_pairs),
+                **inputs.given(max_pairs=max_pairs, mapping=mapping),
             )
         passed &= result.passed
         table.add_row(

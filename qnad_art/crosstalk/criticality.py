@@ -65,7 +65,7 @@ def weight_gradients(
     return {
         name: total
         if layer.quantum_bias is None
-        else with_bias(total, next(found), 1 / layer.bias_input)
+        else with_bias(total, next(found), 1 / layer.bias_unit)
         for (name, layer), total in zip(layers.items(), totals, strict=False)
     }
 

@@ -319,8 +319,8 @@ class _EffectiveWeights:
 
 
 def _units(layer: QuantumLayer) -> Tensor:
-    """Inputs that the layer's products are weights of: ones, and s_x for a bias."""
+    """What the layer's products contribute for a weight of 1: ones, and about s_x for a bias."""
     units = torch.ones(layer.product_shape[1:], device=layer.weight.device)
     if layer.quantum_bias is not None:
-        units[-1] = layer.bias_input
+        units[-1] = layer.bias_unit
     return units

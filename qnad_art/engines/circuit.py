@@ -135,14 +135,17 @@ class CircuitEngine(ABC):
         scale_w = weight_scales(rows, layer.execution)[:, 0]
         weights = (rows / scale_w.clamp_min(1e-300)[:, None]).clamp(-1, 1)
         return LayerProducts(
-            theta=np.arcsin(inputs)[group][where],
+            theta=layer.execution.mapping.theta(inputs)[group][where],
             phi=of_weights(np.arcsin(weights.numpy())),
             sites=tuple(layer.execution.table.sites),
             site=of_weights(layer.site.flatten(1).cpu().numpy()),
             pairs=of_weights(layer.pairs.flatten(1).cpu().numpy()),
             offset=of_weights(offsets(layer.site, layer.pairs, layer.execution).cpu().numpy()),
             where=where,
-            scale=scale_x * scale_w / contraction(layer.site, layer.pairs, layer.execution).cpu(),
+            scale=scale_x
+            * layer.execution.mapping.decoding
+            * scale_w
+            / contraction(layer.site, layer.pairs, layer.execution).cpu(),
         )
 
     def _layer(self, layer: QuantumLayer, x: Tensor) -> Tensor:

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from qnad_art.circuits.response import MAX_PAIRS, Readout, response_table
 from qnad_art.device.profile import DeviceProfile
 from qnad_art.engines import build_engine
 from qnad_art.errors import InvalidInputError
+from qnad_art.layers.mappings import ARCSINE, DEFAULT_MAPPING, Mapping, load_mapping
 from qnad_art.placement.placement import device_placement
 from qnad_art.plugins.discovery import call_plugin
 
@@ -55,19 +57,21 @@ def verify_device(
     shots: int | None = 4096,
     tolerance: float = 1e-9,
     max_pairs: int = MAX_PAIRS,
+    mapping: str = DEFAULT_MAPPING,
     seed: int = 0,
 ) -> Verification:
-    """Compare the response table with whole circuits run on an engine.
+    """Compare compiled products of activations and weights with whole circuits run on an engine.
 
     Args:
         device: the noise; every kind of site of its placement is drawn, direct and spectator.
         engine: its name; one that cannot give expectations is compared by counts only.
-        products: number of random products (angles, site, signed pair count).
+        products: number of random products (activation, weight, site, signed pair count).
         readout: ``"twirled"`` or ``"raw"``.
         shots: also compare counts of so many shots, by a chi-square test of z-scores at level
             :data:`COUNTS_LEVEL`; ``None`` leaves that out.
         tolerance: largest difference of expectations allowed.
         max_pairs: pair counts are drawn from ``-max_pairs`` to ``max_pairs``.
+        mapping: name of the mapping, which gives the circuits' angles and the compiled terms.
         seed: of the draw and of the engine.
     """
     if products < 1:
@@ -78,12 +82,15 @@ def verify_device(
     sites = device_placement(device).sites
     table = response_table(device, sites, max_pairs=max_pairs, readout=readout)
     random = np.random.default_rng(seed)
-    theta, phi = random.uniform(-np.pi / 2, np.pi / 2, (2, products))
+    activation, weight = np.sin(random.uniform(-np.pi / 2, np.pi / 2, (2, products)))
     site = random.integers(len(sites), size=products)
     injectable = np.array([s.neighbour is not None for s in sites])[site]
     pairs = random.integers(-max_pairs, max_pairs + 1, size=products) * injectable
 
-    compiled = table.expectation(theta, phi, site, pairs)
+    chosen = load_mapping(mapping)
+    inputs, weights = _compiled_terms(chosen, activation), _compiled_terms(ARCSINE, weight)
+    compiled = table.bilinear(inputs, weights, site, pairs)
+    theta, phi = chosen.theta(activation), np.arcsin(weight)
 
     def run(**settings: int) -> npt.NDArray[np.float64]:
         built = build_engine(engine, device, readout=readout, **settings)
@@ -105,6 +112,13 @@ def verify_device(
         largest_z=largest_z,
         chi2_p_value=p_value,
     )
+
+
+def _compiled_terms(mapping: Mapping, x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(1, cos, sin) of the angles of ``x`` as the compiled layers compute them, (n, 3)."""
+    values = torch.from_numpy(x)
+    terms = (torch.ones_like(values), mapping.cosine(values, 1.0), mapping.sine(values, 1.0))
+    return torch.stack(terms, -1).numpy()
 
 
 def _compare_counts(

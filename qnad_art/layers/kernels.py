@@ -6,7 +6,9 @@ three numbers ``a = C f(φ)`` and the layer's exact noisy output is
     y_o = s_x s_w,o / g_o · Σ_j [a0 - c + a1·sqrt(1 - x̂_j²) + a2·x̂_j] + bias
 
 (x̂ = x / s_x, ŵ = w / s_w = sin φ, gain g and offset c known from calibration), i.e. ordinary
-convolutions with changed weights. With S shots a product, the sum has the variance
+convolutions with changed weights. That is for the mapping ``arcsine``; under others sin θ and cos θ
+stand for x̂ and its root, and the sum is multiplied by the mapping's ``decoding``
+(:mod:`qnad_art.layers.mappings`). With S shots a product, the sum has the variance
 ``(s_x s_w / g)² Σ_j (1 - E_j²) / S``, E_j the product's expectation. Terms whose coefficients
 vanish for a device are left out.
 
@@ -26,6 +28,7 @@ from torch import Tensor
 
 from qnad_art.circuits.response import ResponseTable
 from qnad_art.errors import InvalidInputError
+from qnad_art.layers.mappings import ARCSINE, Mapping
 
 Gain = Literal["calibrated", "raw"]
 GAINS: tuple[Gain, ...] = ("calibrated", "raw")
@@ -124,6 +127,7 @@ class Execution:
             product, the weight of an input that is always s_x: noise and crosstalk act on it too.
         calibrated: the table by which gain and offset were calibrated, of the same sites and
             counts, if the device has drifted since; ``None`` means ``table``.
+        mapping: the angle that stands for an activation.
     """
 
     table: ResponseTable
@@ -132,6 +136,7 @@ class Execution:
     headroom: float = 1.0
     bias: Bias = "classical"
     calibrated: ResponseTable | None = None
+    mapping: Mapping = ARCSINE
 
     def __post_init__(self) -> None:
         check_execution(self.shots, self.gain, self.headroom, self.bias)
@@ -192,7 +197,8 @@ def compile_kernels(
     """
     execution, scale_x = products.execution, products.scale_x
     response = _Response(products.site, products.pairs, execution.table)
-    rows = with_bias(weight, bias, scale_x)
+    decoding = execution.mapping.decoding
+    rows = with_bias(weight, bias, scale_x * decoding)
     rows = rows if rows.dtype == torch.float64 else rows.float()
     tiny = torch.finfo(rows.dtype).tiny
     scale_w = weight_scales(rows, execution)
@@ -206,6 +212,7 @@ def compile_kernels(
         known = _Response(products.site, products.pairs, execution.known)
         scale_w = scale_w / known.contraction().to(rows.dtype)[:, None]
         constant = a0 - known.offsets().to(rows.dtype)
+    scale_w = scale_w * decoding
     # The product of a bias has the activation x̂ = 1, where the cosine vanishes.
     bias_mean = None if bias is None else ((constant + a2) * scale_w)[:, -1] * scale_x
     bias_variance = None if bias is None else 1 - (a0 + a2)[:, -1].square()
@@ -226,10 +233,13 @@ def compile_kernels(
     return replace(kernels, variance=variance)
 
 
-def with_bias(weight: Tensor, bias: Tensor | None, scale_x: float) -> Tensor:
-    """The weights of each output's products, (out, J); with a bias it is the last, (out, J + 1)."""
+def with_bias(weight: Tensor, bias: Tensor | None, unit: float) -> Tensor:
+    """The weights of each output's products, (out, J); with a bias it is the last, (out, J + 1).
+
+    ``unit`` is what the product of the bias contributes for a weight of 1.
+    """
     rows = weight.flatten(1)
-    return rows if bias is None else torch.cat([rows, bias[:, None].to(rows) / scale_x], 1)
+    return rows if bias is None else torch.cat([rows, bias[:, None].to(rows) / unit], 1)
 
 
 def weight_scales(rows: Tensor, execution: Execution) -> Tensor:

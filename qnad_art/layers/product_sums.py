@@ -6,8 +6,9 @@ linear map, a layer's output has
     mean               L(x, k.x) + L(cos, k.cos) + L(1, k.constant) + bias
     variance / scale²  L(x, v.x) + L(cos, v.cos) + L(x̂ cos, v.xcos) + L(x̂², v.x2) + L(1, v.constant)
 
-where x̂ = x / s_x and cos = sqrt(1 - x̂²). This is what stands here, term by term;
-:mod:`qnad_art.layers.speed.sums` computes the same in less time.
+where x = s_x sin θ, x̂ = x / s_x and cos = cos θ, and the mapping gives the angles θ of the layer's
+inputs (under ``arcsine`` x is the input itself, and cos = sqrt(1 - x̂²)). This is what stands here,
+term by term; :mod:`qnad_art.layers.speed.sums` computes the same in less time.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch.nn import functional
 
 from qnad_art.layers.kernels import Kernels, VarianceKernels
 from qnad_art.layers.linear_map import LinearMap
+from qnad_art.layers.mappings import ARCSINE, Mapping
 from qnad_art.layers.noise_source import NoiseSource
 
 ROUNDING = 16
@@ -29,7 +31,7 @@ ROUNDING = 16
 
 
 class Activations(NamedTuple):
-    """What linear maps act on: saturated x and, where needed, sqrt(1 - x̂²) and x̂·sqrt(1 - x̂²)."""
+    """What linear maps act on: x = s_x sin θ and, where needed, cos θ and sin θ cos θ."""
 
     x: Tensor
     cos: Tensor | None = None
@@ -54,6 +56,7 @@ class ProductSums:
         scale: activation scale s_x.
         unsaturated: gradients pass saturated activations as if they were not (BPDA).
         constant_variance: gradients take the variance for a constant.
+        mapping: the angle that stands for an activation.
     """
 
     linear_map: LinearMap
@@ -62,6 +65,7 @@ class ProductSums:
     scale: float
     unsaturated: bool = False
     constant_variance: bool = False
+    mapping: Mapping = ARCSINE
 
     def draw(self, x: Tensor, source: NoiseSource) -> Tensor:
         """The sums of ``x``: the mean, with Gaussian shot noise where there are shots."""
@@ -99,19 +103,23 @@ class ProductSums:
         return variance
 
     def activations(self, x: Tensor) -> Activations:
-        """``x``, saturated at the scale."""
+        """Sines and cosines of the angles of ``x``, saturated at the scale."""
         # Wider by rounding: clamping has no gradient *at* its bounds, where white pixels lie, and
         # in a batch of another size the largest activation is another one in its last digits.
         eps = torch.finfo(x.dtype).eps
         limit = self.scale * (1 + (ROUNDING * eps if eps < 1e-6 else eps))
         # The same as torch.clamp, whose backward pass takes several times as long.
         clamp = clamp_straight_through if self.unsaturated else functional.hardtanh
-        x = clamp(x, -limit, limit)
+        inside = clamp(x, -limit, limit)
+        sine = self.mapping.sine(inside, self.scale)
+        if self.unsaturated and sine is not inside:
+            # A mapping may be flat at the ends of its range, so that nothing would pass there.
+            beyond = x - functional.hardtanh(x, -limit, limit)
+            sine = sine + (beyond - beyond.detach())
         if self.kernels.cos is None:
-            return Activations(x)
-        # The root's slope is infinite at the ends of its range, where clamping has none.
-        cosine = (1 - (x / self.scale).square()).clamp_min(torch.finfo(x.dtype).tiny).sqrt()
-        return Activations(x, cosine, x / self.scale * cosine)
+            return Activations(sine)
+        cosine = self.mapping.cosine(inside, self.scale)
+        return Activations(sine, cosine, sine / self.scale * cosine)
 
     def variance_terms(
         self, activations: Activations, kernels: VarianceKernels

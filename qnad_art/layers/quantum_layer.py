@@ -128,7 +128,15 @@ class QuantumLayer(nn.Module):
     def sums(self, kernels: Kernels) -> ProductSums:
         """The sums over this layer's products with ``kernels``."""
         bias, tuning = self.bias_after(kernels), self.tuned is not None
-        return ProductSums(self.linear_map, kernels, bias, self.scale, self.unsaturated, tuning)
+        return ProductSums(
+            self.linear_map,
+            kernels,
+            bias,
+            self.scale,
+            self.unsaturated,
+            tuning,
+            self.execution.mapping,
+        )
 
     def bias_after(self, kernels: Kernels) -> Tensor | None:
         """What is added to the sums: the bias, or what the kernels have in its place."""
@@ -192,12 +200,17 @@ class QuantumLayer(nn.Module):
     def product_weights(self) -> Tensor:
         """The weight of every product, of :attr:`product_shape`."""
         bias = self.quantum_bias
-        return self.weight if bias is None else with_bias(self.weight, bias, self.bias_input)
+        return self.weight if bias is None else with_bias(self.weight, bias, self.bias_unit)
 
     @property
     def bias_input(self) -> float:
-        """The input that a bias run as products is the weight of: s_x, 1 before calibration."""
+        """The input of a bias's products: s_x, 1 before calibration."""
         return 1.0 if self.input_scale is None else self.input_scale
+
+    @property
+    def bias_unit(self) -> float:
+        """What a bias's product contributes for a weight of 1: its input, times the decoding."""
+        return self.bias_input * self.execution.mapping.decoding
 
     def products(self, x: Tensor) -> int:
         """Products (circuits) that a batch ``x`` of inputs costs in this layer."""

@@ -119,12 +119,14 @@ def _percentile_scales(
 
 
 def _clipped_and_moments(layer: QuantumLayer, x: Tensor) -> Tensor:
-    """Σ x̂², Σ x̂⁴, and the numbers of activations and of those beyond the scale, by channel."""
+    """Σ sin²θ, Σ sin⁴θ, and how many activations there are and lie beyond the scale, by channel."""
     scale = layer.input_scale or torch.inf
     # Compare the values themselves, because a quotient may be rounded to more than 1.
     by_channel = layer.linear_map.sum_by_channel
     beyond = by_channel((x > scale) | (x < -scale))
     count = by_channel(x.new_ones((), dtype=torch.float64).expand(x.shape))
-    square = (x.detach().float() / (layer.input_scale or 1.0)).square_().clamp_max_(1)
+    unit = layer.input_scale or 1.0
+    sine = layer.execution.mapping.sine(x.detach().float().clamp(-unit, unit), unit)
+    square = (sine / unit).square_().clamp_max_(1)
     sums = [by_channel(square), by_channel(square.square_()), count, beyond]
     return torch.stack([values.double() for values in sums])

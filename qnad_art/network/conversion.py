@@ -18,6 +18,7 @@ from qnad_art.device.catalogue import load_device
 from qnad_art.errors import InvalidInputError
 from qnad_art.layers.kernels import Execution
 from qnad_art.layers.linear_and_conv import QUANTUM_CLASSES
+from qnad_art.layers.mappings import load_mapping
 from qnad_art.layers.noise_source import NoiseSource
 from qnad_art.layers.quantum_layer import QuantumLayer
 from qnad_art.layers.speed.batch_norm import fold_batch_norm
@@ -69,7 +70,12 @@ def convert(
         profile, placement.sites, max_pairs=settings.max_pairs, readout=settings.readout
     )
     execution = Execution(
-        table, settings.shots, settings.gain, settings.headroom, settings.bias or "classical"
+        table,
+        settings.shots,
+        settings.gain,
+        settings.headroom,
+        settings.bias or "classical",
+        mapping=load_mapping(settings.mapping),
     )
     chosen = _chosen_layers(model, settings.include, settings.exclude)
     network, noise = copy.deepcopy(model), NoiseSource(settings.seed)

@@ -112,6 +112,7 @@ class QuantumExecutedModule(nn.Module):
             gain=self.gain,
             headroom=self._execution.headroom,
             bias=self._execution.bias,
+            mapping=self._execution.mapping.name,
             include=[glob.escape(name) for name in self.layers],
             order=placement.order,
             compute=placement.compute,

@@ -11,8 +11,10 @@ from qnad_art.device.catalogue import DeviceLike
 from qnad_art.device.profile import DEFAULT_DEVICE, DeviceProfile
 from qnad_art.errors import InvalidInputError, UnknownNameError
 from qnad_art.layers.kernels import Bias, Gain, check_execution
+from qnad_art.layers.mappings import DEFAULT_MAPPING
 from qnad_art.network.calibration import check_percentile
 from qnad_art.placement.placement import Order, Placement, check_order, device_placement
+from qnad_art.plugins.discovery import find_plugin
 
 Allocation = Literal["margin", "equal"]
 ALLOCATIONS: tuple[Allocation, ...] = ("margin", "equal")
@@ -32,6 +34,8 @@ class ExecutionSettings:
             :class:`~qnad_art.layers.kernels.Execution`.
         bias: ``"classical"`` or ``"quantum"``, likewise; ``None`` leaves the choice to the
             crosstalk strategy, and means ``"classical"`` without one.
+        mapping: ``"arcsine"``, ``"linear"``, or the name of a plugin's: the angle that stands for
+            an activation, see :mod:`qnad_art.layers.mappings`.
         percentile: percentile of the activations that becomes the scale, see
             :meth:`~qnad_art.network.module.QuantumExecutedModule.calibrate`.
         include, exclude: patterns over module names (``features.*``); a layer is converted if it
@@ -49,6 +53,7 @@ class ExecutionSettings:
 
     Raises:
         InvalidInputError: a value is out of range.
+        UnknownNameError: there is no such mapping.
     """
 
     device: DeviceLike = DEFAULT_DEVICE
@@ -57,6 +62,7 @@ class ExecutionSettings:
     gain: Gain = "calibrated"
     headroom: float = 1.0
     bias: Bias | None = None
+    mapping: str = DEFAULT_MAPPING
     percentile: float | None = None
     include: Sequence[str] = ("*",)
     exclude: Sequence[str] = ()
@@ -71,6 +77,7 @@ class ExecutionSettings:
         check_execution(self.shots, self.gain, self.headroom, self.bias or "classical")
         check_table(self.readout, self.max_pairs)
         check_order(self.order)
+        find_plugin("mapping", self.mapping)
         if self.percentile is not None:
             check_percentile(self.percentile)
         if self.allocation not in (None, *ALLOCATIONS):

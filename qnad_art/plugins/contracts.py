@@ -10,6 +10,7 @@ _TYPES = {
     "device": "qnad_art.device.profile.DeviceProfile",
     "crosstalk model": "qnad_art.circuits.crosstalk_models.CrosstalkModel",
     "drift model": "qnad_art.device.drift.DriftModel",
+    "mapping": "qnad_art.layers.mappings.Mapping",
     "strategy": "qnad_art.placement.plan.CrosstalkPlan",
     "engine": "qnad_art.engines.circuit.CircuitEngine",
     "attack": "qnad_art.benchmark.attacks.catalogue.AttackEntry",
@@ -50,7 +51,7 @@ def contract_fault(kind: str, name: str, loaded: Any) -> str | None:
         except Exception as error:
             reason = str(error).partition("\n")[0]
             return f"is not a command that Typer takes: {type(error).__name__}: {reason}"
-    elif kind in ("attack", "crosstalk model", "drift model", "model"):
+    elif kind in ("attack", "crosstalk model", "drift model", "mapping", "model"):
         if not isinstance(loaded, expected):
             return f"is {what}, not an instance of {_TYPES[kind]}"
     elif not (isinstance(loaded, type) and issubclass(loaded, expected)):
@@ -58,7 +59,7 @@ def contract_fault(kind: str, name: str, loaded: Any) -> str | None:
     elif inspect.isabstract(loaded):
         return f"does not define {', '.join(sorted(vars(loaded)['__abstractmethods__']))}"
     # Saved results, weights and device profiles are read again by this name.
-    if kind in ("crosstalk model", "drift model", "defence", "model"):
+    if kind in ("crosstalk model", "drift model", "mapping", "defence", "model"):
         own = loaded.usual.name if kind == "model" else getattr(loaded, "name", None)
         if own != name:
             return f"calls itself {own!r}, but is registered as {name!r}"

@@ -33,6 +33,7 @@ KINDS: dict[str, str] = {
     "device": "qnad_art.devices",
     "crosstalk model": "qnad_art.crosstalk_models",
     "drift model": "qnad_art.drift_models",
+    "mapping": "qnad_art.mappings",
     "strategy": "qnad_art.crosstalk",
     "engine": "qnad_art.engines",
     "attack": "qnad_art.attacks",

@@ -12,6 +12,7 @@ from qnad_art.circuits.response import MAX_PAIRS
 from qnad_art.device.profile import DEFAULT_DEVICE
 from qnad_art.errors import InvalidInputError
 from qnad_art.layers.kernels import Bias
+from qnad_art.layers.mappings import DEFAULT_MAPPING
 
 Range = tuple[float, float]
 
@@ -40,7 +41,7 @@ class SearchSettings:
         shots: candidates for the shots per product; empty means the exact expectation.
         tuning: further settings of ``Tuned``, the same in all trials.
         device: as in :func:`qnad_art.device.catalogue.load_device`.
-        bias: as in :class:`~qnad_art.defence.QNAD`.
+        bias, mapping: as in :class:`~qnad_art.defence.QNAD`.
         attack_steps: steps of PGD in validation.
         validation_fraction: fraction of the images held out for validation (at most 1,000 images).
         storage: SQLite file with finished trials, from which a search continues; ``None`` keeps
@@ -63,6 +64,7 @@ class SearchSettings:
     tuning: Mapping[str, Any] = field(default_factory=dict)
     device: str = DEFAULT_DEVICE
     bias: Bias | None = None
+    mapping: str = DEFAULT_MAPPING
     attack_steps: int = 20
     validation_fraction: float = 0.2
     storage: str | Path | None = None
@@ -94,6 +96,8 @@ class SearchSettings:
     def recorded(self) -> dict[str, Any]:
         """The settings on which the result of a trial depends, as plain JSON."""
         left_out = {"trials", "storage", "study"}
+        if self.mapping == DEFAULT_MAPPING:  # which earlier studies do not name
+            left_out.add("mapping")
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
         plain: dict[str, Any] = json.loads(json.dumps(values))
         return plain

@@ -160,6 +160,7 @@ def _judge(
     execution = ExecutionSettings(
         device=settings.device,
         bias=settings.bias,
+        mapping=settings.mapping,
         max_pairs=max(MAX_PAIRS, chosen["max_pairs"]),
         seed=settings.seed,
         **{name: value for name, value in chosen.items() if name in EXECUTION},

@@ -30,6 +30,7 @@ from qnad_art.testing.check_dataset import check_dataset as check_dataset
 from qnad_art.testing.check_defence import check_defence as check_defence
 from qnad_art.testing.check_device import check_device as check_device
 from qnad_art.testing.check_engine import check_engine as check_engine
+from qnad_art.testing.check_mapping import check_mapping as check_mapping
 from qnad_art.testing.check_model import check_model as check_model
 from qnad_art.testing.check_sink import check_sink as check_sink
 from qnad_art.testing.check_strategy import check_strategy as check_strategy

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from qnad_art.layers.mappings import DEFAULT_MAPPING
 from qnad_art.network.modes import setting
 from qnad_art.network.module import QuantumExecutedModule
 
@@ -59,8 +60,10 @@ class Circuits(Plain):
 
     def identity(self) -> tuple[dict[str, Any], bytes]:
         """Settings; the response table, and the calibration and shots of the layers."""
-        names = ("device", "order", "shots", "gain", "headroom", "bias")
+        names = ["device", "order", "shots", "gain", "headroom", "bias"]
         settings = self.module.settings.recorded()
+        if settings["mapping"] != DEFAULT_MAPPING:
+            names.append("mapping")
         content = self.module.execution.table.values.tobytes()
         for layer in self.module.layers.values():
             calibration = (layer.input_scale, layer.input_spread, layer.shot_share)

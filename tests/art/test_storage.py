@@ -195,6 +195,18 @@ def test_tied_weights_come_back(tmp_path):
     assert np.array_equal(logits(loaded), logits(original))
 
 
+def test_a_mapping_comes_back_and_the_default_is_not_written(tmp_path):
+    """Folders of earlier versions name no mapping."""
+    for name in ("linear", "arcsine"):
+        original = hardened(shots=256, mapping=name)
+        original.save(name, str(tmp_path))
+        loaded = Classifier.load(tmp_path / name)
+        assert loaded.module.settings.mapping == name
+        assert np.array_equal(logits(loaded), logits(original))
+        written = json.loads((tmp_path / name / "manifest.json").read_text())["execution"]
+        assert written.get("mapping") == (None if name == "arcsine" else name)
+
+
 # Where to save
 
 

@@ -64,6 +64,13 @@ def test_exported_device_can_be_used_again(tmp_path):
     assert result.exit_code == 0, result.output
 
 
+def test_verify_compares_the_products_of_a_mapping():
+    arguments = ["verify", "--mapping", "linear", "--products", "5", "--shots", "0"]
+    result = run(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "mapping linear" in result.output
+
+
 def test_verify_passes_and_fails_by_tolerance():
     arguments = ["verify", "--products", "20", "--shots", "1024", "--readout", "twirled"]
     passed = run(app, arguments)
@@ -79,6 +86,8 @@ def test_verify_passes_and_fails_by_tolerance():
     [
         (["verify", "--device", "ibm_nairobbi"], "Did you mean 'ibm_nairobi'"),
         (["verify", "--readout", "loud"], "twirled"),
+        (["verify", "--mapping", "linaer"], "Did you mean 'linear'"),
+        (["verify", "--mapping", "linear", "--steps", "1"], "leave out --mapping"),
         (["verify", "--products", "0"], "at least 1"),
         (["verify", "--shots", "-1"], "-1"),
         (["verify", "--tolerance", "-1"], "tolerance is -1"),

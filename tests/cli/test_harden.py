@@ -175,9 +175,13 @@ def test_ctrl_c_while_measuring_leaves_no_figures_of_another(weights, tmp_path, 
 
 def test_a_folder_describes_itself(weights, tmp_path):
     output = tmp_path / "net"
-    options = ("--strategy", "uniform", "--test-images", "20", "--output", output)
-    assert run("harden", weights, *DATA, *options).exit_code == 0
-    assert run("describe", output).exit_code == 0
+    options = ("--strategy", "uniform", "--mapping", "linear", "--test-images", "20")
+    assert run("harden", weights, *DATA, *options, "--output", output).exit_code == 0
+    card = json.loads((tmp_path / "net.card.json").read_text())
+    assert card["mapping"] == "linear"
+    described = run("describe", output)
+    assert described.exit_code == 0
+    assert "mapping=linear" in described.output
     assert "leave out --device" in str(run("describe", output, "--device", "ideal").exception)
     plan = output / "plan.safetensors"
     assert "give its JSON file" in str(run("describe", _renamed(plan)).exception)

@@ -8,6 +8,7 @@ from qnad_art.device.catalogue import load_device
 from qnad_art.engines.aer import AerEngine
 from qnad_art.engines.verify import verify_device
 from qnad_art.errors import InvalidInputError, UnknownNameError
+from qnad_art.layers.mappings import Linear
 
 
 @pytest.mark.parametrize("device", ["ideal", "ibm_nairobi"])
@@ -20,14 +21,29 @@ def test_devices_pass(device, readout):
     assert result.largest_z < 5
 
 
+@pytest.mark.parametrize("mapping", ["arcsine", "linear"])
+def test_products_of_every_mapping_pass(mapping):
+    device = load_device("ibm_nairobi")
+    result = verify_device(device, products=30, mapping=mapping, shots=None, max_pairs=2)
+    assert result.largest_difference < 1e-12
+
+
+def test_angles_of_another_mapping_are_found(monkeypatch):
+    monkeypatch.setattr(Linear, "theta", lambda self, x: np.arcsin(x))
+    device = load_device("ibm_nairobi")
+    result = verify_device(device, products=30, mapping="linear", shots=None, max_pairs=0)
+    assert not result.passed
+    assert result.largest_difference > 1e-2
+
+
 def test_a_wrong_table_is_found(monkeypatch):
     """A relative error of 1 % in the compiled products fails both comparisons."""
-    right = ResponseTable.expectation
+    right = ResponseTable.bilinear
 
     def wrong(self, *arguments):
         return 0.99 * right(self, *arguments) + 0.01
 
-    monkeypatch.setattr(ResponseTable, "expectation", wrong)
+    monkeypatch.setattr(ResponseTable, "bilinear", wrong)
     result = verify_device(load_device("ibm_nairobi"), products=200, shots=4096)
     assert not result.passed
     assert result.largest_difference > 1e-3

@@ -21,6 +21,7 @@ UNLIKE_THE_DEFAULTS = {
     "gain": "raw",
     "headroom": 1.25,
     "bias": "quantum",
+    "mapping": "linear",
     "percentile": 99.0,
     "include": ("*",),
     "exclude": ("0",),
@@ -61,6 +62,11 @@ def test_a_value_that_cannot_be_is_refused_as_the_settings_are_made(wrong, says)
         ExecutionSettings(**wrong)
 
 
+def test_an_unknown_mapping_is_refused():
+    with pytest.raises(UnknownNameError, match="Did you mean 'linear'"):
+        ExecutionSettings(mapping="linaer")
+
+
 def test_settings_do_not_change():
     with pytest.raises(FrozenInstanceError):
         ExecutionSettings().shots = 3
@@ -85,7 +91,8 @@ def test_a_network_tells_the_settings_that_run_it_the_same():
     module = convert(network(), x(), **UNLIKE_THE_DEFAULTS)
     told = module.settings
     assert told.device == load_device("ibm_lima")
-    for name in ("shots", "readout", "gain", "headroom", "bias", "order", "compute", "max_pairs"):
+    told_again = ("shots", "readout", "gain", "headroom", "bias", "mapping", "order", "compute")
+    for name in (*told_again, "max_pairs"):
         assert getattr(told, name) == UNLIKE_THE_DEFAULTS[name]
     again = convert(
         network(), x(), settings=replace(told, seed=5, percentile=99.0, allocation=None)
@@ -98,7 +105,7 @@ def test_a_network_tells_the_settings_that_run_it_the_same():
 
 def test_all_settings_stand_in_a_line():
     line = str(ExecutionSettings(device=load_device("ideal"), exclude=["a", "b"], shots=9))
-    for part in ("device=ideal", "shots=9", "headroom=1.0", "exclude=a,b", "max_pairs=8"):
+    for part in ("device=ideal", "shots=9", "mapping=arcsine", "exclude=a,b", "max_pairs=8"):
         assert part in line
 
 

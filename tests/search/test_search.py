@@ -91,6 +91,11 @@ class TestSearch:
         with pytest.raises(ArtifactError, match="Give a new file"):
             searched(replace(settings, storage=foreign))
 
+    def test_another_mapping_is_recorded_and_the_default_is_not(self):
+        """Studies of earlier versions name no mapping, and go on."""
+        assert "mapping" not in QUICK.recorded()
+        assert replace(QUICK, mapping="linear").recorded()["mapping"] == "linear"
+
     def test_images_to_judge_on_are_never_tuned_on(self, monkeypatch):
         parts = {}
         monkeypatch.setattr("qnad_art.search.study._judge", _recording(parts))

@@ -18,6 +18,7 @@ from qnad_art.defence import CALIBRATION_IMAGES, QNAD
 from qnad_art.errors import UnknownNameError
 from qnad_art.estimator import QuantumExecutedClassifier
 from qnad_art.layers.kernels import Bias, Gain
+from qnad_art.layers.mappings import DEFAULT_MAPPING
 from qnad_art.network.settings import SETTINGS, Allocation, ExecutionSettings
 from qnad_art.placement.placement import Order
 from qnad_art.placement.plan import CrosstalkPlan
@@ -52,12 +53,14 @@ class Inherent(Defence):
     gain: Gain = ExecutionSettings.gain
     headroom: Positive = ExecutionSettings.headroom
     bias: Bias = "classical"
+    mapping: str = DEFAULT_MAPPING
     percentile: Positive | None = ExecutionSettings.percentile
     include: tuple[str, ...] = tuple(ExecutionSettings.include)
     exclude: tuple[str, ...] = tuple(ExecutionSettings.exclude)
     order: Order = ExecutionSettings.order
     compute: tuple[int, ...] | None = None
     max_pairs: Count = ExecutionSettings.max_pairs
+    echo: bool = ExecutionSettings.echo
 
     @model_validator(mode="after")
     def _executable(self) -> Inherent:
@@ -68,6 +71,19 @@ class Inherent(Defence):
         """Settings of the execution; ``work`` adds device and seed, or replaces others."""
         own = {name: getattr(self, name) for name in SETTINGS if name in Inherent.model_fields}
         return ExecutionSettings(**{**own, **work})
+
+    @property
+    def by(self) -> str | None:
+        """Distribution and version that provide the mapping."""
+        return provider("mapping", self.mapping)
+
+    def content(self) -> dict[str, Any]:
+        """The settings, without defaults of which recorded results know nothing."""
+        content = super().content()
+        for name, before in (("mapping", DEFAULT_MAPPING), ("echo", False)):
+            if content[name] == before:
+                del content[name]
+        return content
 
     @property
     def noisy(self) -> bool:  # type: ignore[override]
@@ -137,8 +153,8 @@ class Qnad(Inherent):
 
     @property
     def by(self) -> str | None:
-        """Distribution and version that provide the strategy."""
-        return provider("strategy", self.strategy)
+        """Distributions and versions that provide the strategy and the mapping."""
+        return ", ".join(filter(None, (provider("strategy", self.strategy), super().by))) or None
 
     def content(self) -> dict[str, Any]:
         """The settings under the short name, by which recorded results are named."""

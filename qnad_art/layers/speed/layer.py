@@ -53,7 +53,14 @@ class FastLayer(Accelerated, QuantumLayer):
             return super().sums(kernels)
         bias, tuning = self.bias_after(kernels), self.tuned is not None
         return FastSums(
-            self.linear_map, kernels, bias, self.scale, self.unsaturated, tuning, self._constants
+            self.linear_map,
+            kernels,
+            bias,
+            self.scale,
+            self.unsaturated,
+            tuning,
+            self.execution.mapping,
+            self._constants,
         )
 
     def kernels(self) -> Kernels:

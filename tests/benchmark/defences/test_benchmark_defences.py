@@ -206,7 +206,8 @@ def test_content_is_json_that_builds_the_same_steps(name):
     assert build_steps(content) == steps
     assert steps_content(build_steps(content)) == content
     if name not in ("none", "art.defences.preprocessor.TotalVarMin"):
-        assert type(steps[0]).model_fields.keys() - content[0].keys() <= {"strategy", "ranked_at"}
+        left_out = {"strategy", "ranked_at", "mapping"}
+        assert type(steps[0]).model_fields.keys() - content[0].keys() <= left_out
 
 
 @pytest.mark.parametrize(
@@ -642,6 +643,27 @@ def test_the_settings_that_name_recorded_results_stay():
         **{"batch_size": 128, "learning_rate": 0.02, "patience": None},
         **{"validation_fraction": 0.1, "shot_noise": True, "precision": "float32"},
     }
+
+
+@pytest.mark.parametrize("name", ["inherent", "qnad-uniform", "qnad-tuned"])
+def test_another_mapping_is_named_and_the_default_is_not(name):
+    default, same, other = (
+        steps_content(build_steps({"name": name, **settings}))[0]
+        for settings in ({}, {"mapping": "arcsine"}, {"mapping": "linear"})
+    )
+    assert default == same == {k: v for k, v in other.items() if k != "mapping"}
+    assert other["mapping"] == "linear"
+    assert build_steps(other)[0].settings().mapping == "linear"
+
+
+def test_a_mapping_that_does_not_exist_is_refused():
+    with pytest.raises(InvalidInputError, match="Did you mean 'linear'"):
+        build_steps({"name": "inherent", "mapping": "linaer"})
+
+
+def test_networks_run_under_the_mapping_that_a_step_names(tmp_path):
+    steps = {"name": "qnad-uniform", "mapping": "linear"}
+    assert defended(steps, tmp_path).module.settings.mapping == "linear"
 
 
 @pytest.mark.slow
