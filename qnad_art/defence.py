@@ -199,7 +199,8 @@ class QNAD(Transformer):  # type: ignore[misc]
     def _built(self) -> Strategy:
         settings = dict(self.strategy_settings)
         if isinstance(self.strategy, str):
-            offered = {**image_range(self.classifier), "max_pairs": self.settings.max_pairs}
+            pairs = self.settings.pairs_on(load_device(self.settings.device))
+            offered = {**image_range(self.classifier), "max_pairs": pairs}
             if self.settings.seed is not None:
                 offered["seed"] = self.settings.seed
             filled = taken(self.strategy, **offered)

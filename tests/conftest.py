@@ -56,6 +56,12 @@ def nairobi():
 
 
 @pytest.fixture(scope="session")
+def paper_nairobi():
+    """ibm_nairobi under the crosstalk model of the paper, where a word is gate pairs alone."""
+    return load_device("ibm_nairobi[crosstalk=paper]")
+
+
+@pytest.fixture(scope="session")
 def ecr_line(nairobi):
     """Five noisy qubits in a line whose compute qubits are ECR targets: C has no zero row."""
     edges = [
@@ -63,7 +69,11 @@ def ecr_line(nairobi):
         for control, target, zz in [(1, 0, 9e4), (1, 2, 1.2e5), (3, 2, -7e4), (3, 4, 1.1e5)]
     ]
     return DeviceProfile(
-        name="ecr-line", two_qubit_gate="ecr", qubits=nairobi.qubits[:5], edges=tuple(edges)
+        name="ecr-line",
+        two_qubit_gate="ecr",
+        qubits=nairobi.qubits[:5],
+        edges=tuple(edges),
+        crosstalk_model="paper",
     )
 
 

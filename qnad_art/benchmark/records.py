@@ -120,9 +120,14 @@ class Plan(Record):
 
 
 class Provenance(Record):
-    """What a figure depends on in addition to the cell."""
+    """What a figure depends on in addition to the cell.
+
+    ``crosstalk_model`` is that of the device; quantum results from before there were several have
+    none, and are of ``paper``.
+    """
 
     device_hash: str | None
+    crosstalk_model: str | None = None
     shots: int | None
     plan: Plan | None
     data_hash: str

@@ -42,7 +42,9 @@ Array = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.integer]
 
 MAX_PAIRS = 8
-"""Default for the largest number of injected pairs in a table."""
+"""Default for the largest number of injected pairs in a table under ``paper``."""
+MAX_UNITS = 20
+"""Default under crosstalk models in time, whose smallest units are waits of 0.06 rad."""
 MOST_PAIRS = 127
 """Largest pair count that a plan can store (int8)."""
 _TABLE_VERSION = 1
@@ -118,6 +120,11 @@ def response_table(
         for site in sites
     ]
     return ResponseTable(device.name, device.hash, readout, sites, values, np.array(turns))
+
+
+def usual_pairs(device: DeviceProfile) -> int:
+    """Default for the largest count in a table, :data:`MAX_PAIRS` or :data:`MAX_UNITS`."""
+    return MAX_UNITS if crosstalk_model(device).timed else MAX_PAIRS
 
 
 def _responses(errors: DeviceErrors, site: Site, max_pairs: int) -> Array:

@@ -326,9 +326,10 @@ class CrosstalkFit:
     ) -> QNAD:
         """Fit the defence; its response tables cover the pairs that were requested."""
         from qnad_art.defence import QNAD
+        from qnad_art.device.catalogue import load_device
         from qnad_art.plugins.discovery import blamed_on, find_plugin
 
-        most = max(settings.max_pairs, self.most_pairs)
+        most = max(settings.pairs_on(load_device(settings.device)), self.most_pairs)
         defence = QNAD(classifier, settings=settings, strategy=self.strategy, max_pairs=most)
         self.console.print(f"Execution: {defence.execution}")
         blame = blamed_on(find_plugin("strategy", self.name))

@@ -12,7 +12,7 @@ import copy
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
@@ -47,7 +47,7 @@ class Tuned(AdversarialSettings):
 
     Args:
         fraction: of the weights, in [0, 1], ranked by |∂L/∂w|.
-        max_pairs: of a codeword (at most the module's table).
+        max_pairs: of a codeword; ``None`` means as many as the module's table has.
         max_turn: angle in rad by which a codeword may turn a weight's phase at most. ``None`` means
             1.2 under crosstalk models in time and no limit under ``paper``.
         codebook: what a weight may choose from: ``"all"`` edges, one hop and spectator, of all
@@ -65,7 +65,7 @@ class Tuned(AdversarialSettings):
     """
 
     fraction: float = FRACTION
-    max_pairs: int = MAX_PAIRS
+    max_pairs: int | None = None
     max_turn: float | None = field(default=None, metadata=LATER)
     codebook: Words = "all"
     ranked_on: Literal["adversarial", "clean"] = "adversarial"
@@ -84,7 +84,7 @@ class Tuned(AdversarialSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if type(self.max_pairs) is not int or self.max_pairs < 1:
+        if self.max_pairs is not None and (type(self.max_pairs) is not int or self.max_pairs < 1):
             raise InvalidInputError(
                 f"max_pairs is {self.max_pairs!r}; it must be a whole number from 1."
             )
@@ -104,7 +104,9 @@ class Tuned(AdversarialSettings):
         """
         usable = [site for site in sites if self.codebook != "one-hop" or site.partner is None]
         limit = self.turn_limit(device)
-        check_lever(device, usable, max_pairs=self.max_pairs, max_turn=limit)
+        check_lever(
+            device, usable, max_pairs=min(self.max_pairs or MAX_PAIRS, MAX_PAIRS), max_turn=limit
+        )
 
     def turn_limit(self, device: DeviceProfile) -> float | None:
         """``max_turn``, or what suits the crosstalk model of the device."""
@@ -114,6 +116,8 @@ class Tuned(AdversarialSettings):
 
     def plan(self, module: QuantumExecutedModule, x: Tensor, y: Tensor) -> CrosstalkPlan:
         """Tune on inputs ``x`` (N, …) and class indices ``y`` (N,); ``module`` is left as it is."""
+        if self.max_pairs is None:
+            return replace(self, max_pairs=module.execution.table.max_pairs).plan(module, x, y)
         self.check_device(module.device_profile, module.placement.sites)
         best = self.loop(module, x, y).run()
         plan = CrosstalkPlan(
@@ -143,10 +147,11 @@ class Tuned(AdversarialSettings):
 
     def loop(self, module: QuantumExecutedModule, x: Tensor, y: Tensor) -> AdversarialLoop:
         """The optimisation of :meth:`plan`, on a copy of ``module``, ready to run."""
-        if self.max_pairs > module.execution.table.max_pairs:
+        most = module.execution.table.max_pairs
+        if self.max_pairs is not None and self.max_pairs > most:
             raise InvalidInputError(
-                f"max_pairs is {self.max_pairs}, but the module's table ends at "
-                f"{module.execution.table.max_pairs}: convert with max_pairs={self.max_pairs}."
+                f"max_pairs is {self.max_pairs}, but the module's table ends at {most}: convert "
+                f"with max_pairs={self.max_pairs}."
             )
         training, validation = split_validation(x, y, self)
         module = copy.deepcopy(module).requires_grad_(False)
@@ -175,7 +180,7 @@ class _EffectiveWeights:
         self.codebook = build_codebook(
             module.execution.table,
             words=choice,
-            max_pairs=settings.max_pairs,
+            max_pairs=settings.max_pairs or module.execution.table.max_pairs,
             max_turn=settings.turn_limit(module.device_profile),
         ).to(place)
         self.angles = {

@@ -67,7 +67,7 @@ def convert(
     profile = load_device(settings.device)
     placement = settings.placement(profile)
     table = response_table(
-        profile, placement.sites, max_pairs=settings.max_pairs, readout=settings.readout
+        profile, placement.sites, max_pairs=settings.pairs_on(profile), readout=settings.readout
     )
     execution = Execution(
         table,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from qnad_art.circuits.response import MAX_PAIRS, Readout, check_table
+from qnad_art.circuits.response import Readout, check_table, usual_pairs
 from qnad_art.device.catalogue import DeviceLike
 from qnad_art.device.profile import DEFAULT_DEVICE, DeviceProfile
 from qnad_art.errors import InvalidInputError, UnknownNameError
@@ -41,7 +41,8 @@ class ExecutionSettings:
         include, exclude: patterns over module names (``features.*``); a layer is converted if it
             matches one of ``include`` and none of ``exclude``.
         order, compute: see :func:`~qnad_art.placement.placement.device_placement`.
-        max_pairs: largest pair count that a plan may use.
+        max_pairs: largest pair count that a plan may use; ``None`` means what suits the crosstalk
+            model, see :func:`~qnad_art.circuits.response.usual_pairs`.
         echo: whether waits of a neighbour have an echo, see
             :func:`~qnad_art.placement.placement.device_placement`.
         allocation: allocation of the shots. ``"margin"`` gives more shots to the outputs whose
@@ -68,14 +69,14 @@ class ExecutionSettings:
     exclude: Sequence[str] = ()
     order: Order = "stretched"
     compute: Sequence[int] | None = None
-    max_pairs: int = MAX_PAIRS
+    max_pairs: int | None = None
     echo: bool = False
     allocation: Allocation | None = None
     seed: int | None = None
 
     def __post_init__(self) -> None:
         check_execution(self.shots, self.gain, self.headroom, self.bias or "classical")
-        check_table(self.readout, self.max_pairs)
+        check_table(self.readout, self.max_pairs or 0)
         check_order(self.order)
         find_plugin("mapping", self.mapping)
         if self.percentile is not None:
@@ -108,6 +109,10 @@ class ExecutionSettings:
         """These settings with the ``preferred`` values in place of ``None``."""
         left = {name: value for name, value in preferred.items() if getattr(self, name) is None}
         return replace(self, **left)
+
+    def pairs_on(self, device: DeviceProfile) -> int:
+        """:attr:`max_pairs`, or what suits ``device``."""
+        return usual_pairs(device) if self.max_pairs is None else self.max_pairs
 
     def placement(self, device: DeviceProfile) -> Placement:
         """Where products run on ``device``, which :attr:`device` names."""

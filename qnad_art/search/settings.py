@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from qnad_art.circuits.response import MAX_PAIRS
+from qnad_art.circuits.response import MAX_UNITS
 from qnad_art.device.profile import DEFAULT_DEVICE
 from qnad_art.errors import InvalidInputError
 from qnad_art.layers.kernels import Bias
@@ -54,7 +54,7 @@ class SearchSettings:
     trials: int = 30
     epochs: int = 10
     fraction: Range = (0.05, 0.6)
-    max_pairs: tuple[int, int] = (1, MAX_PAIRS)
+    max_pairs: tuple[int, int] = (1, MAX_UNITS)
     relative_epsilon: Range = (0.5, 3.0)
     robust_weight: Range = (0.3, 1.0)
     learning_rate: Range = (0.003, 0.3)

@@ -19,7 +19,6 @@ import numpy.typing as npt
 import optuna
 
 from qnad_art.accuracy import Images, Labels, Proportion, count_correct, count_robust
-from qnad_art.circuits.response import MAX_PAIRS
 from qnad_art.crosstalk import build_strategy
 from qnad_art.defence import QNAD
 from qnad_art.device.catalogue import load_device
@@ -161,7 +160,7 @@ def _judge(
         device=settings.device,
         bias=settings.bias,
         mapping=settings.mapping,
-        max_pairs=max(MAX_PAIRS, chosen["max_pairs"]),
+        max_pairs=chosen["max_pairs"],
         seed=settings.seed,
         **{name: value for name, value in chosen.items() if name in EXECUTION},
     )

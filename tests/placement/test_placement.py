@@ -60,7 +60,8 @@ class TestComputeQubits:
     def test_nairobi_s_are_the_five_of_the_design(self, nairobi):
         assert device_placement(nairobi).compute == (0, 2, 3, 4, 6)
 
-    def test_sites_are_plain_ones_then_every_one_and_two_hop(self, nairobi):
+    def test_sites_are_plain_ones_then_every_one_and_two_hop(self, paper_nairobi):
+        nairobi = paper_nairobi
         placement = device_placement(nairobi)
         assert [s.qubits for s in placement.sites[:5]] == [(0,), (2,), (3,), (4,), (6,)]
         direct = {(q, n) for q in placement.compute for n in nairobi.neighbours[q]}
@@ -250,7 +251,11 @@ class TestAwareOrder:
         """A line 0-1-2-3: product on 0 alone, partner 2 idle; 1 can also pair with it."""
         edges = [Edge(control=i, target=i + 1) for i in range(3)]
         device = DeviceProfile(
-            name="line", two_qubit_gate="cz", qubits=(Qubit(),) * 4, edges=tuple(edges)
+            name="line",
+            two_qubit_gate="cz",
+            qubits=(Qubit(),) * 4,
+            edges=tuple(edges),
+            crosstalk_model="paper",
         )
         placement = device_placement(device, compute=(0, 3))
         assert {s.qubits for s in placement.sites} == {

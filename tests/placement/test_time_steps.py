@@ -21,7 +21,7 @@ def random_layer(placement, rows: int, fan_in: int, fraction: float):
 @pytest.mark.parametrize("name", ["ibm_nairobi", "ibm_mumbai", "ibm_torino"])
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 1.0])
 def test_no_qubit_is_used_twice_in_a_step(name, fraction):
-    placement = device_placement(load_device(name))
+    placement = device_placement(load_device(f"{name}[crosstalk=paper]"))
     site, pairs = random_layer(placement, 5, 60, fraction)
     steps = time_steps(placement, site, pairs)
     for row in range(5):
@@ -34,7 +34,7 @@ def test_no_qubit_is_used_twice_in_a_step(name, fraction):
 
 
 def test_without_crosstalk_every_step_is_full():
-    placement = device_placement(load_device("ibm_nairobi"))
+    placement = device_placement(load_device("ibm_nairobi[crosstalk=paper]"))
     site = placement.plain_sites((3, 16, 3, 3))
     steps = time_steps(placement, site, torch.zeros(site.shape))
     assert steps.shape == site.shape
@@ -44,7 +44,7 @@ def test_without_crosstalk_every_step_is_full():
 
 def test_stretching_serves_all_and_takes_the_steps_that_neighbours_need():
     """Qubits 1 and 5 are the only neighbours, so 100 injected products take at least 50 steps."""
-    placement = device_placement(load_device("ibm_nairobi"))
+    placement = device_placement(load_device("ibm_nairobi[crosstalk=paper]"))
     wanted = torch.ones(2, 100, dtype=torch.bool)
     site = placement.place(wanted)
     assert all(placement.sites[i].neighbour is not None for i in site.flatten().tolist())
@@ -52,7 +52,7 @@ def test_stretching_serves_all_and_takes_the_steps_that_neighbours_need():
 
 
 def test_a_gap_is_filled_by_products_without_crosstalk():
-    placement = device_placement(load_device("ibm_nairobi"))
+    placement = device_placement(load_device("ibm_nairobi[crosstalk=paper]"))
     index = {site.qubits: i for i, site in enumerate(placement.sites)}
     site = torch.tensor([[index[2, 1], index[2, 1], index[0,]]])
     assert time_steps(placement, site, torch.tensor([[1, 1, 0]])).tolist() == [[0, 1, 0]]

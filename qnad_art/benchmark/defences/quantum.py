@@ -11,7 +11,7 @@ from pydantic import ConfigDict, TypeAdapter, model_validator
 
 from qnad_art.benchmark.defences.base import Defence, Work
 from qnad_art.benchmark.defences.common import EPOCHS, Count, Epsilon, Fraction, Positive, shuffled
-from qnad_art.circuits.response import Readout
+from qnad_art.circuits.response import MAX_PAIRS, Readout
 from qnad_art.crosstalk import build_strategy, strategy_settings, taken, traits
 from qnad_art.crosstalk.criticality import FRACTION
 from qnad_art.defence import CALIBRATION_IMAGES, QNAD
@@ -59,7 +59,7 @@ class Inherent(Defence):
     exclude: tuple[str, ...] = tuple(ExecutionSettings.exclude)
     order: Order = ExecutionSettings.order
     compute: tuple[int, ...] | None = None
-    max_pairs: Count = ExecutionSettings.max_pairs
+    max_pairs: Count | None = ExecutionSettings.max_pairs
     echo: bool = ExecutionSettings.echo
 
     @model_validator(mode="after")
@@ -84,6 +84,15 @@ class Inherent(Defence):
             if content[name] == before:
                 del content[name]
         return content
+
+    def identity(self) -> dict[str, Any]:
+        """See the base class; results of before are named by the only default that there was."""
+        identity = super().identity()
+        if self.max_pairs is None:
+            identity["max_pairs"] = MAX_PAIRS
+        elif self.max_pairs == MAX_PAIRS:
+            identity["max_pairs"] = str(MAX_PAIRS)  # asked for: not what suits the device
+        return identity
 
     @property
     def noisy(self) -> bool:  # type: ignore[override]

@@ -19,11 +19,12 @@ def facts(source: Source) -> Facts:
     results = source.results
     scored = [result for result in results if result.cell.kind != "audit"]
     cells = [result.cell for result in results]
-    quantum = (result for result in results if result.provenance.device_hash is not None)
+    quantum = [result for result in results if result.provenance.device_hash is not None]
     return [
         ("Models", _each(cell.model for cell in cells)),
         ("Data", _each(cell.data for cell in cells)),
         ("Devices", _each(cell.device for cell in cells)),
+        ("Crosstalk models", _each(r.provenance.crosstalk_model or "paper" for r in quantum)),
         ("Shots per product", _each(map(shots_text, quantum))),
         ("Defences", _each(cell.defence for cell in cells)),
         ("Attacks", _each(cell.attack for cell in cells if cell.attack)),

@@ -180,5 +180,11 @@ def _execution(victim: PyTorchClassifier) -> dict[str, Any]:
         if isinstance(part, QuantumExecutedModule):
             figures = {name: getattr(part.plan, name) for name in Plan.model_fields}
             plan = Plan(**figures)
-            return {"device_hash": part.device_profile.hash, "shots": part.shots, "plan": plan}
+            device = part.device_profile
+            return {
+                "device_hash": device.hash,
+                "crosstalk_model": device.crosstalk_model,
+                "shots": part.shots,
+                "plan": plan,
+            }
     return {"device_hash": None, "shots": None, "plan": None}
