@@ -79,8 +79,7 @@ def parity_response(
             for flip in combinations(flips, repeat=2)
         ]
         expected[a, b] = np.mean(found)
-    three = np.array(_ANGLES)
-    inverse = np.linalg.inv(np.stack([np.ones(3), np.cos(three), np.sin(three)], axis=1))
+    inverse = np.linalg.inv(np.stack([np.ones(3), np.cos(_ANGLES), np.sin(_ANGLES)], axis=1))
     result: Array = inverse @ expected @ inverse.T
     return result
 
