@@ -50,6 +50,9 @@ class QNAD(Transformer):  # type: ignore[misc]
             adversarial examples (the paper ranks after the attack), and with ``None`` on clean
             inputs.
         calibration_images: how many of the inputs set the activation scales.
+        start: a hardened classifier with the weights of ``classifier``, from whose crosstalk tuning
+            starts, carried to ``device`` (:meth:`~qnad_art.QuantumExecutedClassifier.on`). All
+            settings of the execution but device and shots are then its own.
         **changes: settings of the execution by name (``shots=1024``), which override those of
             ``settings``; see :class:`~qnad_art.network.settings.ExecutionSettings`. All others are
             settings of the strategy, such as ``pairs=2``. If a strategy has settings for the seed,
@@ -75,9 +78,11 @@ class QNAD(Transformer):  # type: ignore[misc]
         fraction: float = FRACTION,
         attack: Callable[[QuantumExecutedClassifier], EvasionAttack] | None = None,
         calibration_images: int = CALIBRATION_IMAGES,
+        start: QuantumExecutedClassifier | None = None,
         **changes: Any,
     ) -> None:
         super().__init__(classifier=classifier)
+        self.start = start
         execution = {name: changes.pop(name) for name in SETTINGS if name in changes}
         if device is not None:
             execution["device"] = device
@@ -105,6 +110,10 @@ class QNAD(Transformer):  # type: ignore[misc]
     @property
     def execution(self) -> ExecutionSettings:
         """How the network is executed: the settings, with the strategy's preferences."""
+        if self.start is not None:
+            own = self.start.module.settings
+            names = ("device", "shots", "allocation", "seed", "percentile")
+            return replace(own, **{name: getattr(self.settings, name) for name in names})
         return self.settings.preferring(traits(self._strategy).prefers)
 
     @property
@@ -127,6 +136,9 @@ class QNAD(Transformer):  # type: ignore[misc]
         x = check_inputs(x, self.classifier.input_shape)
         self._check_device()
         hardened = self._execute(self.classifier, x)
+        if self.start is not None:
+            _check_same_weights(self.start, hardened)
+            hardened.plan = self.start.on(hardened.module.device_profile).plan
         if y is None:
             with evaluating(self.classifier.model):  # ART would leave the network in eval mode.
                 y = self.classifier.predict(x)
@@ -212,4 +224,14 @@ class QNAD(Transformer):  # type: ignore[misc]
         settings = replace(self.execution, allocation=None)  # Shots are allocated under the plan.
         return QuantumExecutedClassifier.from_art(
             classifier, x[: self.calibration_images], settings=settings
+        )
+
+
+def _check_same_weights(start: QuantumExecutedClassifier, made: QuantumExecutedClassifier) -> None:
+    before, now = (c.module.network.state_dict() for c in (start, made))
+    if before.keys() != now.keys() or not all(
+        torch.equal(before[name].cpu(), now[name].cpu()) for name in before
+    ):
+        raise InvalidInputError(
+            "start has other weights than classifier; tuned crosstalk belongs to its weights."
         )

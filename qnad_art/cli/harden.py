@@ -58,6 +58,14 @@ def harden(
         str | None,
         Option(help="L∞ budget of the attack in the test. The default is that of tuning."),
     ] = None,
+    start: Annotated[
+        Path | None,
+        Option(
+            "--from",
+            help="Folder of a classifier hardened from the same weights: tuning starts from its "
+            "crosstalk, carried to --device, with its settings of the execution.",
+        ),
+    ] = None,
     seed: inputs.Seed = 0,
     output: Annotated[
         Path | None, Option(help="Folder to write. The default is ./WEIGHTS-hardened.")
@@ -104,7 +112,8 @@ def harden(
     plain, training = source.load(console)
     test = inputs.load_split(console, data, "test", data_dir)
     test = test.take(min(test_images, len(test)), seed)
-    defence = fit.run(plain, training, execution)
+    before = None if start is None else inputs.load_hardened(start, model)
+    defence = fit.run(plain, training, execution, before)
     hardened = defence(training.x, plain)
     card = output.with_name(f"{output.name}.card.json")
     if output.exists():

@@ -322,15 +322,21 @@ class CrosstalkFit:
         self.strategy = build_strategy(strategy, **taken(strategy, **own), **asked)
 
     def run(
-        self, classifier: PyTorchClassifier, data: Dataset, settings: ExecutionSettings
+        self,
+        classifier: PyTorchClassifier,
+        data: Dataset,
+        settings: ExecutionSettings,
+        start: QuantumExecutedClassifier | None = None,
     ) -> QNAD:
-        """Fit the defence; its response tables cover the pairs that were requested."""
+        """Fit the defence, from ``start`` on; its tables cover the pairs that were requested."""
         from qnad_art.defence import QNAD
         from qnad_art.device.catalogue import load_device
         from qnad_art.plugins.discovery import blamed_on, find_plugin
 
         most = max(settings.pairs_on(load_device(settings.device)), self.most_pairs)
-        defence = QNAD(classifier, settings=settings, strategy=self.strategy, max_pairs=most)
+        defence = QNAD(
+            classifier, settings=settings, strategy=self.strategy, max_pairs=most, start=start
+        )
         self.console.print(f"Execution: {defence.execution}")
         blame = blamed_on(find_plugin("strategy", self.name))
         with checkpointed(self.console, self.checkpoint, self.resume), self.status, blame:

@@ -115,7 +115,11 @@ class Tuned(AdversarialSettings):
         return MAX_TURN if crosstalk_model(device).timed else None
 
     def plan(self, module: QuantumExecutedModule, x: Tensor, y: Tensor) -> CrosstalkPlan:
-        """Tune on inputs ``x`` (N, …) and class indices ``y`` (N,); ``module`` is left as it is."""
+        """Tune on inputs ``x`` (N, …) and class indices ``y`` (N,); ``module`` is left as it is.
+
+        If the module is under a crosstalk plan, tuning starts from that: from the effective weights
+        that it gives, on the weights that it is on.
+        """
         if self.max_pairs is None:
             return replace(self, max_pairs=module.execution.table.max_pairs).plan(module, x, y)
         self.check_device(module.device_profile, module.placement.sites)
@@ -197,6 +201,7 @@ class _EffectiveWeights:
         self.idle: dict[str, Tensor] = {}
         self.low: dict[str, Tensor] = {}
         self.high: dict[str, Tensor] = {}
+        self.started = self._start(module.plan) if module.plan.injected else None
         self._rank(0)
 
     def before_epoch(self, epoch: int) -> None:
@@ -269,13 +274,33 @@ class _EffectiveWeights:
         pairs.view(-1)[chosen] = torch.where(moved, count, 0)
         return site, pairs
 
+    def _start(self, plan: CrosstalkPlan) -> dict[str, Tensor]:
+        """Take over the effective weights of a plan; returns which weights have crosstalk."""
+        table = self.module.execution.table
+        response = torch.as_tensor(table.values[:, :, 2, 1:], dtype=torch.float32)
+        words = {name: plan.words(part).cpu() for name, part in plan.layers.items()}
+        for name, part in plan.layers.items():
+            angle, unknown = self.angles[name], self.parameters[name]
+            row = response[part.site.cpu().long(), part.pairs.cpu().long() + table.max_pairs]
+            row = row.to(angle.device)
+            given = row[..., 0] * angle.cos() + row[..., 1] * angle.sin()
+            with torch.no_grad():
+                given = given.to(unknown.dtype) * self.units[name]
+                unknown.copy_(torch.where(words[name].to(angle.device), given, torch.nan))
+        return words
+
     def _rank(self, number: int) -> None:
         """Choose the critical weights and their places; all others lose their crosstalk."""
         settings, table = self.settings, self.module.execution.table
-        scores = self._criticality(number)
+        if number == 0 and self.started is not None:
+            critical = self.started
+            scores = {name: mask.float() for name, mask in critical.items()}
+        else:
+            scores = self._criticality(number)
+            critical = select_critical(scores, settings.fraction, scope=settings.scope)
         layers = placed_layers(
             self.module.placement,
-            select_critical(scores, settings.fraction, scope=settings.scope),
+            critical,
             pairs=lambda served: torch.ones(served.shape),
             scores=scores,
         )

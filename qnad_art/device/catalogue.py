@@ -8,6 +8,7 @@ from importlib.metadata import files, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from qnad_art.device.drift import TYPICAL
 from qnad_art.device.profile import DeviceProfile
 from qnad_art.errors import ArtifactError, CacheWarning, DeviceError, PluginError, UnknownNameError
 from qnad_art.files.atomic import cache_directory, read_json, write_json
@@ -45,7 +46,8 @@ def load_device(device: DeviceLike) -> DeviceProfile:
     A profile is returned as it is. A name or file may end in a factor that scales the noise, as in
     ``ibm_nairobi*0.1`` (see :meth:`DeviceProfile.scaled`), or in changes to single sources of noise
     and to the crosstalk model, as in ``ibm_nairobi[readout=0,zz=0.95,crosstalk=echoed]`` or
-    ``ibm_nairobi[readout=symmetric]`` (see :meth:`DeviceProfile.changed`).
+    ``ibm_nairobi[readout=symmetric]`` (see :meth:`DeviceProfile.changed`). ``[drift=day,seed=1]``
+    is the device a day after its calibration (see :mod:`qnad_art.device.drift`).
 
     Raises:
         UnknownNameError: the name does not exist; the message lists the valid ones.
@@ -59,7 +61,7 @@ def load_device(device: DeviceLike) -> DeviceProfile:
         return DeviceProfile.from_backend(device)
     if str(device).endswith("]"):
         base, _, changes = str(device)[:-1].rpartition("[")
-        return load_device(base).changed(**_changes(changes))
+        return _changed(load_device(base), changes)
     base, times, factor = str(device).rpartition("*")
     if times:
         return load_device(base).scaled(_factor(factor))
@@ -75,19 +77,31 @@ def load_device(device: DeviceLike) -> DeviceProfile:
     return profile
 
 
-def _changes(text: str) -> dict[str, Any]:
-    """Arguments of :meth:`DeviceProfile.changed` from ``readout=0,crosstalk=echoed``."""
+def _changed(device: DeviceProfile, text: str) -> DeviceProfile:
+    """``device`` with the changes ``readout=0,crosstalk=echoed,drift=day,seed=1``."""
     factors: dict[str, float] = {}
-    changes: dict[str, Any] = {"factors": factors}
+    changes: dict[str, Any] = {}
+    drift: dict[str, str] = {}
     for part in text.split(","):
         name, _, value = (piece.strip() for piece in part.partition("="))
         if name == "crosstalk":
             changes["crosstalk_model"] = value
         elif (name, value) == ("readout", "symmetric"):
             changes["symmetric_readout"] = True
+        elif name in ("drift", "seed"):
+            drift[name] = value
         else:
             factors[name] = _factor(value)
-    return changes
+    if factors or changes or not drift:
+        device = device.changed(factors, **changes)
+    if not drift:
+        return device
+    if "drift" not in drift or not drift.get("seed", "0").isdecimal():
+        raise DeviceError(
+            f"[{text}] does not say how long the device drifts, or has a seed that is not a whole "
+            "number from 0; write for example [drift=day,seed=1]."
+        )
+    return TYPICAL.drifted(device, drift["drift"], seed=int(drift.get("seed", "0")))
 
 
 def _factor(text: str) -> float:

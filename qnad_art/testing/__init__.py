@@ -29,6 +29,7 @@ from qnad_art.testing.check_crosstalk_model import (
 from qnad_art.testing.check_dataset import check_dataset as check_dataset
 from qnad_art.testing.check_defence import check_defence as check_defence
 from qnad_art.testing.check_device import check_device as check_device
+from qnad_art.testing.check_drift_model import check_drift_model as check_drift_model
 from qnad_art.testing.check_engine import check_engine as check_engine
 from qnad_art.testing.check_mapping import check_mapping as check_mapping
 from qnad_art.testing.check_model import check_model as check_model
