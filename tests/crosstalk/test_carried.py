@@ -43,7 +43,7 @@ def test_on_its_own_calibration_nothing_changes(hardened):
     assert far(hardened.module, made.module) < 1e-5
     assert (made.lost, made.gone) == (0, ())
     again = carried(hardened.module, hardened.module.device_profile)
-    assert far(hardened.module, again.module) < 0.15
+    assert far(hardened.module, again.module) < 0.25
 
 
 def test_words_are_chosen_anew_for_the_same_weights(hardened):
@@ -51,7 +51,6 @@ def test_words_are_chosen_anew_for_the_same_weights(hardened):
     device = hardened.module.device_profile.changed({"zz": 1.33})
     kept = carried(hardened.module, device, words="kept", gain="kept").module
     anew = carried(hardened.module, device).module
-    print(far(hardened.module, anew), far(hardened.module, kept))
     assert far(hardened.module, anew) < 0.3 * far(hardened.module, kept)
     assert anew.plan.injected > 0.8 * hardened.plan.injected
 
