@@ -74,7 +74,8 @@ def _print_folder(console: Console, folder: Path, model: str | None) -> Crosstal
             "layers.",
             soft_wrap=True,
         )
-    console.print(f"Execution: {saved.settings}", soft_wrap=True)
+    model = saved.device.crosstalk_model
+    console.print(f"Execution: {saved.settings}; crosstalk model {model}", soft_wrap=True)
     plan = saved.plan()
     console.print(plan_report(plan, saved.placement, saved.device))
     return plan

@@ -47,6 +47,7 @@ def harden(
     headroom: inputs.Headroom = None,
     bias: inputs.Bias = None,
     mapping: inputs.MappingName = None,
+    echo: inputs.Echo = False,
     percentile: inputs.Percentile = None,
     patience: inputs.Patience = None,
     refresh: inputs.Refresh = None,
@@ -105,7 +106,7 @@ def harden(
     )
     budget = _test_budget(test_epsilon, fit)
     options = given(device=device, shots=shots, headroom=headroom, bias=bias, percentile=percentile)
-    execution = ExecutionSettings(seed=seed, **options, **given(mapping=mapping))
+    execution = ExecutionSettings(seed=seed, **options, **given(mapping=mapping, echo=echo or None))
     execution = replace(execution, device=load_device(execution.device))
 
     source = inputs.Source(weights, data, data_dir, model, images, seed, without_test_of)
@@ -139,6 +140,7 @@ def harden(
         "seed": seed,
         "device": module.device_profile.name,
         "device_hash": module.device_profile.hash,
+        "crosstalk_model": module.device_profile.crosstalk_model,
         **{name: getattr(module.settings, name) for name in told},
         "strategy": plan.strategy,
         "strategy_settings": dict(plan.settings),

@@ -94,6 +94,12 @@ MappingName = Annotated[
         "default is arcsine."
     ),
 ]
+Echo = Annotated[
+    bool,
+    Option(
+        "--echo", help="Give waits of a neighbour an echo, which cancels detuning and takes time."
+    ),
+]
 Percentile = Annotated[
     float | None,
     Option(
@@ -337,7 +343,8 @@ class CrosstalkFit:
         defence = QNAD(
             classifier, settings=settings, strategy=self.strategy, max_pairs=most, start=start
         )
-        self.console.print(f"Execution: {defence.execution}")
+        model = load_device(settings.device).crosstalk_model
+        self.console.print(f"Execution: {defence.execution}; crosstalk model {model}")
         blame = blamed_on(find_plugin("strategy", self.name))
         with checkpointed(self.console, self.checkpoint, self.resume), self.status, blame:
             defence.fit(data.x, data.y)

@@ -43,11 +43,11 @@ def quickstart(
     inputs.check_folder(output)
     make = QuickstartSettings.fast if fast else QuickstartSettings
     settings = make(shots=shots, seed=seed, **inputs.given(device=device))
-    load_device(settings.device)
+    model = load_device(settings.device).crosstalk_model
     console = Console(highlight=True)
     console.print(
         "QNAD quickstart: LeNet-5 on 5,000 MNIST images, with its products run as circuits of "
-        f"{settings.device}."
+        f"{settings.device}, under the crosstalk model {model}."
     )
     columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn())
     times = (bars.TimeElapsedColumn(), bars.TimeRemainingColumn())

@@ -46,6 +46,7 @@ def tune(
     headroom: inputs.Headroom = None,
     bias: inputs.Bias = None,
     mapping: inputs.MappingName = None,
+    echo: inputs.Echo = False,
     percentile: inputs.Percentile = None,
     patience: inputs.Patience = None,
     refresh: inputs.Refresh = None,
@@ -127,7 +128,9 @@ def tune(
         )
     tuning = {**fixed, **searchable, **given(epsilon=budget, epochs=epochs)}
     shot_number = shots[0] if shots else None
-    execution |= given(device=device, bias=bias, mapping=mapping, shots=shot_number)
+    execution |= given(
+        device=device, bias=bias, mapping=mapping, shots=shot_number, echo=echo or None
+    )
     output = output or Path(f"{weights.stem}-plan.safetensors")
     inputs.check_file(output)
     settings = ExecutionSettings(seed=seed, **execution)

@@ -91,6 +91,7 @@ class QuickstartResult:
     settings: QuickstartSettings
     data: str
     device_hash: str
+    crosstalk_model: str
     zz_source: str
     products_per_image: int
     products_with_biases: int

@@ -75,6 +75,7 @@ def run_quickstart(
         settings=settings,
         data=train_data.provenance,
         device_hash=device.hash,
+        crosstalk_model=device.crosstalk_model,
         zz_source=device.zz_source,
         products_per_image=noisy.report().products,
         products_with_biases=hardened[-1].report().products,
