@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qnad_art.circuits.crosstalk_models import crosstalk_model
-from qnad_art.circuits.product import Site, zz_angle
+from qnad_art.circuits.product import Site
 from qnad_art.circuits.words import turn, wait_seconds, word
 from qnad_art.device.profile import DeviceProfile
 
@@ -63,11 +63,8 @@ def possible(device: DeviceProfile, site: Site) -> bool:
 
 
 def phase_turn(device: DeviceProfile, site: Site, count: int) -> float:
-    """Angle in rad, not wrapped, by which a word turns the weight's phase."""
-    model = crosstalk_model(device)
-    if model.timed:
-        return turn(device, site, count, model=model)
-    return 2 * count * zz_angle(device, site) if site.neighbour is not None else 0.0
+    """Angle in rad, not wrapped, by which a word turns the weight's phase; models in time only."""
+    return turn(device, site, count, model=crosstalk_model(device))
 
 
 def word_cost(device: DeviceProfile, site: Site) -> WordCost:

@@ -115,11 +115,20 @@ def response_table(
         if cache:
             _write(path, both)
     values = both[READOUTS.index(readout)]
-    turns = [
-        [phase_turn(device, site, count) for count in range(-max_pairs, max_pairs + 1)]
-        for site in sites
-    ]
-    return ResponseTable(device.name, device.hash, readout, sites, values, np.array(turns))
+    turns = _turns(device, sites, values)
+    return ResponseTable(device.name, device.hash, readout, sites, values, turns)
+
+
+def _turns(device: DeviceProfile, sites: tuple[Site, ...], values: Array) -> Array:
+    """By site and signed count, how far the weight's phase turns."""
+    most = values.shape[1] // 2
+    counts = np.arange(-most, most + 1)
+    if crosstalk_model(device).timed:
+        return np.array([[phase_turn(device, site, int(k)) for k in counts] for site in sites])
+    # Under `paper` each pair turns by the same angle, which depends on gate and direction (nearly
+    # the same with ecr, whose target does not keep its state).
+    once = values[:, most + min(most, 1), 2]
+    return np.outer(np.arctan2(once[:, 1], once[:, 2]), counts)
 
 
 def usual_pairs(device: DeviceProfile) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from qnad_art.circuits.crosstalk_models import CrosstalkModel
-from qnad_art.circuits.injection import phase_turn
+from qnad_art.circuits.response import response_table
 from qnad_art.device.catalogue import load_device
 from qnad_art.device.profile import DEFAULT_DEVICE, DeviceProfile
 from qnad_art.engines.verify_steps import verify_steps
@@ -43,8 +43,10 @@ def rates_are_of_pairs(case: _Case) -> None:
 
 def counts_have_a_sign(case: _Case) -> None:
     """Crosstalk of the opposite count turns the weight's phase the other way."""
-    for site in device_placement(case.device).sites:
-        turns = [phase_turn(case.device, site, sign) for sign in (1, -1)]
+    sites = device_placement(case.device).sites
+    table = response_table(case.device, sites, max_pairs=1)
+    for site, (minus, _, plus) in zip(sites, table.turns, strict=True):
+        turns = plus, minus
         expect(
             math.isclose(turns[0], -turns[1], rel_tol=0.1, abs_tol=1e-12),
             found=f"turns of {turns[0]:.3g} and {turns[1]:.3g} rad at {site}",

@@ -109,6 +109,20 @@ class TestProperties:
             table = response_table(paper_nairobi, sites, readout=readout)
             assert np.abs(table.values[:, :, 1, :]).max() < 1e-12
 
+    @pytest.mark.parametrize("name", ["ibm_nairobi", "ibm_torino"])
+    def test_turns_are_those_of_the_phase_without_noise(self, name):
+        from qnad_art.placement.placement import device_placement
+
+        quiet = dict.fromkeys(("relaxation", "gates", "readout"), 0.0)
+        device = load_device(name).changed(quiet, crosstalk_model="paper")
+        sites = [s for s in device_placement(device).sites if s.neighbour is not None][::9]
+        table = response_table(device, sites, max_pairs=3, cache=False)
+        for count in (-2, 1, 3):
+            c = table.values[:, count + 3, 2]
+            found = np.arctan2(c[:, 1], c[:, 2])
+            wrapped = (table.turns[:, count + 3] + np.pi) % (2 * np.pi) - np.pi
+            np.testing.assert_allclose(found, wrapped, atol=1e-9)
+
     def test_twirling_removes_the_offset_of_readout(self, nairobi):
         twirled, raw = (response_table(nairobi, FEW, readout=readout) for readout in READOUTS)
         assert np.abs(twirled.values[0, 8, 0, 0]) < 1e-3
