@@ -95,7 +95,7 @@ def test_records_and_page_say_how_hardened_folders_were_tuned(suites):
 name: shipped
 data: {name: mnist5k, images: 20, train_images: 100}
 models: {lenet5: lenet5-mnist}
-defences: {none: none, tuned: {name: hardened, folder: lenet5-mnist}}
+defences: {none: none, tuned: {name: hardened, folder: lenet5-mnist-paper}}
 attacks: [fgsm]
 eps: [0.3]
 rungs: [transfer]
@@ -105,8 +105,8 @@ audit: false
     done = paper("--record", "book")
     assert done.exit_code == 0, done.output
     (record,) = read_records(Path("book", "results"))
-    made = record.header.plans["lenet5-mnist"]
-    card = load_pretrained("lenet5-mnist").card
+    made = record.header.plans["lenet5-mnist-paper"]
+    card = load_pretrained("lenet5-mnist-paper").card
     assert made["epsilon"] == card["strategy_settings"]["epsilon"] == 0.3
     assert made["headroom"] == card["headroom"] == 1.5
     assert made["training_images"] == card["training_images"] == 59000

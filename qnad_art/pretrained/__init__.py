@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from qnad_art.estimator import QuantumExecutedClassifier
 
-PRETRAINED: tuple[str, ...] = ("lenet5-mnist",)
+PRETRAINED: tuple[str, ...] = ("lenet5-mnist", "lenet5-mnist-paper")
 
 
 @dataclass(frozen=True)
