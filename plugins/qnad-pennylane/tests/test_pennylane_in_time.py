@@ -32,10 +32,8 @@ def one_of_each_kind(device):
 def compared(device, sites, readout):
     """⟨Z⟩ by PennyLane and by the table; three products of each site and count."""
     random = np.random.default_rng(0)
-    site, pairs = (
-        part.ravel()
-        for part in np.meshgrid(range(len(sites)), np.repeat([-3, 0, 2], 3), indexing="ij")
-    )
+    counts = np.repeat([-3, 0, 2], 3)
+    site, pairs = np.repeat(np.arange(len(sites)), len(counts)), np.tile(counts, len(sites))
     theta, phi = random.uniform(-np.pi, np.pi, (2, len(site)))
     engine = PennyLaneEngine(device, readout=readout)
     table = response_table(device, sites, max_pairs=3, readout=readout)
