@@ -74,6 +74,27 @@ def product_operations(
     return operations, opens
 
 
+def site_operations(
+    device: DeviceProfile,
+    site: Site,
+    count: int,
+    *,
+    theta: Any,
+    phi: Any,
+    model: CrosstalkModel,
+    flip: bool,
+) -> tuple[list[Operation], float]:
+    """As :func:`product_operations`, and what a word next to the product does before it.
+
+    Of a site next to another product, the neighbour does what it does to serve that one.
+    """
+    if not count or site.next_to is None:
+        return product_operations(device, site, count, theta=theta, phi=phi, model=model, flip=flip)
+    made = word(device, site, count, model=model)
+    late, opens = product_operations(device, site, 0, theta=theta, phi=phi, model=model, flip=flip)
+    return [*made.block(), *shifted(late, made.seconds - opens)], made.seconds
+
+
 def product_circuit_in_time(
     errors: DeviceErrors,
     site: Site,
@@ -84,22 +105,14 @@ def product_circuit_in_time(
     model: CrosstalkModel,
     flip: bool,
 ) -> QuantumCircuit:
-    """Circuit of one product on the qubits of its site, without the measurement.
-
-    Of a site next to another product, the neighbour does what it does to serve that one.
-    """
+    """Circuit of :func:`site_operations` on the qubits of the site, without the measurement."""
     from qiskit import QuantumCircuit as Circuit
 
-    device, next_to = errors.device, site.next_to is not None
-    operations, opens = product_operations(
-        device, site, 0 if next_to else count, theta=theta, phi=phi, model=model, flip=flip
+    operations, opens = site_operations(
+        errors.device, site, count, theta=theta, phi=phi, model=model, flip=flip
     )
-    if next_to and count:
-        made = word(device, site, count, model=model)
-        operations = [*made.block(), *shifted(operations, made.seconds - opens)]
-        opens = made.seconds
     circuit = Circuit(len(site.qubits))
-    until = end_seconds(device, opens, flip=flip)
+    until = end_seconds(errors.device, opens, flip=flip)
     append_timeline(circuit, errors, operations, qubits=site.qubits, until=until, model=model)
     return circuit
 

@@ -105,6 +105,54 @@ def append_timeline(
     coupling.turn(tuple(qubits), until)
 
 
+def append_schedule(
+    circuit: QuantumCircuit,
+    operations: Sequence[Operation],
+    *,
+    qubits: Sequence[int],
+    until: float,
+    unit: str = "s",
+    tick: float = 1.0,
+    step: int | None = None,
+) -> None:
+    """Append operations with explicit delays, as a device runs them: no error and no coupling.
+
+    Every qubit is given all its time from 0 to ``until``, so that the schedule does not depend on
+    whether a compiler runs operations as early or as late as possible. Delays are rounded such that
+    their errors do not add up.
+
+    Args:
+        circuit: gets the operations; its qubit i is ``qubits[i]``.
+        operations: in any order; none overlaps another on a qubit. Delays need not be among them.
+        qubits: physical qubits of the circuit; those without operations get none.
+        until: seconds.
+        unit, tick: of delays: Qiskit's name of it, and its seconds.
+        step: delays are multiples of so many ticks; ``None``: of any length, in seconds.
+    """
+    local = {physical: index for index, physical in enumerate(qubits)}
+    clock = dict.fromkeys(sorted({q for o in operations for q in o.qubits}), 0.0)
+
+    def wait(qubit: int, time: float) -> None:
+        seconds = time - clock[qubit]
+        ticks = seconds if step is None else step * round(seconds / tick / step)
+        if ticks > (_SHORTEST if step is None else 0):
+            circuit.delay(ticks, local[qubit], unit=unit)
+            clock[qubit] += ticks * tick
+
+    for operation in sorted(operations, key=lambda o: o.centre):
+        if operation.name == "delay":
+            continue
+        for qubit in operation.qubits:
+            wait(qubit, operation.start)
+        where = [local[qubit] for qubit in operation.qubits]
+        angle = (operation.angle,) if operation.name == "rz" else ()
+        getattr(circuit, operation.name)(*angle, *where)
+        end = max(clock[qubit] for qubit in operation.qubits) + operation.duration
+        clock.update(dict.fromkeys(operation.qubits, end))
+    for qubit in clock:
+        wait(qubit, until)
+
+
 def _waits(operations: Sequence[Operation], until: float, begun: Sequence[int]) -> list[Operation]:
     """What is left of each qubit's time, from its first operation on."""
     at: dict[int, list[Operation]] = defaultdict(list)

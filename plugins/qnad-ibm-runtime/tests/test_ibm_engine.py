@@ -42,7 +42,8 @@ def compiled(device, arguments, readout):
 
 @pytest.mark.parametrize("readout", ["twirled", "raw"])
 def test_counts_on_nairobi_follow_the_compiled_response(nairobi, readout, random_products):
-    arguments = random_products(nairobi, 250)
+    """Every kind of word, with and without an echo, and products next to one."""
+    arguments = random_products(nairobi, 250, echo=readout == "raw")
     engine = IbmRuntimeEngine(nairobi, backend="fake_nairobi", shots=1000, readout=readout)
     counted = engine.expectations(*arguments)
     expected = compiled(nairobi, arguments, readout)
@@ -60,14 +61,26 @@ def test_counts_on_127_qubits_follow_the_compiled_response(sherbrooke, random_pr
     assert p_value(counted, compiled(sherbrooke, arguments, "twirled"), 400) > LEVEL
 
 
-def test_the_fake_backend_lacks_zz_and_nothing_else(nairobi):
+def test_counts_under_paper_follow_the_compiled_response(nairobi_of_paper, random_products):
+    arguments = random_products(nairobi_of_paper, 100)
+    engine = IbmRuntimeEngine(nairobi_of_paper, backend="fake_nairobi", shots=1000)
+    counted = engine.expectations(*arguments)
+    assert p_value(counted, compiled(nairobi_of_paper, arguments, "twirled"), 1000) > LEVEL
+
+
+@pytest.mark.parametrize(
+    ("name", "site"),
+    [("nairobi", Site(3, 1, 2)), ("nairobi_of_paper", Site(3, 1))],
+)
+def test_the_fake_backend_lacks_zz_and_nothing_else(name, site, request):
     """Injected pairs: counts are far from the response with ZZ, and at the one without."""
-    with_zz = nairobi.model_copy(update={"zz_scale": 1.0})
+    without = request.getfixturevalue(name)
+    with_zz = without.model_copy(update={"zz_scale": 1.0})
     theta = np.linspace(0.5, 2.5, 20)
-    arguments = theta, theta[::-1] + 0.2, [Site(3, 1)], np.zeros(20, int), np.full(20, 2)
+    arguments = theta, theta[::-1] + 0.2, [site], np.zeros(20, int), np.full(20, 2)
     counted = IbmRuntimeEngine(with_zz, backend="fake_nairobi", shots=2000).expectations(*arguments)
     assert p_value(counted, compiled(with_zz, arguments, "twirled"), 2000) < 1e-12
-    assert p_value(counted, compiled(nairobi, arguments, "twirled"), 2000) > LEVEL
+    assert p_value(counted, compiled(without, arguments, "twirled"), 2000) > LEVEL
 
 
 def test_odd_shots_and_one(nairobi):
@@ -115,18 +128,24 @@ def test_conforms(nairobi):
 
 
 class TestCost:
-    def test_counts_circuits_shots_and_seconds(self, nairobi):
+    @pytest.mark.parametrize("name", ["nairobi", "nairobi_of_paper"])
+    def test_counts_circuits_shots_and_seconds(self, name, request):
         """By hand: 4 plain rows beside 4 injected ones, then 2 injected ones; each flipped too."""
-        sites = [Site(4), Site(0, 1)]
+        device = request.getfixturevalue(name)
+        sites = [Site(4), Site(0, 1) if name == "nairobi_of_paper" else Site(0, 1, kind="wait")]
         site, pairs = np.array([0] * 4 + [1] * 6), np.array([0] * 4 + [-3] * 6)
-        engine = IbmRuntimeEngine(nairobi, backend="fake_nairobi", shots=100, rep_delay=1e-4)
+        engine = IbmRuntimeEngine(device, backend="fake_nairobi", shots=100, rep_delay=1e-4)
         cost = engine.cost(sites, site, pairs)
         assert (cost.products, cost.circuits, cost.executions) == (10, 4, 12)
         assert (cost.shots, cost.jobs) == (600, 2)
-        qubit, neighbour = nairobi.qubits[0], nairobi.qubits[1]
-        gate = nairobi.edge_of[Site(0, 1).gate(nairobi)].duration
-        read = 5.560888888888889e-06
-        plain = 3 * qubit.sx_duration + 2 * neighbour.x_duration + 6 * gate + read + 1e-4
+        qubit, neighbour = device.qubits[0], device.qubits[1]
+        edge = device.edge_of[Site(0, 1).gate(device)]
+        block = 2 * neighbour.x_duration
+        if name == "nairobi_of_paper":
+            block += 3 * qubit.sx_duration + 6 * edge.duration
+        else:  # all sx last equally long: the window is three of them
+            block += 5 * qubit.sx_duration + 3 * edge.wait
+        plain = block + 5.560888888888889e-06 + 1e-4
         assert cost.seconds == pytest.approx(300 * (2 * plain + qubit.x_duration), rel=1e-9)
         assert "10 products in 4 circuits, 12 executions, 600 shots" in str(cost)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qnad_art.circuits.product import Site
-from qnad_ibm_runtime.packing import pack
+from qnad_ibm_runtime.packing import pack, word_of
 
 
 def used(slot):
@@ -14,7 +14,11 @@ def used(slot):
     return set(site.qubits if pairs else (site.qubit,))
 
 
-@pytest.mark.parametrize("name", ["nairobi", "sherbrooke"])
+def around(device, qubits):
+    return {*qubits, *(near for qubit in qubits for near in device.neighbours[qubit])}
+
+
+@pytest.mark.parametrize("name", ["nairobi", "nairobi_of_paper", "sherbrooke"])
 @pytest.mark.parametrize("most", [None, 3])
 def test_every_product_runs_once_and_alone_with_its_neighbours(
     name, most, request, random_products
@@ -31,9 +35,38 @@ def test_every_product_runs_once_and_alone_with_its_neighbours(
                 assert where.qubit == sites[site[product]].qubit
                 assert count == pairs[product]
                 assert not count or where == sites[site[product]]
-        for one, other in combinations(map(used, circuit.slots), 2):
-            around = {q for qubit in other for q in device.neighbours[qubit]}
-            assert not one & (other | around)
+        for one, other in combinations(circuit.slots, 2):
+            if word_of(one) and word_of(one) == word_of(other):
+                assert one[0].qubit not in around(device, [other[0].qubit])
+            else:
+                assert not used(one) & around(device, used(other))
+
+
+def test_products_next_to_a_word_join_it(nairobi):
+    """All five products of a step: one has the word, two meet what it leaves, two are far off."""
+    word, plain = Site(0, 1, kind="wait"), (Site(4), Site(6))
+    met = tuple(Site(qubit, 1, kind="wait", next_to=0) for qubit in (2, 3))
+    sites, counts = (word, *met, *plain), np.array([5, 5, 5, 0, 0])
+    (circuit,) = pack(nairobi, sites, np.arange(5), counts)
+    assert set(circuit.slots) == set(zip(sites, counts.tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        (Site(2), 0),  # it would meet what the word leaves behind
+        (Site(2, 1, kind="wait", next_to=0), 4),  # next to a longer or shorter word
+        (Site(2, 1, kind="echo", next_to=0), 5),
+        (Site(2, 1, kind="wait", next_to=3), 5),  # next to the word of another product
+        (Site(2, 1, kind="wait"), 5),
+        (Site(3, 5, kind="wait"), 5),  # its own qubit is disturbed by the word
+    ],
+)
+def test_what_a_word_would_disturb_runs_apart(nairobi, other):
+    slots = ((Site(0, 1, kind="wait"), 5), other)
+    sites, counts = zip(*slots, strict=True)
+    packed = pack(nairobi, sites, np.arange(2), np.array(counts))
+    assert sorted(len(circuit.slots) for circuit in packed) == [1, 1]
 
 
 def test_as_many_as_fit(nairobi, sherbrooke):

@@ -8,10 +8,12 @@ import numpy as np
 import pennylane as qml
 from pennylane.operation import Operator
 
+from qnad_art.circuits.crosstalk_models import crosstalk_model
 from qnad_art.circuits.product import Site, zz_angle
 from qnad_art.device.profile import DeviceProfile
 from qnad_art.engines.circuit import Array, CircuitEngine, Integers
 from qnad_pennylane.channels import gate_noise, readout, relaxation
+from qnad_pennylane.timeline import operations_in_time
 
 PRODUCTS_A_RUN = 256
 """Products of one circuit that are simulated at a time, to bound the memory."""
@@ -60,18 +62,27 @@ class PennyLaneEngine(CircuitEngine):
 
     def _ones(self, site: Site, pairs: int, theta: Array, phi: Array, *, flip: bool) -> Array:
         """Probability to read 1, shape (n,)."""
-        operations = product_operations(self.device, site, pairs, theta, phi, flip=flip)
+        model = crosstalk_model(self.device)
+        if model.timed:
+            operations = operations_in_time(
+                self.device, site, pairs, theta, phi, model=model, flip=flip
+            )
+        else:
+            operations = operations_of_paper(self.device, site, pairs, theta, phi, flip=flip)
+        operations += readout(self.device.qubits[site.qubit], wire=0)
         tape = qml.tape.QuantumScript(operations, [qml.probs(wires=0)])
-        simulator = qml.device("default.mixed", wires=len(site.qubits))
+        simulator = qml.device("default.mixed", wires=len(site.qubits) if pairs else 1)
         (probabilities,) = qml.execute([tape], simulator)
         ones: Array = np.reshape(np.asarray(probabilities, dtype=float), (len(theta), 2))[:, 1]
         return ones
 
 
-def product_operations(
+def operations_of_paper(
     device: DeviceProfile, site: Site, pairs: int, theta: Array, phi: Array, *, flip: bool
 ) -> list[Operator]:
-    """Gates and noise of products, wire 0 the product's, as in :mod:`qnad_art.circuits.product`.
+    """Gates and noise of products under the crosstalk model ``paper``, up to the measurement.
+
+    Wire 0 is the product's, as in :mod:`qnad_art.circuits.product`.
 
     Args:
         device: gives gates and noise.
@@ -87,7 +98,7 @@ def product_operations(
     operations += sx
     if flip:
         operations += [qml.X(0), *_one_qubit_noise(device, site, 0, "x")]
-    return operations + readout(device.qubits[site.qubit], wire=0)
+    return operations
 
 
 def _one_qubit_noise(device: DeviceProfile, site: Site, wire: int, gate: str) -> Sequence[Operator]:
