@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from typer import Argument, Option
 
@@ -148,16 +149,17 @@ def _attack(settings: DriftSettings) -> str:
 
 def _table(rows: Sequence[dict[str, Any]], facts: dict[str, Any], settings: DriftSettings) -> Table:
     table = Table(
+        box=SIMPLE_HEAD,  # fits 80 columns
+        padding=(0, 1, 0, 0),
         title=f"Accuracy in % on drifted devices: {facts['device']}, crosstalk model "
         f"{facts['crosstalk_model']}, {facts['images']:,} test images, {_attack(settings)}",
-        caption="Mean ± standard deviation over the devices drawn, and the worst of them. "
+        caption="Mean ± standard deviation over the devices drawn (worst of them). "
         "Exact expectation unless the classifier has shots. Attacks have true gradients and "
         "gradients through saturated activations.",
     )
-    table.add_column("what drifts")
-    for name in ("hours", "crosstalk", "devices"):
-        table.add_column(name, justify="right")
-    for name in ("clean", "attacker of day 0", "attacker of the day"):
+    table.add_column("what", no_wrap=True)
+    table.add_column("words", no_wrap=True)
+    for name in ("hours", "draws", "clean", "attacker of day 0", "attacker of the day"):
         table.add_column(name, justify="right")
     for row in rows:
         cells = []
@@ -165,11 +167,11 @@ def _table(rows: Sequence[dict[str, Any]], facts: dict[str, Any], settings: Drif
             cell = row[name]
             text = f"{100 * cell['mean']:.1f}"
             if cell["sd"] is not None:
-                text += f" ± {100 * cell['sd']:.1f} ({100 * cell['worst']:.1f})"
+                text += f" ±{100 * cell['sd']:.1f} ({100 * cell['worst']:.0f})"
             cells.append(text)
         calibrated = row["hours"] == 0
         what, words = ("nothing", "–") if calibrated else (row["part"], row["words"])
-        table.add_row(what, f"{row['hours']:g}", words, str(row["draws"]), *cells)
+        table.add_row(what, words, f"{row['hours']:g}", str(row["draws"]), *cells)
     return table
 
 
