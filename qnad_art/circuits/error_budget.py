@@ -16,6 +16,7 @@ makes the same choice.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -97,17 +98,23 @@ def gate_floors(device: DeviceProfile) -> list[GateFloor]:
     ]
 
 
-def gate_budgets(device: DeviceProfile) -> list[GateBudget]:
+def gate_budgets(
+    device: DeviceProfile, gates: Sequence[GateFloor] | None = None
+) -> list[GateBudget]:
     """Error budget of each sx, x and two-qubit gate of a device.
 
     The channels are those of the circuits that the package runs, computed by Aer: about 0.05 s for
     each gate.
+
+    Args:
+        device: defines the noise.
+        gates: some of :func:`gate_floors`; ``None`` means all.
     """
     from qiskit.quantum_info import Operator, average_gate_fidelity
 
     errors = DeviceErrors(device)
     budgets = []
-    for floor in gate_floors(device):
+    for floor in gate_floors(device) if gates is None else gates:
         circuit, ideal = _alone(errors, floor)
         channels = Operator(circuit), _channel(circuit, errors, floor.qubits)
         coherent, modelled = (1 - average_gate_fidelity(made, Operator(ideal)) for made in channels)

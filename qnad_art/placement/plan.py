@@ -108,10 +108,11 @@ class CrosstalkPlan:
         return total
 
     def histogram(self) -> dict[str, dict[int, int]]:
-        """For each layer, the number of weights at each signed pair count."""
+        """For each layer, the number of weights at each signed count of a word of their own."""
         result = {}
         for name, layer in self.layers.items():
-            counts, numbers = torch.unique(layer.pairs, return_counts=True)
+            own = torch.where(self.words(layer), layer.pairs, 0)
+            counts, numbers = torch.unique(own, return_counts=True)
             result[name] = dict(zip(counts.tolist(), numbers.tolist(), strict=True))
         return result
 

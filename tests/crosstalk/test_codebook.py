@@ -2,17 +2,17 @@ import numpy as np
 import pytest
 import torch
 
-from qnad_art.circuits.response import response_table
+from qnad_art.circuits.response import response_table, usual_pairs
 from qnad_art.crosstalk.codebook import build_codebook
 from qnad_art.device.catalogue import load_device
 from qnad_art.errors import InvalidInputError
 from qnad_art.placement.placement import device_placement
 
 
-@pytest.fixture(scope="module")
-def table():
-    nairobi = load_device("ibm_nairobi")
-    return response_table(nairobi, device_placement(nairobi).sites, max_pairs=8)
+@pytest.fixture(scope="module", params=["ibm_nairobi", "ibm_nairobi[crosstalk=paper]"])
+def table(request):
+    device = load_device(request.param)
+    return response_table(device, device_placement(device).sites, max_pairs=usual_pairs(device))
 
 
 def effective(table, angle, site, pairs):
@@ -35,17 +35,19 @@ def problem(table, count=300):
 
 @pytest.mark.parametrize("words", ["all", "one-hop", "placed"])
 def test_no_codeword_is_much_nearer_than_the_chosen_one(table, words):
-    book = build_codebook(table, words=words, max_pairs=8)
+    book = build_codebook(table, words=words, max_pairs=table.max_pairs)
     wanted, angle, placed = problem(table)
     site, pairs = book.nearest(wanted, angle, placed)
     got = effective(table, angle.numpy(), site.numpy(), pairs.numpy())
     best = np.full(len(wanted), np.inf)
     for index, candidate in enumerate(table.sites):
-        if words == "placed" and candidate.qubits != (6, 5):
+        if words == "placed" and index != placed[0]:
             continue
-        if candidate.neighbour is None or (words == "one-hop" and candidate.partner is not None):
+        if words == "one-hop" and candidate.partner is not None:
             continue
-        for count in range(-8, 9):
+        if candidate.next_to is not None or not table.turns[index].any():
+            continue
+        for count in range(-table.max_pairs, table.max_pairs + 1):
             where = int(placed[0]) if count == 0 else index
             full = np.full(len(wanted), where), np.full(len(wanted), count)
             error = np.abs(effective(table, angle.numpy(), *full) - wanted.numpy())
@@ -55,7 +57,7 @@ def test_no_codeword_is_much_nearer_than_the_chosen_one(table, words):
 
 
 def test_what_a_weight_has_needs_no_injection(table):
-    book = build_codebook(table, words="all", max_pairs=8)
+    book = build_codebook(table, words="all", max_pairs=table.max_pairs)
     _, angle, _ = problem(table)
     placed = torch.arange(len(angle)) % len(table.sites)
     idle = effective(table, angle.numpy(), placed.numpy(), np.zeros(len(angle), int))
@@ -66,7 +68,7 @@ def test_what_a_weight_has_needs_no_injection(table):
 
 def test_all_edges_together_reach_finer_steps_than_one(table):
     def error(words):
-        book = build_codebook(table, words=words, max_pairs=8)
+        book = build_codebook(table, words=words, max_pairs=table.max_pairs)
         wanted, angle, placed = problem(table)
         low, high = book.limits(angle, placed)
         wanted = wanted.clamp(low, high)
@@ -99,18 +101,18 @@ def test_limits_are_what_the_codewords_reach(table):
 
 def test_unknown_words_are_refused(table):
     with pytest.raises(InvalidInputError, match="all, one-hop, placed"):
-        build_codebook(table, words="some", max_pairs=8)
+        build_codebook(table, words="some", max_pairs=table.max_pairs)
 
 
 def test_no_codeword_turns_further_than_it_may(table):
-    book = build_codebook(table, words="all", max_pairs=8, max_turn=0.5)
+    book = build_codebook(table, words="all", max_pairs=table.max_pairs, max_turn=0.5)
     site, pairs = book.site.long(), book.pairs.long()
     assert float(torch.tensor(table.turns)[site, pairs + table.max_pairs].abs().max()) <= 0.5
 
 
 def test_of_near_equal_codewords_the_one_that_turns_least_is_chosen(table):
     near, far = (
-        build_codebook(table, words="all", max_pairs=8, max_turn=most) for most in (10.0, None)
+        build_codebook(table, words="all", max_pairs=table.max_pairs, max_turn=most) for most in (10.0, None)
     )
     turns = torch.tensor(table.turns).abs()
 
