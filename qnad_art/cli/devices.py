@@ -1,4 +1,4 @@
-"""``qnad devices``: list, show and export device profiles."""
+"""``qnad devices``: list, show, compare and export device profiles."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Device = Annotated[str, Argument(help="Name or JSON file of the quantum device.")]
 
-app = typer.Typer(help="List, show and export device profiles.", no_args_is_help=True)
+app = typer.Typer(help="List, show, compare and export device profiles.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -147,3 +147,48 @@ def export(
 
     load_device(device).save(output)
     typer.echo(f"Device profile written to {output}")
+
+
+@app.command("diff")
+def diff_devices(
+    first: Annotated[str, Argument(help="Name or JSON file of a device, such as NAME@2024-05-27.")],
+    second: Annotated[str, Argument(help="The other calibration.")],
+) -> None:
+    """Show what changed from one calibration of a device to another, and how much it matters.
+
+    Crosstalk plans depend most on the ZZ coupling: 5 % of it changes what a word does by as much.
+    """
+    from qnad_art.device.catalogue import load_device
+    from qnad_art.device.comparison import compared, gone
+
+    before, after = load_device(first), load_device(second)
+    console = Console()
+    table = Table(
+        *(Column("quantity", no_wrap=True), "before", "after", "change", "largest", "where"),
+        title=f"{before.name} ({before.calibrated}) and {after.name} ({after.calibrated})",
+        caption="Medians over qubits or edges; change: median of the absolute relative changes.",
+        box=None,
+    )
+
+    def percent(value: float | None) -> str:
+        return "–" if value is None else f"{100 * value:.1f} %"
+
+    def number(value: float | None) -> str:
+        return "–" if value is None else f"{value:.4g}"
+
+    for change in compared(before, after):
+        table.add_row(
+            *(change.quantity, number(change.before), number(change.after)),
+            *(percent(change.relative), percent(change.largest), change.where),
+        )
+    console.print(table)
+    for line in gone(before, after):
+        console.print(line)
+    if before.hash == after.hash:
+        console.print("Both have the same noise: plans of one are plans of the other.")
+    elif before.crosstalk_model != after.crosstalk_model:
+        console.print(
+            f"The crosstalk models differ: {before.crosstalk_model} and {after.crosstalk_model}."
+        )
+    else:
+        console.print("A plan of one is carried to the other by hardened.on(…), see docs/drift.md.")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from qnad_art.device.drift import TYPICAL
+from qnad_art.device.history import dated
 from qnad_art.device.profile import DeviceProfile
 from qnad_art.errors import ArtifactError, CacheWarning, DeviceError, PluginError, UnknownNameError
 from qnad_art.files.atomic import cache_directory, read_json, write_json
@@ -47,7 +48,9 @@ def load_device(device: DeviceLike) -> DeviceProfile:
     ``ibm_nairobi*0.1`` (see :meth:`DeviceProfile.scaled`), or in changes to single sources of noise
     and to the crosstalk model, as in ``ibm_nairobi[readout=0,zz=0.95,crosstalk=echoed]`` or
     ``ibm_nairobi[readout=symmetric]`` (see :meth:`DeviceProfile.changed`). ``[drift=day,seed=1]``
-    is the device a day after its calibration (see :mod:`qnad_art.device.drift`).
+    is the device a day after its calibration (see :mod:`qnad_art.device.drift`), and
+    ``ibm_nairobi@2024-05-27`` a calibration from a folder of dated profiles (see
+    :mod:`qnad_art.device.history`).
 
     Raises:
         UnknownNameError: the name does not exist; the message lists the valid ones.
@@ -68,6 +71,9 @@ def load_device(device: DeviceLike) -> DeviceProfile:
     if str(device).endswith(".json"):
         return DeviceProfile.load(device)
     name = str(device).replace("fake_", "ibm_", 1)
+    if "@" in name:
+        base, _, day = name.partition("@")
+        return dated(base, day)
     if not any(plugin.answers_to(name) for plugin in find_plugins("device")):
         raise UnknownNameError("device", name, device_names())
     profile = call_plugin("device", name, lambda factory: factory(name))
