@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ECHO = "echo"
 """Label of the X that an echoed cross-resonance gate contains; its error is part of the gate's."""
-_SHORTEST = 1e-13
+SHORTEST = 1e-13
 """Seconds that rounding may leave between two operations that follow each other."""
 
 
@@ -126,7 +126,8 @@ def append_schedule(
         operations: in any order; none overlaps another on a qubit. Delays need not be among them.
         qubits: physical qubits of the circuit; those without operations get none.
         until: seconds.
-        unit, tick: of delays: Qiskit's name of it, and its seconds.
+        unit: Qiskit's name of the unit in which delays are given.
+        tick: seconds of that unit.
         step: delays are multiples of so many ticks; ``None``: of any length, in seconds.
     """
     local = {physical: index for index, physical in enumerate(qubits)}
@@ -135,7 +136,7 @@ def append_schedule(
     def wait(qubit: int, time: float) -> None:
         seconds = time - clock[qubit]
         ticks = seconds if step is None else step * round(seconds / tick / step)
-        if ticks > (_SHORTEST if step is None else 0):
+        if ticks > (SHORTEST if step is None else 0):
             circuit.delay(ticks, local[qubit], unit=unit)
             clock[qubit] += ticks * tick
 
@@ -164,7 +165,7 @@ def _waits(operations: Sequence[Operation], until: float, begun: Sequence[int]) 
         mine = sorted(at[qubit], key=lambda o: (o.start, o.end))
         free = 0.0 if qubit in begun or not mine else mine[0].start
         for operation in (*mine, Operation("end", (qubit,), until)):
-            if operation.start - free > _SHORTEST:
+            if operation.start - free > SHORTEST:
                 waits.append(Operation("delay", (qubit,), free, operation.start - free))
             free = max(free, operation.end)
     return waits

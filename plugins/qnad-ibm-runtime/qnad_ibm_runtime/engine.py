@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from torch import Tensor
 
+from qnad_art.circuits.crosstalk_models import crosstalk_model
 from qnad_art.circuits.product import Site
 from qnad_art.circuits.response import Readout
 from qnad_art.device.profile import DeviceProfile
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 REP_DELAY = 250e-6
 """Seconds between shots where neither settings nor device say: IBM's usual default."""
+SAME_DURATION = 1e-9
+"""Seconds by which a gate may be longer or shorter than the profile says."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,8 @@ class IbmRuntimeEngine(CircuitEngine):
         Raises:
             CostError: more shots than ``max_shots``; nothing was sent.
             JobError: the connection or a job failed for good; call again to fetch the rest.
-            DeviceError: the backend is not the device that the profile describes.
+            DeviceError: the backend is not the device that the profile describes; under a crosstalk
+                model in time, also if its gates are shorter or longer.
         """
         self._check_backend()
         packed = pack(self.device, sites, site, pairs, most=self.settings.side_by_side)
@@ -178,6 +182,25 @@ class IbmRuntimeEngine(CircuitEngine):
                 f"Backend {backend.name} has no {gate} on qubits {missing[0]} as profile "
                 f"{self.device.name} says ({len(missing)} such); use load_device(backend)."
             )
+        if not crosstalk_model(self.device).timed:
+            return
+        for name, qubits, seconds in _durations(self.device):
+            found = getattr(backend.target[name].get(qubits), "duration", None)
+            if found is not None and abs(found - seconds) > SAME_DURATION:
+                raise DeviceError(
+                    f"On backend {backend.name} {name} on {qubits} takes {found:.4g} s, but "
+                    f"{seconds:.4g} s in profile {self.device.name}: delays would be wrong. Use "
+                    "load_device(backend)."
+                )
+
+
+def _durations(device: DeviceProfile) -> Iterator[tuple[str, tuple[int, ...], float]]:
+    """Of every gate of a profile: name, qubits and seconds."""
+    for index, qubit in enumerate(device.qubits):
+        yield "sx", (index,), qubit.sx_duration
+        yield "x", (index,), qubit.x_duration
+    for edge in device.edges:
+        yield device.two_qubit_gate, (edge.control, edge.target), edge.duration
 
 
 def _divided(packed: Sequence[JointCircuit], most: int) -> Iterator[tuple[JointCircuit, ...]]:

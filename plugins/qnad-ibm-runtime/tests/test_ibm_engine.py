@@ -214,6 +214,19 @@ class TestSettings:
         with pytest.raises(DeviceError, match=r"fake_nairobi has no ecr.*use load_device"):
             engine.expectations(*products)
 
+    def test_gates_of_another_length_than_the_profiles(self, nairobi, nairobi_of_paper):
+        """Schedules would be wrong. Under ``paper`` there are none."""
+        product = np.ones(1), np.ones(1), [Site(0)], np.zeros(1, int), np.zeros(1, int)
+        for device in (nairobi, nairobi_of_paper):
+            slow = device.qubits[6].model_copy(update={"x_duration": 5e-8})
+            device = device.model_copy(update={"qubits": (*device.qubits[:6], slow)})
+            engine = IbmRuntimeEngine(device, backend="fake_nairobi", shots=1)
+            if device.crosstalk_model == "paper":
+                assert abs(engine.expectations(*product)) == 1
+                continue
+            with pytest.raises(DeviceError, match=r"x on \(6,\) takes 3.556e-08 s, but 5e-08 s"):
+                engine.expectations(*product)
+
 
 def test_runs_layers_and_verifies_by_name(nairobi, monkeypatch):
     monkeypatch.setenv("QNAD_IBM_BACKEND", "fake_nairobi")

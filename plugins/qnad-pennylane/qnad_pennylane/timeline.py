@@ -19,14 +19,12 @@ from pennylane.operation import Operator
 from qnad_art.circuits.crosstalk_models import CrosstalkModel
 from qnad_art.circuits.product import Site
 from qnad_art.circuits.timed import end_seconds, site_operations
-from qnad_art.circuits.timeline import Operation
+from qnad_art.circuits.timeline import SHORTEST, Operation
 from qnad_art.device.profile import DeviceProfile
 from qnad_art.engines.circuit import Array
 from qnad_pennylane.channels import gate_noise, relaxation
 
 GATES = {"sx": qml.SX, "x": qml.X, "cx": qml.CNOT, "ecr": qml.ECR, "cz": qml.CZ}
-ROUNDING = 1e-13
-"""Seconds that floating point may leave between operations that follow each other."""
 
 Event = tuple[float, list[Operator]]
 """Seconds, and what acts then."""
@@ -97,7 +95,7 @@ def _idle(
         busy = sorted((o.start, o.end) for o in schedule if qubit in o.qubits)
         starts = [start for start, _ in busy[1:]] + [until]
         for (_, free), start in zip(busy, starts, strict=True):
-            if start - free > ROUNDING:
+            if start - free > SHORTEST:
                 yield (free + start) / 2, [*relaxation(device.qubits[qubit], wire, start - free)]
 
 
