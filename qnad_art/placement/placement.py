@@ -74,7 +74,7 @@ class Placement:
 
     @cached_property
     def no_qubit(self) -> int:
-        """One more than the largest number of a qubit that a site has, or that its word disturbs."""
+        """One more than the largest number of a qubit that a site has or disturbs."""
         rows = [*(site.qubits for site in self.sites), *self.disturbed]
         return 1 + max(max(row, default=0) for row in rows)
 
