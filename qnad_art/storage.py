@@ -41,7 +41,6 @@ EXECUTION = (
     "max_pairs",
     "order",
     "compute",
-    "echo",
 )
 """Settings of the execution in the manifest, which has separate entries for device and layers."""
 _LATER = ("input_squares",)
@@ -262,8 +261,11 @@ def _manifest(classifier: Executed) -> dict[str, Any]:
     architecture = getattr(module.network, "architecture", None)
     averaged, settings = classifier.model, module.settings
     execution = {name: getattr(settings, name) for name in EXECUTION}
-    if settings.mapping != DEFAULT_MAPPING:  # which files of earlier versions do not name
+    # What earlier versions do not know is named only where it differs from what they do.
+    if settings.mapping != DEFAULT_MAPPING:
         execution["mapping"] = settings.mapping
+    if settings.echo:
+        execution["echo"] = True
     clip = classifier.clip_values
     return {
         "kind": KIND,

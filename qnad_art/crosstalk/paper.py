@@ -109,7 +109,7 @@ class _ByCriticality(Placement):
         choices = _padded([self._choices(qubit) for qubit in self.compute], -1)
         found = torch.full(key.shape, -1)
         # The last column but one stands for no qubit, and the last for one that is never idle.
-        running = torch.zeros(len(key), self._none + 2, dtype=torch.bool)
+        running = torch.zeros(len(key), self.no_qubit + 2, dtype=torch.bool)
         running[:, self.compute] = full
         running[:, -1] = True
         busy, reached = running.clone(), torch.zeros_like(running)
@@ -130,7 +130,7 @@ class _ByCriticality(Placement):
                 now, at = left[free], at[free]
                 found[now, slot[free]] = site[free]
                 busy[at, takes[free]] = used[at, own[free]] = reached[at, near[site[free]]] = True
-                busy[:, self._none] = used[:, self._none] = reached[:, self._none] = False
+                busy[:, self.no_qubit] = used[:, self.no_qubit] = reached[:, self.no_qubit] = False
                 left = left[~free]
         return found
 
@@ -144,11 +144,6 @@ class _ByCriticality(Placement):
         return one_hop + [i for i in sites if self.sites[i].partner is not None]
 
     @cached_property
-    def _none(self) -> int:
-        """A number that is not a qubit's."""
-        return 1 + max(max(site.qubits) for site in self.sites)
-
-    @cached_property
     def _qubits(self) -> Tensor:
         return torch.tensor(self.compute)
 
@@ -156,13 +151,13 @@ class _ByCriticality(Placement):
     def _helpers(self) -> Tensor:
         """Qubits that each site needs idle; last, for no site, one that never is."""
         rows = [site.qubits[1:] for site in self.sites]
-        return _padded([*rows, (self._none + 1,)], self._none)
+        return _padded([*rows, (self.no_qubit + 1,)], self.no_qubit)
 
     @cached_property
     def _near(self) -> Tensor:
         """Qubits that a site's crosstalk reaches besides its own."""
         reach = self.disturbed or ((),) * len(self.sites)
-        return _padded([*reach, ()], self._none)
+        return _padded([*reach, ()], self.no_qubit)
 
 
 def _padded(rows: Sequence[Sequence[int]], filler: int) -> Tensor:

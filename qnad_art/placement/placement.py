@@ -72,6 +72,12 @@ class Placement:
         """Whether waits of a neighbour have an echo."""
         return any(site.kind == "echo" for site in self.sites)
 
+    @cached_property
+    def no_qubit(self) -> int:
+        """One more than the largest number of a qubit that a site has or disturbs."""
+        rows = [*(site.qubits for site in self.sites), *self.disturbed]
+        return 1 + max(max(row, default=0) for row in rows)
+
     def plain_sites(self, shape: Sequence[int]) -> Tensor:
         """Site index of every weight without injection, for a weight of ``shape``; int16.
 

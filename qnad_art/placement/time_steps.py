@@ -94,10 +94,10 @@ class _Tables:
     @classmethod
     def of(cls, placement: Placement) -> _Tables:
         sites = placement.sites
-        last = 1 + max(max(s.qubits) for s in sites)
         own = [s.neighbour is not None and s.next_to is None for s in sites]
         number = {site: index for index, site in enumerate(sites)}
         reach = placement.disturbed or ((),) * len(sites)
+        last = placement.no_qubit
         # What a pair on the product's own edge leaves behind depends on the product: keep out.
         alone = [own[i] and s.kind == "pairs" and s.partner is None for i, s in enumerate(sites)]
         occupied = [

@@ -160,7 +160,7 @@ def _judge(
         device=settings.device,
         bias=settings.bias,
         mapping=settings.mapping,
-        max_pairs=chosen["max_pairs"],
+        max_pairs=settings.max_pairs[1],  # one table of responses for all trials
         seed=settings.seed,
         **{name: value for name, value in chosen.items() if name in EXECUTION},
     )

@@ -275,7 +275,7 @@ def test_unusable_data_are_refused(bad):
         ({"pears": 2}, UnknownNameError, "Did you mean 'pairs'.*scope"),
         ({"pairs": 0}, InvalidInputError, "1 to 127"),
         ({"pairs": 1.5}, InvalidInputError, "1 to 127"),
-        ({"pairs": 9}, InvalidInputError, "max_pairs=9"),
+        ({"pairs": 21}, InvalidInputError, "max_pairs=21"),
         ({"polarity": "up"}, InvalidInputError, "alternating, fixed"),
         ({"scope": "all"}, InvalidInputError, "global, layer, balanced"),
         ({"gain": "loud"}, InvalidInputError, "calibrated, raw"),

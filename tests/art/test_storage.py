@@ -440,7 +440,8 @@ def _stored(directory: Path) -> set[str]:
 
 
 def test_a_folder_says_its_execution_as_earlier_versions_read_it(tmp_path):
-    saved = hardened(shots=64, gain="raw", headroom=1.25, bias="quantum", compute=[0, 2])
+    execution = {"gain": "raw", "headroom": 1.25, "bias": "quantum", "compute": [0, 2]}
+    saved = hardened(device="ibm_nairobi[crosstalk=paper]", shots=64, **execution)
     saved.save("net", str(tmp_path))
     manifest = json.loads((tmp_path / "net" / "manifest.json").read_text())
     assert manifest["format_version"] == 1
@@ -450,3 +451,13 @@ def test_a_folder_says_its_execution_as_earlier_versions_read_it(tmp_path):
     }
     loaded = Classifier.load(tmp_path / "net")
     assert loaded.module.settings == saved.module.settings
+
+
+def test_an_echo_comes_back_and_is_named_only_then(tmp_path):
+    saved = hardened(echo=True, max_pairs=1, compute=[0, 2])
+    saved.save("net", str(tmp_path))
+    manifest = json.loads((tmp_path / "net" / "manifest.json").read_text())
+    assert manifest["execution"]["echo"] is True
+    loaded = Classifier.load(tmp_path / "net").module
+    assert loaded.settings == saved.module.settings
+    assert loaded.placement == saved.module.placement

@@ -8,6 +8,7 @@ from benchmark_results import attack, cell, failed, outcomes, passed, result
 from scipy.stats import bootstrap
 
 from qnad_art.benchmark.statistics.intervals import combined_difference
+from qnad_art.device.catalogue import load_device
 from qnad_art.errors import ArtifactError, InvalidInputError
 from qnad_evaluations.paper.claims import claims
 from qnad_evaluations.paper.evidence import networks, trained_again
@@ -594,6 +595,22 @@ def test_the_suites_can_be_read_and_name_no_place_of_this_machine(size):
         for model in content.models.values():
             assert model.weights is None or Path(model.weights).parent == Path("w").resolve()
         assert "/home" not in suite.path.read_text()
+
+
+def test_the_suites_name_the_devices_of_their_records():
+    records = {made.header.place: made for made in read_records(EVALUATIONS / "results")}
+    compared = 0
+    for suite in (suite for size in SIZES for suite in find_suites(size)):
+        if suite.place not in records:
+            continue
+        devices = suite.load(Path("w"), Path("h")).devices
+        results = records[suite.place].results
+        recorded = {(r.cell.device, r.provenance.device_hash) for r in results}
+        for label, digest in recorded:
+            if digest is not None:
+                assert load_device(devices[label]).hash == digest, (suite.place, label)
+                compared += 1
+    assert compared >= len(records)
 
 
 def test_suites_are_chosen_by_name():
