@@ -146,7 +146,7 @@ class _ByCriticality(Placement):
     @cached_property
     def _none(self) -> int:
         """A number that is not a qubit's."""
-        return 1 + max(max(site.qubits) for site in self.sites)
+        return self.width
 
     @cached_property
     def _qubits(self) -> Tensor:

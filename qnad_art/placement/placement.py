@@ -68,6 +68,12 @@ class Placement:
         )
 
     @property
+    def width(self) -> int:
+        """One more than the largest qubit that a site uses or disturbs."""
+        used = [qubit for site in self.sites for qubit in site.qubits]
+        return 1 + max([*used, *(qubit for reach in self.disturbed for qubit in reach)])
+
+    @property
     def echo(self) -> bool:
         """Whether waits of a neighbour have an echo."""
         return any(site.kind == "echo" for site in self.sites)

@@ -80,7 +80,7 @@ class _Tables:
         next_to: (last + 1, sites), the site of a product on a qubit next to the word of a site.
         injecting: bool (sites,), whether the site has a word of its own.
         compute: the qubits that run products, in order.
-        last: one more than there are qubits.
+        last: see :attr:`~qnad_art.placement.placement.Placement.width`.
     """
 
     occupied: Tensor
@@ -94,7 +94,7 @@ class _Tables:
     @classmethod
     def of(cls, placement: Placement) -> _Tables:
         sites = placement.sites
-        last = 1 + max(max(s.qubits) for s in sites)
+        last = placement.width
         own = [s.neighbour is not None and s.next_to is None for s in sites]
         number = {site: index for index, site in enumerate(sites)}
         reach = placement.disturbed or ((),) * len(sites)
