@@ -112,7 +112,8 @@ def test_no_codeword_turns_further_than_it_may(table):
 
 def test_of_near_equal_codewords_the_one_that_turns_least_is_chosen(table):
     near, far = (
-        build_codebook(table, words="all", max_pairs=table.max_pairs, max_turn=most) for most in (10.0, None)
+        build_codebook(table, words="all", max_pairs=table.max_pairs, max_turn=most)
+        for most in (10.0, None)
     )
     turns = torch.tensor(table.turns).abs()
 

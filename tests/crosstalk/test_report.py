@@ -10,7 +10,6 @@ from qnad_art.crosstalk.report import LayerCrosstalk, PlanReport, plan_report
 from qnad_art.device.catalogue import load_device
 from qnad_art.errors import InvalidInputError
 
-
 GATES = {"ibm_nairobi": 0, "ibm_nairobi[crosstalk=paper]": 2}
 """Gates of a unit where a critical weight is placed: a wait has none."""
 
