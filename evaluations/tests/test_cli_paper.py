@@ -98,7 +98,7 @@ def test_records_and_page_say_how_hardened_folders_were_tuned(suites):
 name: shipped
 data: {name: mnist5k, images: 20, train_images: 100}
 models: {lenet5: lenet5-mnist}
-defences: {none: none, tuned: {name: hardened, folder: lenet5-mnist-paper}}
+defences: {none: none, tuned: {name: hardened, folder: lenet5-mnist}}
 attacks: [fgsm]
 eps: [0.3]
 rungs: [transfer]

@@ -315,7 +315,7 @@ class TestHash:
                 if field in ("control", "target"):
                     del parts[part]
                 else:
-                    parts[part][field] = (parts[part][field] or 0.0) * 1.01
+                    parts[part][field] = (parts[part][field] or 1e-7) * 1.01  # none, or unknown
                 changes.append(content | {key: parts})
         hashes = {DeviceProfile.from_dict(changed).hash for changed in changes}
         # control and target delete the same edges.
