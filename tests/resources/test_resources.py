@@ -10,7 +10,9 @@ from art_fixtures import hardened
 from torch import nn
 from typer.testing import CliRunner
 
+from qnad_art.circuits.crosstalk_models import crosstalk_model
 from qnad_art.circuits.product import Site
+from qnad_art.circuits.words import word
 from qnad_art.cli import app
 from qnad_art.device.catalogue import load_device
 from qnad_art.device.profile import DeviceProfile, Edge, Qubit
@@ -37,7 +39,13 @@ def line():
         Edge(control=0, target=1, duration=300 * NS),
         Edge(control=2, target=1, duration=400 * NS),
     ]
-    return DeviceProfile(name="line", two_qubit_gate="cx", qubits=tuple(qubits), edges=tuple(edges))
+    return DeviceProfile(
+        name="line",
+        two_qubit_gate="cx",
+        qubits=tuple(qubits),
+        edges=tuple(edges),
+        crosstalk_model="paper",
+    )
 
 
 @pytest.fixture
@@ -169,7 +177,11 @@ def brute_force(module, x, plan, device, shots, delay):
 
 
 def duration(device, site, pairs):
-    total = 3 * device.qubits[site.qubit].sx_duration
+    sx, model = device.qubits[site.qubit].sx_duration, crosstalk_model(device)
+    total = 3 * sx
+    if model.timed:  # two sx, the block, and a window that is as long as a whole product
+        own = pairs and site.next_to is None
+        return total + 2 * sx + word(device, site, pairs, model=model).seconds if own else total
     if pairs:
         total += 2 * abs(pairs) * device.edge_of[site.gate(device)].duration
     if pairs < 0:
@@ -177,7 +189,9 @@ def duration(device, site, pairs):
     return total
 
 
-@pytest.mark.parametrize("name", ["ibm_nairobi", "ibm_torino"])
+@pytest.mark.parametrize(
+    "name", ["ibm_nairobi", "ibm_nairobi[crosstalk=paper]", "ibm_torino"]
+)
 @pytest.mark.parametrize("fraction", [0.0, 0.4])
 def test_sums_equal_those_of_single_products(name, fraction):
     device = load_device(name)
@@ -298,7 +312,9 @@ class TestCommand:
         assert found["crosstalk"] == 0
 
     def test_crosstalk_by_fraction_and_pairs(self):
-        found = self.figures("lenet5", "--shots", 10, "--fraction", 0.1, "--pairs", 2)
+        device = "ibm_nairobi[crosstalk=paper]"  # in time, a critical weight gets waits first
+        chosen = ("--device", device, "--fraction", 0.1, "--pairs", 2)
+        found = self.figures("lenet5", "--shots", 10, *chosen)
         assert found["crosstalk"] == pytest.approx(0.1, abs=1e-3)
         # Every product of a chosen weight has two pairs of two gates.
         assert found["total"]["two_qubit_gates"] == pytest.approx(0.1 * 406_656 * 4, rel=0.1)
