@@ -114,10 +114,10 @@ def test_harden_saves_a_classifier_that_loads_and_a_card_that_says_how(weights, 
 def test_uniform_takes_its_own_settings_and_no_others(weights, tmp_path):
     output = tmp_path / "uniform"
     options = ("--strategy", "uniform", "--test-images", "20", "--output", output)
-    done = run("harden", weights, *DATA, *options, "--pairs", "9", "--test-epsilon", "0.1")
+    done = run("harden", weights, *DATA, *options, "--pairs", "21", "--test-epsilon", "0.1")
     assert done.exit_code == 0, done.output
     plan = CrosstalkPlan.load(output / "plan.safetensors")
-    assert plan.settings["pairs"] == 9  # the table of responses is made long enough
+    assert plan.settings["pairs"] == 21  # the table of responses is made long enough
     refused = run("harden", weights, *DATA, *options, "--epochs", "3")
     assert "setting of strategy 'uniform': 'epochs'" in str(refused.exception)
     refused = run("harden", weights, *DATA, *options, "--resume")

@@ -65,9 +65,10 @@ def refused(cases, write, read, *, same=None):
 
 @pytest.fixture(scope="module")
 def hardened(tmp_path_factory):
-    """A saved classifier with crosstalk."""
+    """A saved classifier with crosstalk, on two qubits: every altered device needs a new table."""
     folder = tmp_path_factory.mktemp("hardened") / "net"
-    defence = QNAD(plain(), shots=64, fraction=0.2, pairs=2, max_pairs=3)
+    execution = {"shots": 64, "max_pairs": 3, "compute": [0, 2]}
+    defence = QNAD(plain(), fraction=0.2, pairs=2, **execution)
     some = images("digits", "train").take(64)
     defence.fit(some.x, some.y)
     defence(some.x, defence.get_classifier()).save(folder.name, str(folder.parent))
