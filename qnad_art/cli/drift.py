@@ -176,52 +176,61 @@ def _table(rows: Sequence[dict[str, Any]], facts: dict[str, Any], settings: Drif
 
 
 def _figure(rows: Sequence[dict[str, Any]], settings: DriftSettings) -> bytes:
-    """Accuracy against time, and at the longest time part by part, as PNG."""
+    """Accuracy against time and, if they were measured, of the parts alone, as PNG."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    over_time, by_part = figure.subplots(1, 2, sharey=True)
-    start = [row for row in rows if row["hours"] == 0]
-    styles = {"kept": ("#d55e00", "o"), "re-encoded": ("#0072b2", "s")}
-    lines = {"clean": ":", "before": "--", "of_the_day": "-"}
-    labels = {"clean": "clean", "before": "attacker of day 0", "of_the_day": "attacker of the day"}
-    for words, (colour, marker) in styles.items():
-        mine = [r for r in rows if r["words"] == words and r["hours"] > 0]
-        path = [*start, *sorted((r for r in mine if r["part"] == "all"), key=lambda r: r["hours"])]
-        parts = [r for r in mine if r["part"] != "all"]
-        for name, line in lines.items():
-            if len(path) > 1:
-                over_time.errorbar(
-                    range(len(path)),
-                    [100 * r[name]["mean"] for r in path],
-                    yerr=[100 * (r[name]["sd"] or 0) for r in path],
-                    color=colour,
-                    marker=marker,
-                    linestyle=line,
-                    capsize=2,
-                    label=f"{words}, {labels[name]}",
-                )
-                over_time.set_xticks(range(len(path)), [f"{r['hours']:g} h" for r in path])
-            if parts and name == "of_the_day":
-                by_part.errorbar(
-                    range(len(parts)),
-                    [100 * r[name]["mean"] for r in parts],
-                    yerr=[100 * (r[name]["sd"] or 0) for r in parts],
-                    color=colour,
-                    marker=marker,
-                    linestyle="none",
-                    capsize=3,
-                    label=words,
-                )
-                by_part.set_xticks(range(len(parts)), [r["part"] for r in parts])
-    for axes, title in ((over_time, "all parts"), (by_part, "each part alone, longest time")):
-        axes.set_title(title)
-        axes.set_ylim(0, 101)
-        axes.grid(alpha=0.3)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(loc="lower left", fontsize="small")
-    over_time.set_xlabel("since the calibration")
-    over_time.set_ylabel(f"accuracy (%), {_attack(settings)}")
+    panels = 2 if settings.parts else 1
+    figure = Figure(figsize=(5 * panels, 4), layout="constrained")
+    axes = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
+    _draw_over_time(axes[0], rows)
+    axes[0].set_ylabel(f"accuracy (%), {_attack(settings)}")
+    if settings.parts:
+        _draw_parts(axes[1], rows)
+    for panel in axes:
+        panel.set_ylim(0, 101)
+        panel.grid(alpha=0.3)
+        panel.legend(loc="lower left", fontsize="small")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()
+
+
+def _draw_over_time(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
+    start = [row for row in rows if row["hours"] == 0]
+    for words, style in _STYLES.items():
+        mine = [r for r in rows if r["words"] == words and r["part"] == "all" and r["hours"] > 0]
+        if mine:
+            path = [*start, *sorted(mine, key=lambda row: row["hours"])]
+            for name, (line, label) in _LINES.items():
+                _draw(axes, path, name, **style, linestyle=line, label=f"{words}, {label}")
+            axes.set_xticks(range(len(path)), [f"{row['hours']:g} h" for row in path])
+    axes.set_title("all parts")
+    axes.set_xlabel("since the calibration")
+
+
+def _draw_parts(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
+    parts = [row for row in rows if row["part"] != "all"]
+    for words, style in _STYLES.items():
+        mine = [row for row in parts if row["words"] == words]
+        if mine:
+            _draw(axes, mine, "of_the_day", **style, linestyle="none", label=words)
+            axes.set_xticks(range(len(mine)), [row["part"] for row in mine])
+    axes.set_title(f"each part alone, {parts[0]['hours']:g} h, attacker of the day")
+
+
+_STYLES = {
+    "kept": {"color": "#d55e00", "marker": "o"},
+    "re-encoded": {"color": "#0072b2", "marker": "s"},
+}
+_LINES = {
+    "clean": (":", "clean"),
+    "before": ("--", "attacker of day 0"),
+    "of_the_day": ("-", "attacker of the day"),
+}
+
+
+def _draw(axes: Any, rows: Sequence[dict[str, Any]], name: str, **style: Any) -> None:
+    """Means with the standard deviation over the devices."""
+    means = [100 * row[name]["mean"] for row in rows]
+    spread = [100 * (row[name]["sd"] or 0) for row in rows]
+    axes.errorbar(range(len(rows)), means, yerr=spread, capsize=3, markersize=5, **style)
