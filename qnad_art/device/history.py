@@ -39,7 +39,7 @@ def dated(name: str, day: str, folder: Path | None = None) -> DeviceProfile:
     """The last calibration of a device on a day, from a folder of profiles.
 
     Args:
-        name: of the device, as in the profiles.
+        name: name of the device, as in the profiles.
         day: as 2024-05-27.
         folder: with the profiles; the default is the one that :data:`VARIABLE` names.
 
@@ -85,7 +85,7 @@ class History(DriftModel):
 
     Args:
         name: under which it is registered.
-        profiles: of one device, see :func:`read_history`.
+        profiles: calibrations of one device, see :func:`read_history`.
     """
 
     name: str = "history"
