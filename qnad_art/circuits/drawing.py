@@ -99,7 +99,7 @@ def _in_time(device: DeviceProfile, site: Site, where: str) -> tuple[str, str]:
         partner = "q0" if site.partner is None else f"q2, its neighbour {site.partner}"
         what = f"{where}; the pair of {device.two_qubit_gate} gates is between q1 and {partner}."
     return title, (
-        f"{what} Meanwhile the always-on coupling of the two qubits, which is not drawn, turns the "
+        f"{what} Meanwhile the always-on coupling of q0 and q1, which is not drawn, turns the "
         f"weight's phase by {turn:.3f} rad. The three parts follow one another; delays are in "
         "ns. In the last one all other products of the time step run."
     )
