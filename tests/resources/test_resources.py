@@ -189,9 +189,7 @@ def duration(device, site, pairs):
     return total
 
 
-@pytest.mark.parametrize(
-    "name", ["ibm_nairobi", "ibm_nairobi[crosstalk=paper]", "ibm_torino"]
-)
+@pytest.mark.parametrize("name", ["ibm_nairobi", "ibm_nairobi[crosstalk=paper]", "ibm_torino"])
 @pytest.mark.parametrize("fraction", [0.0, 0.4])
 def test_sums_equal_those_of_single_products(name, fraction):
     device = load_device(name)
