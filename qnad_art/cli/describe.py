@@ -29,7 +29,6 @@ def describe(
     """
     from qnad_art.crosstalk.report import plan_report
     from qnad_art.device.catalogue import load_device
-    from qnad_art.placement.placement import Placement
     from qnad_art.placement.plan import CrosstalkPlan
 
     console = Console()
@@ -43,7 +42,6 @@ def describe(
         if model is not None:
             raise InvalidInputError(f"{path} is a plan: leave out --model, which is for folders.")
         plan = CrosstalkPlan.load(path)
-        compute = tuple(site.qubit for site in plan.sites if site.neighbour is None)
         try:
             profile = load_device(plan.device if device is None else device)
         except UnknownNameError as error:
@@ -53,7 +51,7 @@ def describe(
                 f"The plan is for the device {plan.device!r}, which is not known by name: give its "
                 "JSON file with --device."
             ) from error
-        console.print(plan_report(plan, Placement(compute, plan.sites), profile))
+        console.print(plan_report(plan, plan.placement(profile), profile))
     settings = ", ".join(f"{name}={value}" for name, value in sorted(plan.settings.items()))
     console.print(f"Strategy {plan.strategy}: {settings or 'no settings'}", soft_wrap=True)
 

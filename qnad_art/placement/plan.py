@@ -86,6 +86,12 @@ class CrosstalkPlan:
         """Number of weights that were to get crosstalk and did not, say for want of a neighbour."""
         return max(round(self.requested * self.weights) - self.injected, 0)
 
+    def placement(self, device: DeviceProfile) -> Placement:
+        """The placement to which the sites belong, on the plan's own ``device``."""
+        self.check_device(device)
+        compute = tuple(site.qubit for site in self.sites if site.neighbour is None)
+        return with_sites(Placement(compute, ()), device, self.sites)
+
     def added_gates(self) -> int:
         """Number of injected two-qubit gates, counting each weight once."""
         gates = torch.tensor([2 * (s.kind == "pairs" and s.next_to is None) for s in self.sites])

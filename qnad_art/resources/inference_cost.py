@@ -21,7 +21,7 @@ from qnad_art.layers.kernels import BIASES
 from qnad_art.network.conversion import convert
 from qnad_art.network.module import QuantumExecutedModule
 from qnad_art.network.observation import observe
-from qnad_art.placement.placement import Order, Placement, device_placement
+from qnad_art.placement.placement import Order, device_placement
 from qnad_art.placement.plan import CrosstalkPlan, inherent_plan, placed_plan
 from qnad_art.resources.circuit_cost import Call, CircuitCost, LayerResources
 
@@ -130,7 +130,7 @@ def inference_resources(
         plan = own.plan
     plan = plan or inherent_plan(device, device_placement(device), module.weight_shapes)
     _check_plan(plan, device, module)
-    cost = CircuitCost(device, _placement(plan), readout, repetition_delay)
+    cost = CircuitCost(device, plan.placement(device), readout, repetition_delay)
     layers = module.layers
     rows = [
         cost.layer(name, plan.layers[name], calls, _shots_an_output(layers[name], shots))
@@ -194,12 +194,6 @@ def _shots_an_output(layer: QuantumLayer, shots: int) -> Tensor:
     if layer.shot_share is not None:
         share = torch.tensor(layer.shot_share, dtype=torch.float64)
     return (share * shots).round().clamp_min(1)
-
-
-def _placement(plan: CrosstalkPlan) -> Placement:
-    """The placement to which the plan's sites belong."""
-    compute = tuple(site.qubit for site in plan.sites if site.neighbour is None)
-    return Placement(compute, plan.sites)
 
 
 def _check(shots: int | None, readout: str, repetition_delay: float) -> None:
