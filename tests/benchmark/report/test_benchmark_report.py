@@ -437,7 +437,7 @@ def test_circuits_are_drawn_or_it_is_said_why_not(source, folder, tmp_path):
     drawn = Elements((folder / "report.html").read_text())
     alts = [image["alt"] for image in drawn.all("img") if "Circuit" in image["alt"]]
     assert "sx on q0, rz on q0, sx on q0, rz on q0, sx on q0, measure on q0." in alts[0]
-    assert "parasitic_zz on q0 and q1" in alts[1]
+    assert "x on q1, delay on q1, x on q1" in alts[1]
     results = a_suite(device_hash="0" * 64)
     for changed, reason in (
         (a_source(results), "has changed since the run"),
