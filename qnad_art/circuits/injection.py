@@ -50,7 +50,10 @@ def injection_sites(
 
 
 def possible(device: DeviceProfile, site: Site) -> bool:
-    """Whether a device has the qubits and edges of ``site``, and a lever for its waits."""
+    """Whether a device has the qubits and edges of ``site``, and a lever for its waits.
+
+    For sites with words of their own; those of products next to them follow from these.
+    """
     qubits = site.qubits
     if max(qubits) >= len(device.qubits):
         return False

@@ -96,7 +96,8 @@ def carried(
         made = _moved(module, profile, _placement_there(module, profile))
         plan = _re_encoded(module, made) if plan.injected else made.plan
     made.plan = plan
-    used = {s for s, count in zip(module.plan.sites, _uses(module.plan), strict=True) if count}
+    uses = zip(module.plan.sites, _uses(module.plan), strict=True)
+    used = {site for site, count in uses if count and site.next_to is None}
     gone = tuple(_named(s) for s in sorted(used, key=str) if not possible(profile, s))
     lost = module.plan.injected - plan.injected
     return Carried(made, gone, module.plan.injected, max(lost, 0))

@@ -20,6 +20,17 @@ def inputs(count=100):
     return torch.tensor(images("digits", "train").x[:count])
 
 
+def test_on_a_large_device_nothing_is_gone():
+    """Products next to a word may be coupled to its partner alone, which is no missing edge."""
+    train = images("digits", "train")
+    defence = QNAD(plain(), device="ibm_mumbai", fraction=0.3, strategy="random", pairs=2)
+    defence.fit(train.x[:100], train.y[:100])
+    module = defence(train.x[:100], plain()).module
+    assert any(site.next_to is not None and site.partner is not None for site in module.plan.sites)
+    for words in ("kept", "re-encoded"):
+        assert carried(module, "ibm_mumbai", words=words).gone == ()
+
+
 @pytest.fixture(scope="module", params=MODELS)
 def hardened(request):
     """Six units of crosstalk on three weights in ten."""
