@@ -38,7 +38,7 @@ class DriftSettings:
             ``"kept"`` is nothing, gain and offset included.
         draws: devices drawn for every point.
         epsilon, steps, restarts: L∞ budget, steps and random restarts of PGD.
-        seed: of the first device drawn; the others follow.
+        seed: seed of the first device drawn; the others follow.
     """
 
     spans: tuple[str | float, ...] = ("hours", "day", "month")

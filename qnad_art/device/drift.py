@@ -54,10 +54,10 @@ class DriftModel:
 
     Args:
         name: under which it is registered.
-        relaxation: of ln T1 and ln T2; 20 % after a day.
-        gates, readout: of the logarithm of the errors; 30 % after a day.
-        zz: of ζ relative to its value; 2 % after a day.
-        detuning: of each qubit's frequency in Hz; 3 kHz after a day.
+        relaxation: fluctuation of ln T1 and ln T2; 20 % after a day.
+        gates, readout: fluctuation of the logarithm of the errors; 30 % after a day.
+        zz: fluctuation of ζ relative to its value; 2 % after a day.
+        detuning: fluctuation of each qubit's frequency in Hz; 3 kHz after a day.
     """
 
     name: str = "typical"
