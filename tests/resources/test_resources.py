@@ -23,6 +23,7 @@ from qnad_art.network.conversion import convert
 from qnad_art.placement.placement import device_placement
 from qnad_art.placement.plan import CrosstalkPlan, LayerPlan, inherent_plan
 from qnad_art.placement.time_steps import time_steps
+from qnad_art.pretrained import load_pretrained
 from qnad_art.resources.inference_cost import REPETITION_DELAY, inference_resources, random_plan
 
 NS, US = 1e-9, 1e-6
@@ -323,7 +324,7 @@ class TestCommand:
         folder = pretrained.__path__[0] + "/lenet5-mnist"
         found = self.figures(folder)
         assert found["device"] == "ibm_nairobi"
-        assert found["crosstalk"] == pytest.approx(0.2891, abs=1e-4)
+        assert found["crosstalk"] == pytest.approx(load_pretrained().card["crosstalk_achieved"])
         assert found["readout_known"]
         weights = tmp_path / "weights.safetensors"
         save_weights(build_model("lenet5"), weights)
