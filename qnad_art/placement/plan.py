@@ -127,7 +127,8 @@ class CrosstalkPlan:
         if device.hash != self.device_hash:
             raise InvalidInputError(
                 f"The plan was made for {self.device} ({self.device_hash[:12]}), not for "
-                f"{device.name} ({device.hash[:12]}). Make a plan for that device."
+                f"{device.name} ({device.hash[:12]}). Make a plan for that device, or carry the "
+                "hardened classifier to it with on(device)."
             )
 
     def on(self, device: DeviceProfile) -> CrosstalkPlan:

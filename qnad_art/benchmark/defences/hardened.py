@@ -12,6 +12,7 @@ from art.estimators.classification import PyTorchClassifier
 from qnad_art.benchmark.defences.base import Defence, Work
 from qnad_art.benchmark.defences.common import Count, Positive, shuffled
 from qnad_art.benchmark.values import Located
+from qnad_art.crosstalk.carried import GainOnward, WordsOnward
 from qnad_art.defence import CALIBRATION_IMAGES
 from qnad_art.estimator import QuantumExecutedClassifier
 from qnad_art.network.settings import Allocation
@@ -38,6 +39,10 @@ class Hardened(Defence):
             ``None`` for the folder's scales, or for one that suits the shots if the network is
             another.
         calibration_images: number of images that set the activation scales.
+        words: what becomes of the crosstalk if the suite's device is another calibration of the
+            folder's, such as a drifted one: ``"kept"``, gain and offset included, or
+            ``"re-encoded"``, see :func:`~qnad_art.crosstalk.carried.carried`. With ``None`` only
+            the folder's own calibration will do.
     """
 
     name: ClassVar[str] = "hardened"
@@ -49,6 +54,7 @@ class Hardened(Defence):
     allocation: Allocation = "margin"
     percentile: Positive | None = None
     calibration_images: Count = CALIBRATION_IMAGES
+    words: WordsOnward | None = None
 
     @property
     def path(self) -> Path:
@@ -62,6 +68,11 @@ class Hardened(Defence):
             return self.shots is not None
         return (self.path / "manifest.json").exists() and self._saved().settings.shots is not None
 
+    def content(self) -> dict[str, Any]:
+        """The settings; results of before know nothing of ``words``."""
+        content = super().content()
+        return content if self.words else {k: v for k, v in content.items() if k != "words"}
+
     def identity(self) -> dict[str, Any]:
         """The settings, with the folder named by its content."""
         return {**self.content(), "folder": self._saved().checksum}
@@ -73,7 +84,7 @@ class Hardened(Defence):
         saved = self._saved()
         settings = replace(
             saved.settings,
-            device=work.device,
+            device=saved.device if self.words else work.device,
             shots=saved.settings.shots if self.shots == "saved" else self.shots,
             percentile=self.percentile,
             seed=work.seed,
@@ -83,6 +94,9 @@ class Hardened(Defence):
         hardened.plan = saved.plan()
         if self.percentile is None and _same(hardened.module.network, saved.weights()):
             saved.calibrate(hardened.module)
+        if self.words is not None:
+            gain: GainOnward = "kept" if self.words == "kept" else "recalibrated"
+            hardened = hardened.on(work.device, words=self.words, gain=gain)
         if settings.shots is not None and self.allocation == "margin":
             hardened.allocate_shots(images)
         return hardened

@@ -405,6 +405,21 @@ def test_a_folder_is_named_by_its_content(folder, tmp_path):
     assert steps_identity(build_steps(hardened_by(tmp_path / "other"))) != here
 
 
+@pytest.mark.parametrize("words", ["kept", "re-encoded"])
+def test_a_folder_is_carried_to_a_drifted_device(folder, tmp_path, words):
+    drifted = load_device("ibm_nairobi[drift=day,seed=1]")
+    work = Work(images("digits", "train").subset(range(64)), drifted, 0)
+    found = defended(hardened_by(folder, words=words), tmp_path, using=work)
+    saved = QuantumExecutedClassifier.load(folder)
+    gain = "kept" if words == "kept" else "recalibrated"
+    oracle = saved.on(drifted, words=words, gain=gain)
+    assert np.array_equal(logits(found), logits(oracle))
+    assert not np.array_equal(logits(found), logits(saved))
+    (step,), (before,) = (build_steps(hardened_by(folder, words=w)) for w in (words, None))
+    assert steps_identity([step])[0]["words"] == words
+    assert "words" not in steps_identity([before])[0]
+
+
 def test_folders_that_cannot_be_used_say_why(folder, tmp_path):
     with pytest.raises(ArtifactError, match="does not exist"):
         steps_identity(build_steps(hardened_by(tmp_path / "nothing")))
