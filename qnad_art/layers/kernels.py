@@ -10,7 +10,7 @@ convolutions with changed weights. That is for the mapping ``arcsine``; under ot
 stand for x̂ and its root, and the sum is multiplied by the mapping's ``decoding``
 (:mod:`qnad_art.layers.mappings`). With S shots a product, the sum has the variance
 ``(s_x s_w / g)² Σ_j (1 - E_j²) / S``, E_j the product's expectation. Terms whose coefficients
-vanish for a device are left out.
+vanish for a layer's words are left out.
 
 With ``bias="quantum"`` the bias is one more product of the sum, the weight of an input that is
 always s_x (x̂ = 1).
@@ -93,7 +93,7 @@ class VarianceKernels(_Tensors):
 
 @dataclass(frozen=True)
 class Kernels(_Tensors):
-    """What a layer computes with; terms that vanish for the device are ``None``.
+    """What a layer computes with; terms that vanish for its words are ``None``.
 
     Args:
         x: shape of the weight; acts on x.
@@ -302,8 +302,10 @@ class _Response:
         total = None
         for column, factor in enumerate((None, cosine, sine)):
             entries = self._values[..., row, column]
-            if entries.abs().max() > ZERO:
-                term = self._take(entries.to(sine.dtype))
+            if entries.abs().max() <= ZERO:
+                continue
+            term = self._take(entries.to(sine.dtype))
+            if term.abs().max() > ZERO:  # of the words in use: those of other sites cost nothing
                 term = term if factor is None else term * factor
                 total = term if total is None else total + term
         return total
