@@ -20,8 +20,9 @@ from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
 from qnad_art.crosstalk.carried import GainOnward, WordsOnward, carried
-from qnad_art.device.catalogue import DeviceLike
-from qnad_art.errors import InvalidInputError, QnadWarning
+from qnad_art.device.catalogue import DeviceLike, load_device
+from qnad_art.device.profile import DeviceProfile
+from qnad_art.errors import InvalidInputError, QnadError, QnadWarning
 from qnad_art.layers.kernels import Gain
 from qnad_art.network.conversion import ConversionReport, conversion_report, convert
 from qnad_art.network.modes import without_weight_gradients
@@ -307,7 +308,9 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
     def load(
         cls, directory: str | Path, *, model: nn.Module | None = None, **settings: Any
     ) -> QuantumExecutedClassifier:
-        """Load a folder that :meth:`save` wrote.
+        """Load a folder that :meth:`save` wrote; it runs on the calibration that was saved.
+
+        A :class:`~qnad_art.errors.QnadWarning` says if the device has been calibrated again since.
 
         Args:
             directory: the folder.
@@ -318,7 +321,9 @@ class QuantumExecutedClassifier(PyTorchClassifier):  # type: ignore[misc]
         Raises:
             ArtifactError: files are missing, damaged or foreign, or ``model`` does not fit.
         """
-        return load_classifier(cls, Path(directory), model=model, **settings)
+        loaded = load_classifier(cls, Path(directory), model=model, **settings)
+        _warn_if_recalibrated(loaded.module.device_profile)
+        return loaded
 
     def __getstate__(self) -> dict[str, Any]:
         """State for pickle and deepcopy; ART's own method writes files named by the time."""
@@ -346,3 +351,20 @@ def _quantum_part(model: nn.Module) -> QuantumExecutedModule:
         f"model is a {type(model).__name__} without quantum execution at its top; make one with "
         "qnad_art.convert(model, x), or use QuantumExecutedClassifier.from_art(classifier, x)."
     )
+
+
+def _warn_if_recalibrated(saved: DeviceProfile) -> None:
+    """Warn if the device of that name has another calibration by now."""
+    try:
+        now = load_device(saved.name)
+    except (QnadError, OSError):  # a device of somebody else's, of which nothing is known here
+        return
+    now = now.model_copy(update={"crosstalk_model": saved.crosstalk_model})
+    if now.hash != saved.hash and now.calibrated != saved.calibrated:
+        warnings.warn(
+            f"{saved.name} has been calibrated again since this classifier was saved (on "
+            f"{saved.calibrated}, now {now.calibrated}). It runs on the calibration of then; "
+            f"on({saved.name!r}) carries it to that of now.",
+            QnadWarning,
+            stacklevel=3,
+        )

@@ -9,6 +9,7 @@ from art_fixtures import images, network, plain
 
 from qnad_art import QNAD, QuantumExecutedClassifier, convert
 from qnad_art.crosstalk.carried import carried
+from qnad_art.device.catalogue import load_device
 from qnad_art.device.profile import DeviceProfile, Edge
 from qnad_art.engines.verify_steps import verify_steps
 from qnad_art.errors import DeviceError, InvalidInputError, QnadWarning
@@ -136,6 +137,22 @@ def test_a_classifier_is_carried_saved_and_loaded(hardened, tmp_path):
     again = QuantumExecutedClassifier.load(tmp_path / "there", model=network())
     np.testing.assert_allclose(again.predict(x), there.predict(x), atol=1e-5)
     assert again.module.device_profile.hash == there.module.device_profile.hash
+
+
+def test_loading_says_that_the_device_has_been_calibrated_again(hardened, tmp_path):
+    now = load_device("ibm_nairobi")
+    other = hardened.module.device_profile.changed({"relaxation": 1.1})
+    dated = {"name": "ibm_nairobi", "calibrated": "2024-01-01"}
+    then = other.model_copy(update=dated)
+    old = hardened.on(then, words="kept")
+    old.save("old", str(tmp_path))
+    with pytest.warns(QnadWarning, match=f"2024-01-01, now {now.calibrated}"):
+        again = QuantumExecutedClassifier.load(tmp_path / "old", model=network())
+    assert again.module.device_profile.hash == old.module.device_profile.hash
+    hardened.save("new", str(tmp_path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        QuantumExecutedClassifier.load(tmp_path / "new", model=network())
 
 
 def test_tuning_goes_on_from_a_plan():
