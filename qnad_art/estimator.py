@@ -20,7 +20,7 @@ from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
 from qnad_art.crosstalk.carried import GainOnward, WordsOnward, carried
-from qnad_art.device.catalogue import DeviceLike, load_device
+from qnad_art.device.catalogue import DeviceLike, device_names, load_device
 from qnad_art.device.profile import DeviceProfile
 from qnad_art.errors import InvalidInputError, QnadError, QnadWarning
 from qnad_art.layers.kernels import Gain
@@ -355,9 +355,11 @@ def _quantum_part(model: nn.Module) -> QuantumExecutedModule:
 
 def _warn_if_recalibrated(saved: DeviceProfile) -> None:
     """Warn if the device of that name has another calibration by now."""
+    if saved.name not in device_names():  # a file's text decides what is looked up: names alone
+        return
     try:
         now = load_device(saved.name)
-    except (QnadError, OSError):  # a device of somebody else's, of which nothing is known here
+    except QnadError:  # a broken plugin, which is no concern of this classifier
         return
     now = now.model_copy(update={"crosstalk_model": saved.crosstalk_model})
     if now.hash != saved.hash and now.calibrated != saved.calibrated:
