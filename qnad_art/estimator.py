@@ -359,7 +359,7 @@ def _warn_if_recalibrated(saved: DeviceProfile) -> None:
         return
     try:
         now = load_device(saved.name)
-    except QnadError:  # a broken plugin, which is no concern of this classifier
+    except QnadError:  # a broken plugin, which this classifier does not need
         return
     now = now.model_copy(update={"crosstalk_model": saved.crosstalk_model})
     if now.hash != saved.hash and now.calibrated != saved.calibrated:
