@@ -265,7 +265,9 @@ def _superops(
         circuit.append(SaveSuperOp(len(qubits)), circuit.qubits)
         circuits.append(circuit)
     noise = errors.model(qubits)
-    result = AerSimulator(method="superop", noise_model=noise).run(circuits, shots=1).result()
+    # The circuits are tiny: threads would cost more time than they save.
+    simulator = AerSimulator(method="superop", noise_model=noise, max_parallel_threads=1)
+    result = simulator.run(circuits, shots=1).result()
     return [np.asarray(result.data(index)["superop"]) for index in range(len(circuits))]
 
 
