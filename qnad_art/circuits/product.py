@@ -41,8 +41,8 @@ class Site:
     the gate pair acts on the product qubit and its neighbour. Otherwise it is a *spectator*
     injection: the pair acts on the neighbour and its partner, and the idle product qubit is subject
     to the ZZ coupling with the neighbour (two hops; Algorithm 1, line 3). With ``kind="wait"``
-    there are no gates: the neighbour waits in |1⟩. With ``kind="echo"`` it does so for half of the
-    time, and an X on the product's qubit between the halves cancels what turns it in both.
+    there are no gates: the neighbour waits in |1⟩. With ``kind="echo"`` the neighbour is in |1⟩ for
+    half of the wait, and an X on the product's qubit in the middle cancels a detuned frequency.
 
     ``next_to`` is the qubit of another product, which the neighbour serves in the same time step.
     The product here starts when the neighbour has finished, and meets what it leaves behind.

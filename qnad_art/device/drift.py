@@ -71,7 +71,7 @@ class DriftModel:
         """The same model with parts scaled or switched off (0).
 
         Raises:
-            UnknownNameError: there is no such part.
+            UnknownNameError: a part is unknown.
             InvalidInputError: a factor is negative or not finite.
         """
         changed: dict[str, Any] = {}

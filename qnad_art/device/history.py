@@ -44,7 +44,7 @@ def dated(name: str, day: str, folder: Path | None = None) -> DeviceProfile:
         folder: with the profiles; the default is the one that :data:`VARIABLE` names.
 
     Raises:
-        DeviceError: there is no such day, no folder, or no profile of that day.
+        DeviceError: the date is invalid, or the folder or a profile of that day is missing.
     """
     try:
         wanted = date.fromisoformat(day)

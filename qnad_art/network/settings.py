@@ -54,7 +54,7 @@ class ExecutionSettings:
 
     Raises:
         InvalidInputError: a value is out of range.
-        UnknownNameError: there is no such mapping.
+        UnknownNameError: the mapping is unknown.
     """
 
     device: DeviceLike = DEFAULT_DEVICE

@@ -22,7 +22,7 @@ def inputs(count=100):
 
 
 def test_on_a_large_device_nothing_is_gone():
-    """Products next to a word may be coupled to its partner alone, which is no missing edge."""
+    """A product next to a word may be coupled only to its partner; no edge is missing then."""
     train = images("digits", "train")
     defence = QNAD(plain(), device="ibm_mumbai", fraction=0.3, strategy="random", pairs=2)
     defence.fit(train.x[:100], train.y[:100])

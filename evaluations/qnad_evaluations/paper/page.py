@@ -76,11 +76,20 @@ def _head(records: Sequence[Recorded]) -> str:
             "Accuracies are in %, with 95 % intervals in brackets (Wilson for one noise draw, "
             "two-level bootstrap for several); differences are in percentage points and paired "
             "by image. Circuits run on the compiled simulator (exact; `qnad verify` checks it "
-            "against Aer), on the exact expectation unless shots are given. "
+            "against Aer), on the exact expectation unless shots are given, under the crosstalk "
+            f"model {_crosstalk_models(records)}. "
             "What counts of several attacks and rungs is what they leave together.",
             spread_text(records),
         ]
     )
+
+
+def _crosstalk_models(records: Sequence[Recorded]) -> str:
+    """Names of the crosstalk models of all quantum results."""
+    results = (result for record in records for result in record.results)
+    quantum = (r.provenance for r in results if r.provenance.device_hash is not None)
+    names = sorted({provenance.crosstalk_model or "paper" for provenance in quantum})
+    return " or ".join(f"`{name}`" for name in names) or "of the device"
 
 
 def _baselines(found: Sequence[Evidence]) -> str:
