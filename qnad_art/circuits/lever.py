@@ -53,7 +53,7 @@ def find_lever(
     max_pairs: int = MAX_PAIRS,
     max_turn: float | None = None,
 ) -> Lever:
-    """Lever of a device, by formula: no circuit is simulated.
+    """Lever of a device under a model in time, by formula: no circuit is simulated.
 
     Args:
         device: durations, ZZ rates and the crosstalk model.

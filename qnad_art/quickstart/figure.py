@@ -42,7 +42,8 @@ def quickstart_figure(result: QuickstartResult) -> bytes:
     panels[0, 0].legend(loc="lower left")
     figure.suptitle(
         f"LeNet-5 on mnist5k as circuits of {result.settings.device}, crosstalk model "
-        f"{result.crosstalk_model} ({result.cells[0].images} test images, 95 % Wilson intervals)"
+        f"{result.crosstalk_model}\n"
+        f"{result.cells[0].images} test images, 95 % Wilson intervals"
     )
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
